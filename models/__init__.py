@@ -1,0 +1,1 @@
+"""The built-in models: their files, their cards and the scripts that make them."""
