@@ -1,0 +1,1 @@
+"""What every service needs, free of any one service's domain."""

@@ -1,0 +1,198 @@
+"""Errors a service raises on purpose. No gRPC here: `statuses` says which status each kind becomes."""
+
+
+class ServiceError(Exception):
+    """Base class of every error that is part of an API's contract.
+
+    `reason` is the machine-readable name a client may branch on, a value of `medley.v1.ErrorReason`; `metadata` names the
+    values involved.
+    """
+
+    reason: str
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.metadata = metadata
+
+
+class NotFoundError(ServiceError):
+    """The named thing does not exist."""
+
+
+class InvalidError(ServiceError):
+    """The request is wrong whatever the state of the system."""
+
+
+class AlreadyExistsError(ServiceError):
+    """What was to be made is there already."""
+
+
+class PreconditionError(ServiceError):
+    """The system is not in the state that the request needs; a retry does not help."""
+
+
+class ConflictError(ServiceError):
+    """Another write came first; reading again and retrying helps."""
+
+
+class OverloadedError(ServiceError):
+    """A limit is reached; fewer, smaller or later requests help."""
+
+    reason = "OVERLOADED"
+
+
+class UnavailableError(ServiceError):
+    """A backend cannot answer now; the same call may succeed later."""
+
+
+class DeadlineError(ServiceError):
+    """The caller's deadline passed."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class CollectionNotFoundError(NotFoundError):
+    """No collection has the name."""
+
+    reason = "COLLECTION_NOT_FOUND"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"no collection {collection!r}", collection=collection)
+
+
+class SpaceNotFoundError(NotFoundError):
+    """The collection has no space of the name."""
+
+    reason = "SPACE_NOT_FOUND"
+
+    def __init__(self, space: str, known: list[str]) -> None:
+        super().__init__(f"no space {space!r}; there are {', '.join(known)}", space=space, known=",".join(known))
+
+
+class ItemNotFoundError(NotFoundError):
+    """No item has the id."""
+
+    reason = "ITEM_NOT_FOUND"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"no item {item_id!r}", id=item_id)
+
+
+class ArgumentError(InvalidError):
+    """A name, size, range or choice is not allowed."""
+
+    reason = "ARGUMENT_INVALID"
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        super().__init__(f"{field} {value!r}: {problem}", field=field, value=str(value), problem=problem)
+
+
+class IdError(InvalidError):
+    """An item id that cannot be."""
+
+    reason = "ID_INVALID"
+
+    def __init__(self, item_id: str, problem: str) -> None:
+        shown = item_id if len(item_id) <= 64 else f"{item_id[:64]}…"
+        super().__init__(f"id {shown!r} {problem}", id=shown, problem=problem)
+
+
+class DuplicateIdError(InvalidError):
+    """An id that came before in the same batch."""
+
+    reason = "ID_DUPLICATE"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"id {item_id!r} came before in this batch", id=item_id)
+
+
+class DimensionError(InvalidError):
+    """A vector's length is not its space's."""
+
+    reason = "DIMENSION_MISMATCH"
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(f"expected {expected} dimensions, got {actual}", expected=str(expected), actual=str(actual))
+
+
+class VectorError(InvalidError):
+    """A vector that no metric can compare."""
+
+    reason = "VECTOR_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"vector {problem}", problem=problem)
+
+
+class PassportError(PreconditionError):
+    """Vectors made by another model, runtime or preprocessing."""
+
+    reason = "PASSPORT_MISMATCH"
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(
+            f"vectors have passport {actual!r}, the space has {expected!r}", expected=expected, actual=actual
+        )
+
+
+class FilterError(InvalidError):
+    """A filter with an unknown operator, or an operand that cannot compare."""
+
+    reason = "FILTER_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"filter: {problem}", problem=problem)
+
+
+class TokenError(InvalidError):
+    """A page token or version token that cannot be read."""
+
+    reason = "TOKEN_INVALID"
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"token {token!r} cannot be read", token=token)
+
+
+class MetadataError(InvalidError):
+    """Metadata that is not a JSON object, or too large or too deep."""
+
+    reason = "METADATA_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"metadata {problem}", problem=problem)
+
+
+class VersionUnknownError(PreconditionError):
+    """A version token of a collection since dropped."""
+
+    reason = "VERSION_UNKNOWN"
+
+    def __init__(self, collection: str, version: str) -> None:
+        super().__init__(
+            f"version {version!r} is not one of {collection!r}: was it dropped and made again?",
+            collection=collection,
+            version=version,
+        )
+
+
+class RevisionError(ConflictError):
+    """The row was written meanwhile."""
+
+    reason = "REVISION_MISMATCH"
+
+    def __init__(self, item_id: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"item {item_id!r} has revision {actual}, not {expected}",
+            id=item_id,
+            expected=str(expected),
+            actual=str(actual),
+        )
+
+
+class ServiceUnavailableError(UnavailableError):
+    """A service or backend does not answer."""
+
+    reason = "SERVICE_UNAVAILABLE"
+
+    def __init__(self, service: str, problem: str = "does not answer") -> None:
+        super().__init__(f"{service} {problem}", service=service)

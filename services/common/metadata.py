@@ -1,0 +1,38 @@
+"""Metadata: a JSON object, bounded."""
+
+import json
+
+from services.common.errors import MetadataError
+
+MAX_METADATA_BYTES = 2**20
+MAX_METADATA_DEPTH = 32
+
+
+def parsed_metadata(metadata_json: str) -> dict[str, object]:
+    """Return the JSON object that `metadata_json` spells, the empty one for an empty string.
+
+    Raises:
+        MetadataError: it is no JSON object, holds NaN or infinity, or is over 1 MiB or 32 levels deep.
+    """
+    if len(metadata_json.encode()) > MAX_METADATA_BYTES:
+        raise MetadataError(f"has {len(metadata_json.encode())} bytes, {MAX_METADATA_BYTES} at most")
+    try:
+        metadata = json.loads(metadata_json or "{}", parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise MetadataError(f"is no JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise MetadataError(f"must be a JSON object, got {metadata_json[:64]}")
+    if not _shallower(metadata, MAX_METADATA_DEPTH):
+        raise MetadataError(f"is over {MAX_METADATA_DEPTH} levels deep")
+    return metadata
+
+
+def _shallower(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_shallower(child, levels - 1) for child in children)
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,42 @@
+"""Pages of a list ordered by a string key."""
+
+import base64
+import binascii
+
+from services.common.errors import ArgumentError, TokenError
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+
+def page_size(wanted: int) -> int:
+    """Return the size of a page for a request's `page_size`, 0 meaning the default.
+
+    Raises:
+        ArgumentError: it is negative or over `MAX_PAGE_SIZE`.
+    """
+    if not 0 <= wanted <= MAX_PAGE_SIZE:
+        raise ArgumentError("page_size", wanted, f"must be 0 to {MAX_PAGE_SIZE}")
+    return wanted or DEFAULT_PAGE_SIZE
+
+
+def page_token(last_key: str) -> str:
+    """Return the token of the page that begins after `last_key`."""
+    return base64.urlsafe_b64encode(b"k" + last_key.encode()).decode()
+
+
+def key_before(token: str) -> str | None:
+    """Return the key after which `token`'s page begins; None for the empty token of the first page.
+
+    Raises:
+        TokenError: it is no token of ours.
+    """
+    if not token:
+        return None
+    try:
+        marked = base64.urlsafe_b64decode(token.encode()).decode()
+    except (binascii.Error, ValueError) as error:
+        raise TokenError(token) from error
+    if not marked.startswith("k"):
+        raise TokenError(token)
+    return marked[1:]

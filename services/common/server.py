@@ -1,0 +1,52 @@
+"""Run a gRPC server from start to drained stop."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.interceptors import CallInterceptor
+from services.common.settings import ServerSettings
+
+Register = Callable[[grpc.aio.Server], None]
+
+
+@asynccontextmanager
+async def running(settings: ServerSettings, service: str, register: Register) -> AsyncIterator[int]:
+    """Serve what `register` adds, plus health and reflection, while the block runs; yield the bound TCP port.
+
+    `service` is the full name of the service, e.g. "medley.v1.StoreService". What `register` adds must be warm: health
+    says SERVING as soon as the port answers.
+    """
+    server = grpc.aio.server(interceptors=[CallInterceptor(settings.max_calls)], options=message_limits(settings))
+    register(server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    reflection.enable_server_reflection([service, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    port = server.add_insecure_port(settings.listen)
+    try:
+        await server.start()
+        for name in ("", service):
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        yield port
+    finally:
+        await status.enter_graceful_shutdown()
+        await server.stop(settings.drain_seconds)
+
+
+def message_limits(settings: ServerSettings) -> Sequence[tuple[str, int]]:
+    """Return the channel arguments that hold messages to `settings.max_message_bytes`, for servers and channels."""
+    limit = settings.max_message_bytes
+    return [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
+
+
+async def until_signalled() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()

@@ -1,0 +1,1 @@
+"""The embedder service: media and text in, vectors out."""

@@ -1,0 +1,1 @@
+"""The gateway service: the public API over the other three."""

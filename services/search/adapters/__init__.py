@@ -1,0 +1,1 @@
+"""Adapters of the search service: one module a technology."""

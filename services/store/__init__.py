@@ -1,0 +1,1 @@
+"""The store service: rows, media and their changes, durable."""

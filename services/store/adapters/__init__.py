@@ -1,0 +1,1 @@
+"""Adapters of the store service: one module a technology."""
