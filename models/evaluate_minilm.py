@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from models._text import TextEncoder
+from models.training.text import TextEncoder
 
 NAMES, SENTENCES, BATCH = 300, 100, 32
 

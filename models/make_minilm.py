@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models._manifest import sha256, write_manifest
+from models.training.manifest import sha256, write_manifest
 
 OPSET = 17
 MAX_TOKENS = 256

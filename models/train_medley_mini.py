@@ -1,0 +1,231 @@
+"""Train `models/medley-mini`: a small picture tower, and a text head after minilm, into one space.
+
+    python -m models.train_medley_mini --fashion fashion-products-train.parquet \\
+        --caltech caltech101-train-128px.parquet --work DIRECTORY
+
+The text model is locked: every caption is embedded once. Pictures meet their captions in four contrastive losses with
+several right answers each (Yang et al., "Unified Contrastive Learning in Image-Text-Label Space", CVPR 2022): captions by
+topic, titles, all kinds of thing, all pairs of colour and kind. What is exported is a moving average of the weights.
+
+Needs the extra `training`: torch, onnx, onnxruntime, safetensors, tokenizers, pyarrow.
+"""
+
+import argparse
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.training import corpus, measures
+from models.training.augment import Augment, Strength
+from models.training.batches import Batch, Sampler, fits, text_vectors
+from models.training.corpus import Example, Split
+from models.training.network import Average, Towers
+from models.training.text import TextEncoder
+
+WIDTHS, DIMENSIONS = (32, 64, 128, 192, 320), 256
+MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+SOURCES = (corpus.FASHION, corpus.CALTECH, corpus.DRAWN)
+STRENGTHS = [
+    Strength(zoom_out=1.35, zoom_in=1.25, turn=10, shift=0.12, light=0.12, occlude=0.15),
+    Strength(zoom_out=1.2, zoom_in=1.9, turn=15, shift=0.2, light=0.4, occlude=0.3, grey=0.1),
+    Strength(zoom_out=1.4, zoom_in=1.3, turn=12, shift=0.1, light=0.12, occlude=0.1, mirror=False),
+]
+SHARES = {corpus.FASHION: 0.5, corpus.CALTECH: 0.3, corpus.DRAWN: 0.2}
+LOSS_WEIGHTS = (1.0, 0.5, 1.0, 0.7)
+CANVAS = 1.25
+"""Canvases are this much larger than the pixels sampled from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the training at one resolution."""
+
+    size: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how fast to train."""
+
+    stages: tuple[Stage, ...]
+    batch: int = 256
+    rate: float = 2e-3
+    warm_up_steps: int = 300
+    weight_decay: float = 0.05
+    average: float = 0.998
+
+    @property
+    def steps(self) -> int:
+        """Return the number of steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate: a linear warm-up, then half a cosine down to zero."""
+        warm = min(1.0, (step + 1) / self.warm_up_steps)
+        return self.rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def picture_weights(examples: Sequence[Example]) -> np.ndarray:
+    """Return how often each picture is drawn: sources by `SHARES`, rare kinds more often than their number."""
+    kinds = Counter((example.source, example.kind) for example in examples)
+    weights = np.array([kinds[example.source, example.kind] ** -0.4 for example in examples])
+    sources = np.array([example.source for example in examples])
+    for source, share in SHARES.items():
+        weights[sources == source] *= share / max(weights[sources == source].sum(), 1e-9)
+    return weights
+
+
+def contrast(logits: Tensor, right: Tensor) -> Tensor:
+    """Return the cross-entropy of `logits`, (pictures, captions), against equal shares of what is `right`, both ways.
+
+    A picture or caption with nothing right in the batch is left out.
+    """
+    return (_one_way(logits, right) + _one_way(logits.T, right.T)) / 2
+
+
+def _one_way(logits: Tensor, right: Tensor) -> Tensor:
+    wanted = right.float()
+    total = wanted.sum(1)
+    answered = total > 0
+    loss = -(wanted * logits.log_softmax(1)).sum(1)[answered] / total[answered]
+    return loss.mean()
+
+
+class Trainer:
+    """Holds what one run of the training needs."""
+
+    def __init__(self, plan: Plan, examples: Sequence[Example], vectors_cache: Path, text: TextEncoder) -> None:
+        self.plan = plan
+        self.examples = examples
+        self.sources = np.array([SOURCES.index(example.source) for example in examples])
+        self.sampler = Sampler(examples, picture_weights(examples), seed=1)
+        self.states = self.sampler.table.states()
+        self.text = torch.from_numpy(text_vectors(text, self.sampler.table.texts(), vectors_cache))
+        self.augment = Augment(STRENGTHS, MEAN, STD, seed=2)
+        self.towers = Towers(WIDTHS, DIMENSIONS).to(memory_format=torch.channels_last)
+        self.average = Average(self.towers, plan.average)
+        self.optimiser = self._optimiser()
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        parameters = list(self.towers.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.plan.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.plan.rate, betas=(0.9, 0.98))
+
+    def step(self, batch: Batch, pixels: Tensor, rate: float) -> float:
+        """Take one step on `batch` and return its loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(batch, pixels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.towers.parameters(), 2.0)
+        self.optimiser.step()
+        self.average.update(self.towers)
+        return loss.item()
+
+    def _loss(self, batch: Batch, pixels: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            pictures = self.towers.image(pixels)
+        loss = torch.zeros(())
+        for weight, columns in zip(LOSS_WEIGHTS, batch.columns, strict=True):
+            captions = self.towers.text(self.text[columns])
+            right = torch.from_numpy(fits(self.states[columns], self.sampler.labels[batch.pictures]))
+            loss = loss + weight * contrast(self.towers.scale() * pictures @ captions.T, right)
+        return loss
+
+
+class Validator:
+    """Measures the averaged weights on the validation part."""
+
+    def __init__(self, examples: Sequence[Example], size: int, text: TextEncoder, cache: Path) -> None:
+        self._examples = examples
+        self._canvases = corpus.canvases(examples, size)
+        self._text, self._cache = text, cache
+
+    @torch.no_grad()
+    def report(self, towers: Towers, augment: Augment) -> str:
+        """Return one line of figures."""
+
+        def embed(texts: Sequence[str]) -> np.ndarray:
+            return towers.text(torch.from_numpy(text_vectors(self._text, texts, self._cache))).numpy()
+
+        pictures = np.concatenate(
+            [self._pictures(towers, augment, start) for start in range(0, len(self._examples), 256)]
+        )
+        figures = []
+        for source in (corpus.FASHION, corpus.CALTECH):
+            rows = np.array([example.source == source for example in self._examples])
+            kept = [example for example in self._examples if example.source == source]
+            minimum = 10 if source == corpus.FASHION else 1
+            queries = (measures.kind, measures.colour_and_kind) if source == corpus.FASHION else (measures.kind,)
+            for query in queries:
+                found = measures.precision(embed, pictures[rows], measures.answers_by(kept, query, minimum))
+                figures.append(f"{source} {query.__name__} {found.mean:.3f}/{found.ceiling:.2f} ({found.queries})")
+            if source == corpus.FASHION:
+                figures.append(f"titles {measures.title_recall(embed, pictures[rows], kept):.3f}")
+        return ", ".join(figures)
+
+    def _pictures(self, towers: Towers, augment: Augment, start: int) -> np.ndarray:
+        canvases = torch.from_numpy(self._canvases[start : start + 256]).permute(0, 3, 1, 2).float() / 255
+        return towers.image(augment.normalise(canvases)).numpy()
+
+
+def train(trainer: Trainer, validate_every: int, text: TextEncoder, validation: Sequence[Example], work: Path) -> None:
+    """Run every stage, printing losses and validation figures, and keep the averaged weights in `work`."""
+    step, started = 0, time.monotonic()
+    for stage in trainer.plan.stages:
+        canvases = corpus.canvases(trainer.examples, round(stage.size * CANVAS))
+        validator = Validator(validation, stage.size, text, work / "validation.npz")
+        losses = []
+        for batch in trainer.sampler.batches(trainer.plan.batch, stage.steps):
+            pixels = trainer.augment(canvases[batch.pictures], trainer.sources[batch.pictures], stage.size)
+            losses.append(trainer.step(batch, pixels, trainer.plan.rate_at(step)))
+            step += 1
+            if step % validate_every == 0 or step == trainer.plan.steps:
+                minutes = (time.monotonic() - started) / 60
+                figures = validator.report(trainer.average.module, trainer.augment)
+                print(f"{step} {minutes:.1f} min, {stage.size} px, loss {np.mean(losses):.3f}: {figures}", flush=True)
+                losses.clear()
+                torch.save({"towers": trainer.average.module.state_dict(), "size": stage.size}, work / "average.pt")
+
+
+def main() -> None:
+    """Train, and leave the averaged weights in `--work`/average.pt for `models.export_medley_mini`."""
+    arguments = argparse.ArgumentParser(description="Train models/medley-mini.")
+    arguments.add_argument("--fashion", type=Path, required=True)
+    arguments.add_argument("--caltech", type=Path, required=True)
+    arguments.add_argument("--work", type=Path, required=True, help="folder for caches and checkpoints")
+    arguments.add_argument("--minilm", type=Path, default=Path("models/minilm"))
+    arguments.add_argument("--drawn-seeds", type=int, default=40, help="catalogues to draw, 360 products each")
+    arguments.add_argument("--stages", nargs="+", default=["64:9000", "96:4000"], metavar="SIZE:STEPS")
+    arguments.add_argument("--rate", type=float, default=2e-3)
+    arguments.add_argument("--validate-every", type=int, default=500)
+    options = arguments.parse_args()
+
+    torch.manual_seed(0)
+    options.work.mkdir(parents=True, exist_ok=True)
+    text = TextEncoder(options.minilm)
+    stages = tuple(Stage(*map(int, stage.split(":"))) for stage in options.stages)
+    examples, validation = (
+        corpus.fashion(options.fashion, part) + corpus.caltech(options.caltech, part)
+        for part in (Split.TRAIN, Split.VALIDATION)
+    )
+    examples += corpus.drawn([1000 + seed for seed in range(options.drawn_seeds)], 360) if options.drawn_seeds else []
+    trainer = Trainer(Plan(stages, rate=options.rate), examples, options.work / "captions.npz", text)
+    print(f"{len(examples)} pictures, {len(trainer.text)} captions", flush=True)
+    train(trainer, options.validate_every, text, validation, options.work)
+
+
+if __name__ == "__main__":
+    main()
