@@ -4,8 +4,8 @@
 class ServiceError(Exception):
     """Base class of every error that is part of an API's contract.
 
-    `reason` is the machine-readable name a client may branch on, a value of `medley.v1.ErrorReason`; `metadata` names the
-    values involved.
+    `reason` is the machine-readable name a client may branch on, a value of `medley.v1.ErrorReason`; `metadata` names
+    the values involved.
     """
 
     reason: str

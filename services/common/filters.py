@@ -1,11 +1,12 @@
 """Conditions on metadata: the tree, and what it means. `filter_codec` reads its spellings.
 
-Every condition is true or false of an item. A path that is missing, or holds null, satisfies no comparison but NOT_EQUAL,
-NOT_IN and `Exists(..., False)`, which are exact negations. Values of different types never compare; whole numbers and
-fractions are one type, booleans another. A list satisfies a comparison when any of its elements does. Paths lead through
-objects, not through lists.
+Every condition is true or false of an item. A path that is missing, or holds null, satisfies no comparison but
+NOT_EQUAL, NOT_IN and `Exists(..., False)`, which are exact negations. Values of different types never compare; whole
+numbers and fractions are one type, booleans another. A list satisfies a comparison when any of its elements does. Paths
+lead through objects, not through lists.
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def _check_operands(kind: Operator, operands: tuple[Scalar, ...]) -> None:
 
 
 def _check_operand(kind: Operator, operand: Scalar) -> None:
-    if isinstance(operand, float) and operand != operand:
+    if isinstance(operand, float) and math.isnan(operand):
         raise FilterError(f"{kind.value} cannot compare NaN")
     if kind is Operator.STARTS_WITH and not isinstance(operand, str):
         raise FilterError(f"{kind.value} takes a string, got {operand!r}")

@@ -1,0 +1,62 @@
+# `make demo` and `make test` set up what they need by themselves; `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash -o pipefail
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+CODE := medley services tests benchmarks examples models tools
+TYPED := medley services tests benchmarks examples tools
+
+.PHONY: help demo test up lint type fmt proto bench lock clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.server ## Draw a catalogue, ingest it, search it, write contact sheets to demo-output/.
+	$(BIN)/medley demo
+
+up: $(VENV)/.server ## Run Medley in the foreground, its data in ./data.
+	$(BIN)/medley up
+
+test: $(VENV)/.dev ## Run every test.
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, layering, the API's style, and that generated code is current.
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/python tools/protos.py check
+
+type: $(VENV)/.dev ## Check types.
+	$(BIN)/mypy $(TYPED)
+
+fmt: $(VENV)/.dev ## Format the code and mend what can be mended.
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+proto: $(VENV)/.dev ## Generate medley/v1 from protos/.
+	$(BIN)/python tools/protos.py generate
+
+bench: $(VENV)/.dev ## Measure Medley beside its floors; DATA=… names the fashion products' Parquet file.
+	$(BIN)/python -m benchmarks.run $(if $(DATA),--data $(DATA)) $(ARGS)
+
+lock: ## Resolve the dependencies anew into requirements/ (needs uv).
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra server --extra build pyproject.toml -o requirements/server.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra dev --extra build pyproject.toml -c requirements/server.txt -o requirements/dev.txt
+
+clean: ## Remove what the targets made, but not the data.
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo-output
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Medley needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: requirements/server.txt pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --require-hashes -r requirements/server.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.server
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
