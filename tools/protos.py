@@ -48,6 +48,10 @@ def _protoc(*outputs: str) -> None:
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, *PROTOS], cwd=ROOT, check=True)
 
 
+def _buf(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([Path(sys.executable).parent / "buf", *arguments], cwd=ROOT, check=False)
+
+
 def _differences(fresh: Path, committed: Path) -> list[str]:
     names = {path.name for folder in (fresh, committed) for path in folder.iterdir() if path.is_file()}
     _, differing, missing = filecmp.cmpfiles(fresh, committed, sorted(names), shallow=False)
