@@ -4,8 +4,8 @@
         --caltech caltech101-train-128px.parquet --work DIRECTORY
 
 The text model is locked: every caption is embedded once. Pictures meet their captions in four contrastive losses with
-several right answers each (Yang et al., "Unified Contrastive Learning in Image-Text-Label Space", CVPR 2022): captions by
-topic, titles, all kinds of thing, all pairs of colour and kind. What is exported is a moving average of the weights.
+several right answers each (Yang et al., "Unified Contrastive Learning in Image-Text-Label Space", CVPR 2022): captions
+by topic, titles, all kinds of thing, all pairs of colour and kind. What is kept is a moving average of the weights.
 
 Needs the extra `training`: torch, onnx, onnxruntime, safetensors, tokenizers, pyarrow.
 """
@@ -48,7 +48,7 @@ class Stage:
     """A part of the training at one resolution."""
 
     size: int
-    steps: int
+    minutes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Plan:
     average: float = 0.998
 
     @property
-    def steps(self) -> int:
-        """Return the number of steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
+    def minutes(self) -> float:
+        """Return the length of all stages."""
+        return sum(stage.minutes for stage in self.stages)
 
-    def rate_at(self, step: int) -> float:
-        """Return the learning rate: a linear warm-up, then half a cosine down to zero."""
+    def rate_at(self, step: int, minutes: float) -> float:
+        """Return the learning rate: a linear warm-up in steps, and half a cosine down to zero in time."""
         warm = min(1.0, (step + 1) / self.warm_up_steps)
-        return self.rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, minutes / self.minutes)))
 
 
 def picture_weights(examples: Sequence[Example]) -> np.ndarray:
@@ -181,23 +181,46 @@ class Validator:
         return towers.image(augment.normalise(canvases)).numpy()
 
 
+class Clock:
+    """Minutes of training, without what happens between `stop` and `start`."""
+
+    def __init__(self) -> None:
+        self._minutes, self._started = 0.0, time.monotonic()
+
+    def start(self) -> None:
+        """Count from now."""
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        """Keep what was counted so far."""
+        self._minutes = self.minutes()
+
+    def minutes(self) -> float:
+        """Return the minutes counted; only between `start` and `stop`."""
+        return self._minutes + (time.monotonic() - self._started) / 60
+
+
 def train(trainer: Trainer, validate_every: int, text: TextEncoder, validation: Sequence[Example], work: Path) -> None:
     """Run every stage, printing losses and validation figures, and keep the averaged weights in `work`."""
-    step, started = 0, time.monotonic()
+    step, end, clock = 0, 0.0, Clock()
     for stage in trainer.plan.stages:
+        end += stage.minutes
         canvases = corpus.canvases(trainer.examples, round(stage.size * CANVAS))
         validator = Validator(validation, stage.size, text, work / "validation.npz")
-        losses = []
-        for batch in trainer.sampler.batches(trainer.plan.batch, stage.steps):
+        losses: list[float] = []
+        clock.start()
+        while (minutes := clock.minutes()) < end:
+            batch = trainer.sampler.batch(trainer.plan.batch)
             pixels = trainer.augment(canvases[batch.pictures], trainer.sources[batch.pictures], stage.size)
-            losses.append(trainer.step(batch, pixels, trainer.plan.rate_at(step)))
+            losses.append(trainer.step(batch, pixels, trainer.plan.rate_at(step, minutes)))
             step += 1
-            if step % validate_every == 0 or step == trainer.plan.steps:
-                minutes = (time.monotonic() - started) / 60
+            if step % validate_every == 0 or clock.minutes() >= end:
+                clock.stop()
                 figures = validator.report(trainer.average.module, trainer.augment)
-                print(f"{step} {minutes:.1f} min, {stage.size} px, loss {np.mean(losses):.3f}: {figures}", flush=True)
+                print(f"{step}, {minutes:.1f} min, {stage.size} px, loss {np.mean(losses):.3f}: {figures}", flush=True)
                 losses.clear()
                 torch.save({"towers": trainer.average.module.state_dict(), "size": stage.size}, work / "average.pt")
+                clock.start()
 
 
 def main() -> None:
@@ -208,7 +231,7 @@ def main() -> None:
     arguments.add_argument("--work", type=Path, required=True, help="folder for caches and checkpoints")
     arguments.add_argument("--minilm", type=Path, default=Path("models/minilm"))
     arguments.add_argument("--drawn-seeds", type=int, default=40, help="catalogues to draw, 360 products each")
-    arguments.add_argument("--stages", nargs="+", default=["64:9000", "96:4000"], metavar="SIZE:STEPS")
+    arguments.add_argument("--stages", nargs="+", default=["64:30", "96:30"], metavar="SIZE:MINUTES")
     arguments.add_argument("--rate", type=float, default=2e-3)
     arguments.add_argument("--validate-every", type=int, default=500)
     options = arguments.parse_args()
@@ -216,7 +239,7 @@ def main() -> None:
     torch.manual_seed(0)
     options.work.mkdir(parents=True, exist_ok=True)
     text = TextEncoder(options.minilm)
-    stages = tuple(Stage(*map(int, stage.split(":"))) for stage in options.stages)
+    stages = tuple(Stage(int(size), float(minutes)) for size, minutes in (part.split(":") for part in options.stages))
     examples, validation = (
         corpus.fashion(options.fashion, part) + corpus.caltech(options.caltech, part)
         for part in (Split.TRAIN, Split.VALIDATION)

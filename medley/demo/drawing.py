@@ -4,6 +4,7 @@ Everything is drawn at twice the final size or more and scaled down, so that edg
 """
 
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -49,7 +50,12 @@ DEEP_BACKDROPS: list[Colour] = [(150, 168, 182), (172, 158, 142), (152, 172, 154
 
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
+DEEP_YELLOW: Colour = (206, 138, 24)
+"""Yellow darkened with black turns olive; this stays yellow."""
+
 PICTURE, SCENE, TILE = 256, 512, 512
+MARGIN = 0.07
+"""Share of a tile left free on every side, for the turn and the shadow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +73,21 @@ def draw(scene: Scene, chance: Random) -> Image.Image:
     """Draw `scene` as an RGB picture of `PICTURE` pixels square; `chance` decides what the scene leaves open."""
     canvas = _backdrop(scene, chance)
     for x, y, size in _arrangement(scene, chance):
-        thing = _tile(scene, chance).rotate(chance.gauss(0, 6), Image.Resampling.BICUBIC)
-        _stand(canvas, thing.resize((size, size), Image.Resampling.LANCZOS), (x - size // 2, y - size // 2))
-    return canvas.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+        thing = _tile(scene, chance).rotate(chance.gauss(0, 6), Image.Resampling.BILINEAR)
+        _stand(canvas, thing.resize((size, size), Image.Resampling.BILINEAR), (x - size // 2, y - size // 2))
+    return canvas.reduce(SCENE // PICTURE)
 
 
 def mix(left: Colour, right: Colour, share: float) -> Colour:
     """Return `left` with `share` (0 to 1) of `right`."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(left, right, strict=True))
     return red, green, blue
+
+
+def darker(colour: Colour, share: float) -> Colour:
+    """Return `colour` with `share` (0 to 1) of its shadow."""
+    red, green, blue = colour
+    return mix(colour, DEEP_YELLOW, min(1.0, 2 * share)) if min(red, green) > 2 * blue else mix(colour, BLACK, share)
 
 
 def brightness(colour: Colour) -> float:
@@ -87,13 +99,13 @@ def _arrangement(scene: Scene, chance: Random) -> list[tuple[int, int, int]]:
     """Return (x, y, size) in scene pixels for every thing."""
     if scene.count == 1:
         centred = scene.place == "centre"
-        spots = [(*PLACES[scene.place], chance.uniform(0.7, 0.86) if centred else chance.uniform(0.44, 0.54))]
+        spots = [(*PLACES[scene.place], chance.uniform(0.8, 1.0) if centred else chance.uniform(0.5, 0.62))]
     elif scene.count == 2:
         lift = chance.uniform(-0.08, 0.08)
-        spots = [(0.27, 0.52 + lift, 0.46), (0.73, 0.52 - lift, 0.46)]
+        spots = [(0.27, 0.52 + lift, 0.53), (0.73, 0.52 - lift, 0.53)]
     else:
         upside = chance.choice((0.23, -0.23))
-        spots = [(0.5, 0.5 - upside, 0.43), (0.27, 0.5 + upside, 0.43), (0.73, 0.5 + upside, 0.43)]
+        spots = [(0.5, 0.5 - upside, 0.5), (0.27, 0.5 + upside, 0.5), (0.73, 0.5 + upside, 0.5)]
     return [
         (round((x + chance.uniform(-0.02, 0.02)) * SCENE), round(y * SCENE), round(size * SCENE))
         for x, y, size in spots
@@ -102,11 +114,8 @@ def _arrangement(scene: Scene, chance: Random) -> list[tuple[int, int, int]]:
 
 def _backdrop(scene: Scene, chance: Random) -> Image.Image:
     base = chance.choice(DEEP_BACKDROPS if scene.colour == "white" else BACKDROPS)
-    canvas = Image.composite(
-        Image.new("RGB", (SCENE, SCENE), mix(base, WHITE, 0.45)),
-        Image.new("RGB", (SCENE, SCENE), mix(base, BLACK, 0.07)),
-        Image.radial_gradient("L").resize((SCENE, SCENE)).point(lambda value: 255 - value),
-    )
+    canvas = Image.new("RGB", (SCENE, SCENE), mix(base, WHITE, 0.45))
+    canvas.paste(mix(base, BLACK, 0.07), mask=_vignette())
     if chance.random() < 0.4:
         floor = round(chance.uniform(0.68, 0.8) * SCENE)
         canvas.paste(mix(base, BLACK, 0.1), (0, floor, SCENE, SCENE), _fade(SCENE, SCENE - floor))
@@ -115,6 +124,11 @@ def _backdrop(scene: Scene, chance: Random) -> Image.Image:
         ImageDraw.Draw(disc).ellipse((40, 40, SCENE - 40, SCENE - 40), fill=110)
         canvas.paste(mix(base, WHITE, 0.7), mask=disc)
     return canvas
+
+
+@cache
+def _vignette() -> Image.Image:
+    return Image.radial_gradient("L").resize((SCENE, SCENE))
 
 
 def _fade(width: int, height: int) -> Image.Image:
@@ -148,20 +162,24 @@ def _draw_part(colours: Image.Image, alpha: Image.Image, part: Part, body: Colou
     colours.paste(texture or colour, (0, 0), mask)
     alpha.paste(255, (0, 0), mask)
     if not part.width:
-        points = [(x * TILE, y * TILE) for x, y in part.points]
-        edge = mix(colour, BLACK, 0.28) if brightness(colour) > 60 else mix(colour, WHITE, 0.2)
+        points = _pixels(part)
+        edge = darker(colour, 0.26) if brightness(colour) > 60 else mix(colour, WHITE, 0.2)
         ImageDraw.Draw(colours).line([*points, points[0]], fill=edge, width=4, joint="curve")
 
 
+def _pixels(part: Part) -> list[tuple[float, float]]:
+    scale = TILE * (1 - 2 * MARGIN)
+    return [(MARGIN * TILE + x * scale, MARGIN * TILE + y * scale) for x, y in part.points]
+
+
 def _trace(mask: Image.Image, part: Part) -> None:
-    pen = ImageDraw.Draw(mask)
-    points = [(x * TILE, y * TILE) for x, y in part.points]
+    pen, points = ImageDraw.Draw(mask), _pixels(part)
     if not part.width:
         pen.polygon(points, fill=255)
         return
     width = max(2, round(part.width * TILE))
-    pen.line(points, fill=255, width=width, joint="curve")
-    for x, y in (points[0], points[-1]):
+    pen.line(points, fill=255, width=width)
+    for x, y in points:
         pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=255)
 
 
@@ -170,7 +188,7 @@ def _tone(material: Material, body: Colour) -> Colour:
         case Material.BODY | Material.PLAIN:
             return body
         case Material.SHADE:
-            return mix(body, BLACK, 0.24) if brightness(body) > 60 else mix(body, WHITE, 0.16)
+            return darker(body, 0.22) if brightness(body) > 60 else mix(body, WHITE, 0.16)
         case Material.TINT:
             return mix(body, WHITE, 0.35)
         case _:
@@ -181,18 +199,26 @@ def _tone(material: Material, body: Colour) -> Colour:
 def _light(colours: Image.Image, alpha: Image.Image) -> Image.Image:
     """Darken towards the rim and the lower right, brighten the upper left."""
     size = (TILE // 8, TILE // 8)
-    rim = alpha.resize(size).filter(ImageFilter.GaussianBlur(4)).point(lambda value: 150 + value * 105 // 255)
-    slope = Image.linear_gradient("L").rotate(25).resize(size).point(lambda value: 255 - value // 5)
-    shade = ImageChops.multiply(rim, slope).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    rim = alpha.resize(size).filter(ImageFilter.GaussianBlur(4)).point(lambda value: 182 + value * 73 // 255)
+    shade = ImageChops.multiply(rim, _slope(size)).resize((TILE, TILE), Image.Resampling.BILINEAR)
     shaded = ImageChops.multiply(colours, Image.merge("RGB", (shade, shade, shade)))
-    shine = Image.radial_gradient("L").resize((TILE, TILE)).point(lambda value: max(0, 190 - value) // 3)
-    shaded.paste(WHITE, (-TILE // 6, -TILE // 5), shine)
+    shaded.paste(WHITE, (-TILE // 6, -TILE // 5), _shine())
     return shaded
+
+
+@cache
+def _slope(size: tuple[int, int]) -> Image.Image:
+    return Image.linear_gradient("L").rotate(25).resize(size).point(lambda value: 255 - value // 7)
+
+
+@cache
+def _shine() -> Image.Image:
+    return Image.radial_gradient("L").resize((TILE, TILE)).point(lambda value: max(0, 190 - value) // 3)
 
 
 def _texture(body: Colour, pattern: str, chance: Random) -> Image.Image:
     texture = Image.new("RGB", (TILE, TILE), body)
-    ink = mix(body, BLACK, 0.42) if brightness(body) > 185 else (250, 247, 240)
+    ink = darker(body, 0.42) if brightness(body) > 185 else (250, 247, 240)
     match pattern:
         case "striped":
             _stripe(texture, ink, chance)
@@ -201,7 +227,7 @@ def _texture(body: Colour, pattern: str, chance: Random) -> Image.Image:
         case "checked":
             _check(texture, mix(body, ink, 0.55), mix(body, ink, 0.85), chance)
         case "floral":
-            _flower(texture, ink, mix(body, BLACK, 0.45), chance)
+            _flower(texture, ink, darker(body, 0.45), chance)
     return texture
 
 
@@ -234,7 +260,7 @@ def _check(texture: Image.Image, light: Colour, crossing: Colour, chance: Random
 
 
 def _flower(texture: Image.Image, petal: Colour, heart: Colour, chance: Random) -> None:
-    period, pen = chance.randint(84, 108), ImageDraw.Draw(texture)
+    period, pen = chance.randint(96, 124), ImageDraw.Draw(texture)
     reach = period * 0.15
     for x, y in _staggered(period):
         for step_x, step_y in ((0, -1), (0.95, -0.31), (0.59, 0.81), (-0.59, 0.81), (-0.95, -0.31)):

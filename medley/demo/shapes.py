@@ -334,8 +334,10 @@ def ball(vary: Vary) -> list[Part]:
     lean = vary(-0.08, 0.08)
     return [
         Part(ellipse(0.5, 0.5, 0.44, 0.44), Material.BODY),
-        Part(smooth([(0.2 + lean, 0.18), (0.4, 0.45), (0.38 - lean, 0.92)], closed=False), Material.SHADE, 0.014),
-        Part(smooth([(0.8, 0.18 + lean), (0.62, 0.48), (0.7, 0.88)], closed=False), Material.SHADE, 0.014),
+        Part(
+            smooth([(0.26 + lean / 2, 0.2), (0.4, 0.45), (0.38 - lean / 2, 0.9)], closed=False), Material.SHADE, 0.014
+        ),
+        Part(smooth([(0.75, 0.2 + lean / 4), (0.62, 0.48), (0.69, 0.86)], closed=False), Material.SHADE, 0.014),
     ]
 
 

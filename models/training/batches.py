@@ -1,6 +1,6 @@
 """Captions as numbers: a table of all of them, which ones fit a picture, and batches drawn from both."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class Sampler:
         self._titles = [self.table.numbers(titles(example)) for example in examples]
         self._kinds = self._bank(examples, minimum=1, with_colour=False)
         self._combinations = self._bank(examples, minimum=MIN_PICTURES_OF_COMBINATION, with_colour=True)
-        self._weights = weights / weights.sum()
+        self._cumulative = (weights / weights.sum()).cumsum()
         self._random = np.random.default_rng(seed)
 
     def _bank(self, examples: Sequence[Example], *, minimum: int, with_colour: bool) -> list[np.ndarray]:
@@ -99,16 +99,14 @@ class Sampler:
             pictures[captions[0].states] = pictures.get(captions[0].states, 0) + 1
         return [self.table.numbers(list(found[key])) for key, count in pictures.items() if count >= minimum]
 
-    def batches(self, size: int, count: int) -> Iterator[Batch]:
-        """Yield `count` batches of `size` pictures."""
-        cumulative = self._weights.cumsum()
-        for _ in range(count):
-            spread = (np.arange(size) + self._random.random(size)) / size
-            pictures = np.minimum(np.searchsorted(cumulative, spread), len(cumulative) - 1)
-            said = np.array([self._pick_topic(index) for index in pictures])
-            titled = np.array([self._pick(self._titles[index]) for index in pictures])
-            kinds, combinations = (self._pick_each(bank) for bank in (self._kinds, self._combinations))
-            yield Batch(pictures, (np.unique(said), np.unique(titled), kinds, combinations))
+    def batch(self, size: int) -> Batch:
+        """Draw `size` pictures, spread evenly over the weights, and their captions."""
+        spread = (np.arange(size) + self._random.random(size)) / size
+        pictures = np.minimum(np.searchsorted(self._cumulative, spread), len(self._cumulative) - 1)
+        said = np.array([self._pick_topic(index) for index in pictures])
+        titled = np.array([self._pick(self._titles[index]) for index in pictures])
+        kinds, combinations = (self._pick_each(bank) for bank in (self._kinds, self._combinations))
+        return Batch(pictures, (np.unique(said), np.unique(titled), kinds, combinations))
 
     def _pick(self, numbers: np.ndarray) -> int:
         return int(numbers[int(self._random.random() * len(numbers))])

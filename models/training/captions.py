@@ -13,25 +13,8 @@ from models.training.corpus import CALTECH, DRAWN, FASHION, Example
 FIELDS = ("kind", "group", "colour", "gender", "usage", "pattern", "count", "place", "title")
 
 ALWAYS_PLURAL = frozenset(
-    [
-        "jeans",
-        "trousers",
-        "shorts",
-        "leggings",
-        "jeggings",
-        "sunglasses",
-        "tights",
-        "stockings",
-        "boxers",
-        "briefs",
-        "pants",
-        "capris",
-        "suspenders",
-        "headphones",
-        "binoculars",
-        "scissors",
-        "glasses",
-    ]
+    """jeans trousers shorts leggings jeggings sunglasses tights stockings boxers briefs pants capris suspenders
+    headphones binoculars scissors glasses earrings""".split()  # noqa: SIM905 - a list would take twenty lines
 )
 SYNONYMS = {
     "tshirts": ("t-shirt", "tee shirt", "tee"),
@@ -78,6 +61,13 @@ CANONICAL = {
 }
 WHO = {"men": "men", "women": "women", "boys": "boys", "girls": "girls", "unisex": "everyone"}
 NUMBERS = {"1": "one", "2": "two", "3": "three"}
+PLACES = {
+    "left": "on the left",
+    "right": "on the right",
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "centre": "in the centre",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +127,7 @@ def phrases(noun: str, source: str) -> tuple[str, ...]:
     """Return ways to ask for a picture of `noun`."""
     seen = "drawing" if source == DRAWN else "product photo" if source == FASHION else "photograph"
     one = article(noun)
-    return (noun, one, f"a photo of {one}", f"a picture of {one}", f"{'a'} {seen} of {one}")
+    return (noun, one, f"a photo of {one}", f"a picture of {one}", f"a {seen} of {one}")
 
 
 @cache
@@ -208,5 +198,5 @@ def _drawn_topics(example: Example) -> Iterator[tuple[float, tuple[Caption, ...]
         yield 2.0, tuple(Caption(text, (kind, number, colour)) for text in hued)
     if example.place:
         where = ("place", example.place.lower())
-        called = tuple(f"{colour[1]} {noun} {where[1]}" for noun in nouns(example.kind))
+        called = tuple(f"{colour[1]} {noun} {PLACES[where[1]]}" for noun in nouns(example.kind))
         yield 1.0, _stating(example.source, called, (kind, colour, where))

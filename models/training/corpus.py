@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def _caltech_part(index: int, held_out: int, validation: int) -> Split:
 
 def drawn(seeds: Sequence[int], count: int) -> list[Example]:
     """Draw `count` products for each of `seeds`."""
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         return [example for part in pool.map(partial(_draw, count), seeds) for example in part]
 
 
@@ -141,7 +142,7 @@ def drawn_example(product: Product) -> Example:
 def canvases(examples: Sequence[Example], size: int) -> np.ndarray:
     """Decode every picture of `examples`: uint8, shape (pictures, size, size, 3)."""
     pixels = np.empty((len(examples), size, size, 3), np.uint8)
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         decoded = pool.map(partial(square, size=size), (example.encoded for example in examples), chunksize=256)
         for index, picture in enumerate(decoded):
             pixels[index] = picture

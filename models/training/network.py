@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class PictureTower(nn.Module):
     def __init__(self, widths: Sequence[int], dimensions: int, drop: float = 0.05) -> None:
         super().__init__()
         stages: list[nn.Module] = [convolution(3, widths[0], 2), nn.ReLU()]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             stages += [convolution(inputs, outputs, 2), nn.ReLU(), Residual(outputs, drop)]
         self.stages = nn.Sequential(*stages)
         self.project = nn.Linear(widths[-1], dimensions)
