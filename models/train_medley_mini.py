@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.training import corpus, measures
+from models.training import corpus
 from models.training.augment import Augment, Strength
 from models.training.batches import Batch, Sampler, fits, text_vectors
 from models.training.corpus import Example, Split
 from models.training.network import Average, Towers
 from models.training.text import TextEncoder
+from models.training.validation import Validator
 
 WIDTHS, DIMENSIONS = (32, 64, 128, 192, 320), 256
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
@@ -143,42 +144,6 @@ class Trainer:
             right = torch.from_numpy(fits(self.states[columns], self.sampler.labels[batch.pictures]))
             loss = loss + weight * contrast(self.towers.scale() * pictures @ captions.T, right)
         return loss
-
-
-class Validator:
-    """Measures the averaged weights on the validation part."""
-
-    def __init__(self, examples: Sequence[Example], size: int, text: TextEncoder, cache: Path) -> None:
-        self._examples = examples
-        self._canvases = corpus.canvases(examples, size)
-        self._text, self._cache = text, cache
-
-    @torch.no_grad()
-    def report(self, towers: Towers, augment: Augment) -> str:
-        """Return one line of figures."""
-
-        def embed(texts: Sequence[str]) -> np.ndarray:
-            return towers.text(torch.from_numpy(text_vectors(self._text, texts, self._cache))).numpy()
-
-        pictures = np.concatenate(
-            [self._pictures(towers, augment, start) for start in range(0, len(self._examples), 256)]
-        )
-        figures = []
-        for source in (corpus.FASHION, corpus.CALTECH):
-            rows = np.array([example.source == source for example in self._examples])
-            kept = [example for example in self._examples if example.source == source]
-            minimum = 10 if source == corpus.FASHION else 1
-            queries = (measures.kind, measures.colour_and_kind) if source == corpus.FASHION else (measures.kind,)
-            for query in queries:
-                found = measures.precision(embed, pictures[rows], measures.answers_by(kept, query, minimum))
-                figures.append(f"{source} {query.__name__} {found.mean:.3f}/{found.ceiling:.2f} ({found.queries})")
-            if source == corpus.FASHION:
-                figures.append(f"titles {measures.title_recall(embed, pictures[rows], kept):.3f}")
-        return ", ".join(figures)
-
-    def _pictures(self, towers: Towers, augment: Augment, start: int) -> np.ndarray:
-        canvases = torch.from_numpy(self._canvases[start : start + 256]).permute(0, 3, 1, 2).float() / 255
-        return towers.image(augment.normalise(canvases)).numpy()
 
 
 class Clock:

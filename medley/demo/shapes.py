@@ -63,13 +63,14 @@ def mirrored(half: Sequence[Point]) -> list[Point]:
 
 def ellipse(x: float, y: float, width: float, height: float) -> list[Point]:
     """Return an ellipse around (x, y) with these half axes."""
-    return arc(x, y, width, height, 0, 360)
+    return arc(x, y, width, height, (0, 360))
 
 
-def arc(x: float, y: float, width: float, height: float, start: float, end: float) -> list[Point]:
-    """Return the part of an ellipse from `start` to `end` degrees, clockwise from three o'clock."""
-    angles = [(start + (end - start) * step / 48) * pi / 180 for step in range(49)]
-    return [(x + width * cos(angle), y + height * sin(angle)) for angle in angles]
+def arc(x: float, y: float, width: float, height: float, angles: tuple[float, float]) -> list[Point]:
+    """Return the part of an ellipse between two `angles` in degrees, clockwise from three o'clock."""
+    start, end = angles
+    turns = [(start + (end - start) * step / 48) * pi / 180 for step in range(49)]
+    return [(x + width * cos(turn), y + height * sin(turn)) for turn in turns]
 
 
 def box(left: float, top: float, right: float, bottom: float) -> list[Point]:
@@ -84,7 +85,7 @@ def rounded(left: float, top: float, right: float, bottom: float, radius: float)
     for x, y, start in corners:
         centre_x = x - radius if x == right else x + radius
         centre_y = y - radius if y == bottom else y + radius
-        outline += arc(centre_x, centre_y, radius, radius, start, start + 90)
+        outline += arc(centre_x, centre_y, radius, radius, (start, start + 90))
     return outline
 
 
@@ -92,7 +93,7 @@ def t_shirt(vary: Vary) -> list[Part]:
     """A T-shirt with short sleeves."""
     sleeve, hem = vary(0.36, 0.46), vary(0.84, 0.92)
     half = [(0.6, 0.13), (0.72, 0.16), (0.97, sleeve), (0.85, sleeve + 0.09), (0.75, 0.36), (0.755, hem)]
-    collar = arc(0.5, 0.125, 0.105, 0.085, 0, 180)
+    collar = arc(0.5, 0.125, 0.105, 0.085, (0, 180))
     return [
         Part(mirrored(half), Material.BODY),
         Part([*collar, (0.4, 0.1), (0.6, 0.1)], Material.SHADE),
@@ -106,7 +107,7 @@ def dress(vary: Vary) -> list[Part]:
     """A sleeveless dress with a waistband."""
     flare, waist = vary(0.8, 0.93), vary(0.4, 0.45)
     top = mirrored([(0.57, 0.06), (0.64, 0.06), (0.63, 0.16), (0.67, 0.24), (0.61, waist)])
-    neck = arc(0.5, 0.06, 0.075, 0.1, 0, 180)
+    neck = arc(0.5, 0.06, 0.075, 0.1, (0, 180))
     hem = [(flare, 0.88), *((flare + (1 - 2 * flare) * step / 8, 0.92 + 0.02 * (step % 2)) for step in range(1, 8))]
     skirt = [(0.39, waist), (0.61, waist), (0.7, 0.62), *hem, (1 - flare, 0.88), (0.3, 0.62)]
     return [
@@ -141,7 +142,10 @@ def hat(vary: Vary) -> list[Part]:
         Part(ellipse(0.5, 0.67, 0.47, 0.14), Material.BODY),
         Part(ellipse(0.5, 0.65, 0.25, 0.06), Material.SHADE),
         Part(dome, Material.BODY),
-        Part([(0.27, 0.54), *arc(0.5, 0.54, 0.235, 0.05, 180, 0), *arc(0.5, 0.64, 0.24, 0.05, 0, 180)], Material.SHADE),
+        Part(
+            [(0.27, 0.54), *arc(0.5, 0.54, 0.235, 0.05, (180, 0)), *arc(0.5, 0.64, 0.24, 0.05, (0, 180))],
+            Material.SHADE,
+        ),
     ]
 
 
@@ -155,7 +159,7 @@ def shoe(vary: Vary) -> list[Part]:
     ]
     return [
         Part(upper, Material.BODY),
-        Part([*arc(0.86, 0.7, 0.1, 0.13, 180, 360)], Material.SHADE),
+        Part([*arc(0.86, 0.7, 0.1, 0.13, (180, 360))], Material.SHADE),
         Part([(0.06, 0.7), (0.07, heel + 0.05), (0.17, 0.5), (0.18, 0.7)], Material.SHADE),
         Part(rounded(0.04, 0.7, 0.97, 0.79, 0.04), Material.CREAM),
         *laces,
@@ -204,10 +208,10 @@ def bag(vary: Vary) -> list[Part]:
     """A handbag with one round handle."""
     flap, grip = vary(0.58, 0.66), vary(0.1, 0.2)
     return [
-        Part(arc(0.5, 0.42, 0.22, 0.42 - grip, 180, 360), Material.SHADE, 0.045),
+        Part(arc(0.5, 0.42, 0.22, 0.42 - grip, (180, 360)), Material.SHADE, 0.045),
         Part([(0.17, 0.4), (0.83, 0.4), (0.92, 0.88), (0.88, 0.92), (0.12, 0.92), (0.08, 0.88)], Material.BODY),
-        Part([(0.16, 0.385), (0.84, 0.385), (0.8, flap), *arc(0.5, flap, 0.3, 0.05, 0, 180)], Material.PLAIN),
-        Part([(0.2, flap), *reversed(arc(0.5, flap, 0.3, 0.05, 0, 180)), (0.8, flap)], Material.SHADE, 0.01),
+        Part([(0.16, 0.385), (0.84, 0.385), (0.8, flap), *arc(0.5, flap, 0.3, 0.05, (0, 180))], Material.PLAIN),
+        Part([(0.2, flap), *reversed(arc(0.5, flap, 0.3, 0.05, (0, 180))), (0.8, flap)], Material.SHADE, 0.01),
         Part(rounded(0.46, flap - 0.01, 0.54, flap + 0.08, 0.015), Material.METAL),
     ]
 
@@ -216,13 +220,13 @@ def backpack(vary: Vary) -> list[Part]:
     """A backpack from the front."""
     pocket = vary(0.56, 0.62)
     return [
-        Part(arc(0.5, 0.14, 0.1, 0.09, 180, 360), Material.INK, 0.035),
+        Part(arc(0.5, 0.14, 0.1, 0.09, (180, 360)), Material.INK, 0.035),
         Part(rounded(0.12, 0.56, 0.3, 0.86, 0.06), Material.SHADE),
         Part(rounded(0.7, 0.56, 0.88, 0.86, 0.06), Material.SHADE),
-        Part([*arc(0.5, 0.36, 0.29, 0.25, 180, 360), *rounded(0.21, 0.5, 0.79, 0.93, 0.08)[49:147]], Material.BODY),
+        Part([*arc(0.5, 0.36, 0.29, 0.25, (180, 360)), *rounded(0.21, 0.5, 0.79, 0.93, 0.08)[49:147]], Material.BODY),
         Part(rounded(0.28, pocket, 0.72, 0.87, 0.05), Material.PLAIN),
         Part([(0.3, pocket + 0.07), (0.7, pocket + 0.07)], Material.INK, 0.014),
-        Part(arc(0.5, 0.42, 0.24, 0.2, 190, 350), Material.INK, 0.012),
+        Part(arc(0.5, 0.42, 0.24, 0.2, (190, 350)), Material.INK, 0.012),
         Part(box(0.485, pocket + 0.06, 0.515, pocket + 0.13), Material.METAL),
     ]
 
@@ -230,9 +234,9 @@ def backpack(vary: Vary) -> list[Part]:
 def mug(vary: Vary) -> list[Part]:
     """A mug with its handle on the right."""
     top, side = vary(0.18, 0.26), vary(0.0, 0.04)
-    body = [(0.16, top), *arc(0.42, 0.84, 0.26 - side, 0.07, 180, 0), (0.68, top)]
+    body = [(0.16, top), *arc(0.42, 0.84, 0.26 - side, 0.07, (180, 0)), (0.68, top)]
     return [
-        Part(arc(0.68, (top + 0.84) / 2, 0.2, 0.19, -90, 95), Material.PLAIN, 0.075),
+        Part(arc(0.68, (top + 0.84) / 2, 0.2, 0.19, (-90, 95)), Material.PLAIN, 0.075),
         Part(body, Material.BODY),
         Part(ellipse(0.42, top, 0.26, 0.065), Material.TINT),
         Part(ellipse(0.42, top + 0.012, 0.225, 0.047), Material.SOIL),
@@ -243,11 +247,11 @@ def teapot(vary: Vary) -> list[Part]:
     """A round teapot, spout on the left."""
     belly = vary(0.27, 0.31)
     return [
-        Part(arc(0.77, 0.56, 0.17, 0.17, -100, 110), Material.PLAIN, 0.055),
+        Part(arc(0.77, 0.56, 0.17, 0.17, (-100, 110)), Material.PLAIN, 0.055),
         Part([(0.3, 0.72), (0.1, 0.42), (0.04, 0.4), (0.1, 0.36), (0.16, 0.38), (0.36, 0.5)], Material.PLAIN),
         Part(ellipse(0.5, 0.6, 0.3, belly), Material.BODY),
         Part(box(0.36, 0.855, 0.64, 0.9), Material.SHADE),
-        Part(arc(0.5, 0.375, 0.17, 0.09, 180, 360), Material.SHADE),
+        Part(arc(0.5, 0.375, 0.17, 0.09, (180, 360)), Material.SHADE),
         Part(ellipse(0.5, 0.27, 0.035, 0.035), Material.SHADE),
     ]
 
@@ -312,12 +316,12 @@ def clock(vary: Vary) -> list[Part]:
 def umbrella(vary: Vary) -> list[Part]:
     """An open umbrella with a hooked handle."""
     crown = vary(0.36, 0.42)
-    scallops = [point for x in (0.8467, 0.6156, 0.3844, 0.1533) for point in arc(x, 0.52, 0.1156, 0.055, 0, -180)]
+    scallops = [point for x in (0.8467, 0.6156, 0.3844, 0.1533) for point in arc(x, 0.52, 0.1156, 0.055, (0, -180))]
     ribs = [(0.27, 0.5), (0.5, 0.5), (0.73, 0.5)]
     return [
         Part([(0.5, 0.08), (0.5, 0.14)], Material.INK, 0.02),
-        Part([(0.5, 0.3), (0.5, 0.86), *arc(0.565, 0.86, 0.065, 0.07, 180, 20)], Material.WOOD, 0.03),
-        Part([*arc(0.5, 0.52, 0.4623, crown, 180, 360), *scallops], Material.BODY),
+        Part([(0.5, 0.3), (0.5, 0.86), *arc(0.565, 0.86, 0.065, 0.07, (180, 20))], Material.WOOD, 0.03),
+        Part([*arc(0.5, 0.52, 0.4623, crown, (180, 360)), *scallops], Material.BODY),
         *(
             Part(
                 smooth([(0.5, 0.52 - crown), ((x + 0.5) / 2 + (x - 0.5) * 0.3, 0.26), (x, y)], closed=False),

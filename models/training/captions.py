@@ -92,7 +92,7 @@ def labels(example: Example) -> dict[str, str]:
 
 def singular(noun: str) -> str:
     """Return `noun` for one thing: "casual shoes" is "casual shoe"; "jeans" stay "jeans"."""
-    last = noun.split()[-1]
+    last = noun.rsplit(maxsplit=1)[-1]
     if last in ALWAYS_PLURAL or not last.endswith("s") or last.endswith("ss"):
         return noun
     for ending, replacement in (("sses", "ss"), ("tches", "tch"), ("ches", "ch"), ("rves", "rf"), ("ies", "y")):
@@ -103,7 +103,7 @@ def singular(noun: str) -> str:
 
 def plural(noun: str) -> str:
     """Return `noun` for several things."""
-    last = noun.split()[-1]
+    last = noun.rsplit(maxsplit=1)[-1]
     if last in ALWAYS_PLURAL or (last.endswith("s") and not last.endswith("ss")):
         return noun
     return noun + ("es" if last.endswith(("ss", "ch", "sh", "x")) else "s")
@@ -111,7 +111,7 @@ def plural(noun: str) -> str:
 
 def article(noun: str) -> str:
     """Return `noun` after "a" or "an", or alone where it is a plural."""
-    if noun.split()[-1] in ALWAYS_PLURAL:
+    if noun.rsplit(maxsplit=1)[-1] in ALWAYS_PLURAL:
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 

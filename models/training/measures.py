@@ -8,34 +8,39 @@ import numpy as np
 
 from models.training.corpus import Example
 
+Answers = Mapping[str, np.ndarray]
+"""For each query, which rows are right: bool, shape (pictures,)."""
+
 TOP = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Mean share of right pictures among the first ten, over the queries."""
+    """The share of right pictures among the first ten of each query, and the mean a perfect ranking reaches."""
 
-    mean: float
+    by_query: Mapping[str, float]
     ceiling: float
-    queries: int
+
+    @property
+    def mean(self) -> float:
+        """Return the mean over the queries."""
+        return float(np.mean(list(self.by_query.values())))
 
 
-def precision(
-    embed: Callable[[Sequence[str]], np.ndarray], pictures: np.ndarray, answers: Mapping[str, np.ndarray]
-) -> Precision:
-    """Measure every query of `answers`, whose values say which rows of `pictures` are right.
+def precision(embed: Callable[[Sequence[str]], np.ndarray], pictures: np.ndarray, answers: Answers) -> Precision:
+    """Measure every query of `answers` against the rows of `pictures`.
 
     The ceiling is what a perfect ranking would reach: below 1 where a query has fewer than ten right pictures.
     """
     queries = list(answers)
     scores = embed(queries) @ pictures.T
     first = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
-    hits = [float(answers[query][row].mean()) for query, row in zip(queries, first, strict=True)]
+    hits = {query: float(answers[query][row].mean()) for query, row in zip(queries, first, strict=True)}
     ceilings = [min(1.0, int(right.sum()) / TOP) for right in answers.values()]
-    return Precision(float(np.mean(hits)), float(np.mean(ceilings)), len(queries))
+    return Precision(hits, float(np.mean(ceilings)))
 
 
-def answers_by(examples: Sequence[Example], query: Callable[[Example], str], minimum: int) -> dict[str, np.ndarray]:
+def answers_by(examples: Sequence[Example], query: Callable[[Example], str], minimum: int) -> Answers:
     """Group pictures by the query they answer; leave out queries with fewer than `minimum` pictures."""
     asked = np.array([query(example) for example in examples])
     counts = Counter(asked.tolist())
