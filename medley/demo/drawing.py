@@ -73,8 +73,9 @@ def draw(scene: Scene, chance: Random) -> Image.Image:
     """Draw `scene` as an RGB picture of `PICTURE` pixels square; `chance` decides what the scene leaves open."""
     canvas = _backdrop(scene, chance)
     for x, y, size in _arrangement(scene, chance):
-        thing = _tile(scene, chance).rotate(chance.gauss(0, 6), Image.Resampling.BILINEAR)
-        _stand(canvas, thing.resize((size, size), Image.Resampling.BILINEAR), (x - size // 2, y - size // 2))
+        thing = _tile(scene, chance).resize((size, size), Image.Resampling.BILINEAR)
+        turned = thing.rotate(chance.gauss(0, 6), Image.Resampling.BILINEAR)
+        _stand(canvas, turned, (x - size // 2, y - size // 2))
     return canvas.reduce(SCENE // PICTURE)
 
 
@@ -156,11 +157,14 @@ def _tile(scene: Scene, chance: Random) -> Image.Image:
 
 
 def _draw_part(colours: Image.Image, alpha: Image.Image, part: Part, body: Colour, texture: Image.Image | None) -> None:
-    mask = Image.new("L", (TILE, TILE))
-    _trace(mask, part)
     colour = _tone(part.material, body)
-    colours.paste(texture or colour, (0, 0), mask)
-    alpha.paste(255, (0, 0), mask)
+    if texture is None:
+        _trace(colours, part, colour)
+    else:
+        mask = Image.new("L", (TILE, TILE))
+        _trace(mask, part, 255)
+        colours.paste(texture, (0, 0), mask)
+    _trace(alpha, part, 255)
     if not part.width:
         points = _pixels(part)
         edge = darker(colour, 0.26) if brightness(colour) > 60 else mix(colour, WHITE, 0.2)
@@ -172,15 +176,15 @@ def _pixels(part: Part) -> list[tuple[float, float]]:
     return [(MARGIN * TILE + x * scale, MARGIN * TILE + y * scale) for x, y in part.points]
 
 
-def _trace(mask: Image.Image, part: Part) -> None:
-    pen, points = ImageDraw.Draw(mask), _pixels(part)
+def _trace(image: Image.Image, part: Part, ink: Colour | int) -> None:
+    pen, points = ImageDraw.Draw(image), _pixels(part)
     if not part.width:
-        pen.polygon(points, fill=255)
+        pen.polygon(points, fill=ink)
         return
     width = max(2, round(part.width * TILE))
-    pen.line(points, fill=255, width=width)
+    pen.line(points, fill=ink, width=width)
     for x, y in points:
-        pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=255)
+        pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
 
 
 def _tone(material: Material, body: Colour) -> Colour:
