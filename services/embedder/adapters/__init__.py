@@ -1,1 +1,1 @@
-"""Adapters of the embedder service: one module a technology."""
+"""What runs models, and where they are read from."""

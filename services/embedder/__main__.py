@@ -1,0 +1,24 @@
+"""`python -m services.embedder`: run the embedder until SIGTERM."""
+
+import asyncio
+import logging
+from functools import partial
+
+from medley.v1 import embedder_service_pb2_grpc as pb_grpc
+from services.common.server import running, until_signalled
+from services.embedder.settings import EmbedderSettings
+from services.embedder.wiring import embedder_servicer
+
+
+async def main(settings: EmbedderSettings) -> None:
+    """Serve until told to stop."""
+    async with embedder_servicer(settings) as servicer:
+        register = partial(pb_grpc.add_EmbedderServiceServicer_to_server, servicer)
+        async with running(settings, "medley.v1.EmbedderService", register) as port:
+            logging.info("embedder listens on port %d", port)
+            await until_signalled()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    asyncio.run(main(EmbedderSettings()))

@@ -1,0 +1,67 @@
+"""The embedder's values as messages."""
+
+from medley.v1 import collection_pb2, item_pb2, vector_pb2
+from medley.v1 import embedder_service_pb2 as pb
+from services.common.errors import ServiceError
+from services.common.statuses import to_status
+from services.common.vectors import Metric, to_bytes
+from services.embedder.catalogue import Content, Model
+from services.embedder.embedder import Embedded, Embedding, Input, Outcome
+from services.embedder.pictures import Media
+
+_METRICS = {metric: vector_pb2.Metric.Value(f"METRIC_{metric.name}") for metric in Metric}
+_CONTENT_TYPES = {kind: collection_pb2.ContentType.Value(f"CONTENT_TYPE_{kind.name}") for kind in Content}
+
+
+def to_model(model: Model, passport: str) -> pb.Model:
+    """Return a model of the catalogue."""
+    return pb.Model(
+        name=model.name,
+        dimensions=model.dimensions,
+        metric=_METRICS[model.metric],
+        inputs=[_CONTENT_TYPES[content] for content in model.inputs],
+        passport=passport,
+        summary=model.summary,
+    )
+
+
+def from_input(message: pb.EmbedInput) -> Input:
+    """Return what `message` holds; None where it holds nothing."""
+    match message.WhichOneof("content"):
+        case "text":
+            return message.text
+        case "image":
+            return message.image
+        case _:
+            return None
+
+
+def to_response(embedded: Embedded) -> pb.EmbedResponse:
+    """Return the answer of Embed."""
+    return pb.EmbedResponse(results=map(_to_result, embedded.outcomes), passport=embedded.passport)
+
+
+def to_inspected(media: Media) -> pb.InspectMediaResponse:
+    """Return the answer of InspectMedia."""
+    return pb.InspectMediaResponse(media=_to_media(media), content_type=_CONTENT_TYPES[Content.IMAGE])
+
+
+def _to_result(outcome: Outcome) -> pb.EmbedResult:
+    match outcome:
+        case Embedding(vector, media):
+            found = vector_pb2.Vector(float32_le=to_bytes(vector))
+            return pb.EmbedResult(
+                embedding=pb.Embedding(vector=found, media=None if media is None else _to_media(media))
+            )
+        case ServiceError():
+            return pb.EmbedResult(error=to_status(outcome))
+
+
+def _to_media(media: Media) -> item_pb2.Media:
+    return item_pb2.Media(
+        sha256=media.sha256,
+        mime_type=media.mime_type,
+        size_bytes=media.size_bytes,
+        width=media.width,
+        height=media.height,
+    )
