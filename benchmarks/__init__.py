@@ -1,0 +1,1 @@
+"""Measurements: Medley beside the raw parts it is made of, in one run."""

@@ -1,0 +1,97 @@
+"""Medley as its users run it: one process, or four."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import medley
+
+SERVICES = ("gateway", "embedder", "store", "search")
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A running Medley: the gateway's address and the processes."""
+
+    server: str
+    pids: tuple[int, ...]
+
+    def resident_mib(self) -> float:
+        """Return the memory the processes hold, resident, in MiB."""
+        listed = subprocess.run(
+            ["ps", "-o", "rss=", "-p", ",".join(map(str, self.pids))], capture_output=True, text=True, check=True
+        )
+        return sum(map(int, listed.stdout.split())) / 1024
+
+
+@contextmanager
+def one_process(folder: Path) -> Iterator[Suite]:
+    """Run all services in one process, their data in `folder`."""
+    with _running(["services"], folder) as suite:
+        yield suite
+
+
+@contextmanager
+def four_processes(folder: Path) -> Iterator[Suite]:
+    """Run each service in a process of its own, their data in `folder`."""
+    with _running([f"services.{name}" for name in SERVICES], folder) as suite:
+        yield suite
+
+
+@contextmanager
+def _running(modules: list[str], folder: Path) -> Iterator[Suite]:
+    ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "medley.log").open("ab"))
+        processes = [stack.enter_context(_process(module, _environment(ports, folder), log)) for module in modules]
+        yield Suite(f"127.0.0.1:{ports['gateway']}", tuple(process.pid for process in processes))
+
+
+@contextmanager
+def _process(module: str, environment: Mapping[str, str], log: object) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-m", module], env=environment, stdout=log, stderr=log)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+# No text is embedded from the cache: every query is paid for in full, as the floor's is.
+def _environment(ports: Mapping[str, int], folder: Path) -> Mapping[str, str]:
+    listens = {f"{name.upper()}_LISTEN": f"127.0.0.1:{port}" for name, port in ports.items()}
+    addresses = {
+        f"{asker}_{name.upper()}_ADDRESS": f"127.0.0.1:{ports[name]}"
+        for asker in ("GATEWAY", "SEARCH")
+        for name in ("embedder", "store", "search")
+    }
+    own = {"STORE_DIRECTORY": str(folder / "data"), "EMBEDDER_TEXT_CACHE_ENTRIES": "0"}
+    return {**os.environ, **listens, **addresses, **own}
+
+
+def first_answer(suite: Suite, collection: str, query: str) -> medley.SearchResult:
+    """Return the answer to `query`, asked again and again from the start of the suite until it comes."""
+    give_up = time.monotonic() + START_SECONDS
+    with medley.Client(suite.server, timeout=1) as client:
+        while True:
+            try:
+                return client.search(collection, text=query)
+            except (medley.UnavailableError, medley.DeadlineError):
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

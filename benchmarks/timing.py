@@ -1,0 +1,48 @@
+"""Clocks and percentiles."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Percentiles in milliseconds."""
+
+    p50: float
+    p95: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Latency":
+        """Return the percentiles of `seconds`."""
+        return cls(statistics.median(seconds) * 1e3, statistics.quantiles(seconds, n=20)[-1] * 1e3)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long `work` takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def interleaved(works: Sequence[Callable[[T], object]], inputs: Sequence[T], *, warm_up: int) -> list[Latency]:
+    """Return the latency of each of `works` over `inputs`, taking turns on each input so that all share the weather.
+
+    The first `warm_up` inputs are not counted.
+    """
+    taken: list[list[float]] = [[] for _ in works]
+    for each in inputs:
+        for times, work in zip(taken, works, strict=True):
+            times.append(seconds(lambda work=work, each=each: work(each)))  # type: ignore[misc]  # bound at once
+    return [Latency.of(times[warm_up:]) for times in taken]
+
+
+def best(works: Iterable[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the shortest time of each of `works` over `rounds` rounds, taking turns."""
+    listed = list(works)
+    times = [[seconds(work) for work in listed] for _ in range(rounds)]
+    return [min(column) for column in zip(*times, strict=True)]
