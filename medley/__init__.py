@@ -1,0 +1,67 @@
+"""Client of the Medley retrieval suite: `Client`, its asynchronous twin `medley.aio.Client`, and their values."""
+
+from medley.client import Client
+from medley.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DeadlineError,
+    Error,
+    InvalidError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+    UnavailableError,
+)
+from medley.values import (
+    Arm,
+    ArmReport,
+    ArmScore,
+    Collection,
+    CollectionStatus,
+    Hit,
+    IndexStatus,
+    IngestResult,
+    Item,
+    Lookup,
+    Media,
+    Model,
+    NewItem,
+    Page,
+    SearchResult,
+    ServiceStatus,
+    Space,
+    Status,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExistsError",
+    "Arm",
+    "ArmReport",
+    "ArmScore",
+    "Client",
+    "Collection",
+    "CollectionStatus",
+    "ConflictError",
+    "DeadlineError",
+    "Error",
+    "Hit",
+    "IndexStatus",
+    "IngestResult",
+    "InvalidError",
+    "Item",
+    "Lookup",
+    "Media",
+    "Model",
+    "NewItem",
+    "NotFoundError",
+    "OverloadedError",
+    "Page",
+    "PreconditionError",
+    "SearchResult",
+    "ServiceStatus",
+    "Space",
+    "Status",
+    "UnavailableError",
+]

@@ -1,0 +1,229 @@
+"""What each method of the clients asks and how it reads the answer, once for both.
+
+An operation is a generator: it yields calls, is sent their answers (or thrown their errors), and returns the method's
+result. The clients only carry the calls: see `Client._run` and `aio.Client._run`.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from medley import _requests as write
+from medley import _responses as read
+from medley._versions import Versions
+from medley.errors import Error, InvalidError, PreconditionError
+from medley.v1 import gateway_service_pb2 as pb
+from medley.v1 import store_service_pb2
+from medley.values import (
+    Collection,
+    Field,
+    Item,
+    Lookup,
+    Page,
+    SearchResult,
+    Space,
+    Status,
+    VectorLike,
+    Where,
+)
+
+LOOKUPS_A_CALL = 256
+DELETIONS_A_CALL = 10_000
+
+Result = TypeVar("Result")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: the API's method and its request."""
+
+    method: str
+    request: Any
+
+
+Operation = Generator[Call, Any, Result]
+PageOperation = Callable[[str], Operation[Page[Value]]]
+"""The operation that gets the page of a token."""
+
+
+def create_collection(name: str, spaces: Iterable[Space] | None) -> Operation[Collection]:
+    """Create a collection."""
+    request = pb.CreateCollectionRequest(collection=write.collection(name, spaces or ()))
+    response = yield Call("CreateCollection", request)
+    return read.collection(response.collection)
+
+
+def collection(name: str) -> Operation[Collection]:
+    """Get one collection."""
+    response = yield Call("GetCollection", pb.GetCollectionRequest(name=write.collection_name(name)))
+    return read.collection(response.collection)
+
+
+def collections(page_size: int) -> PageOperation[Collection]:
+    """List the collections."""
+
+    def page(token: str) -> Operation[Page[Collection]]:
+        response = yield Call("ListCollections", pb.ListCollectionsRequest(page_size=page_size, page_token=token))
+        return Page(tuple(map(read.collection, response.collections)), response.next_page_token)
+
+    return page
+
+
+def drop_collection(versions: Versions, name: str) -> Operation[None]:
+    """Drop a collection."""
+    yield Call("DropCollection", pb.DropCollectionRequest(name=write.collection_name(name)))
+    versions.forget(name)
+
+
+def get(collection: str, item_id: str, fields: Sequence[Field]) -> Operation[Item]:
+    """Get one item."""
+    (found,) = yield from get_many(collection, [item_id], fields)
+    if found.item is None:
+        raise found.error or Error(f"no answer about {item_id!r}")
+    return found.item
+
+
+def get_many(collection: str, ids: Iterable[str], fields: Sequence[Field]) -> Operation[tuple[Lookup, ...]]:
+    """Get items by id, some at a time."""
+    lookups: list[Lookup] = []
+    remaining = iter(write.ids(ids))
+    while batch := list(islice(remaining, LOOKUPS_A_CALL)):
+        request = pb.GetItemsRequest(
+            collection=write.collection_name(collection), ids=batch, fields=write.fields(fields)
+        )
+        response = yield Call("GetItems", request)
+        lookups += [read.lookup(*pair) for pair in zip(batch, response.lookups, strict=True)]
+    return tuple(lookups)
+
+
+def list_items(collection: str, where: Where | None, page_size: int, fields: Sequence[Field]) -> PageOperation[Item]:
+    """List items."""
+
+    def page(token: str) -> Operation[Page[Item]]:
+        request = pb.ListItemsRequest(
+            collection=write.collection_name(collection),
+            where=write.where(where),
+            page_size=page_size,
+            page_token=token,
+            fields=write.fields(fields),
+        )
+        response = yield Call("ListItems", request)
+        return Page(tuple(map(read.item, response.items)), response.next_page_token)
+
+    return page
+
+
+def count(collection: str, where: Where | None) -> Operation[int]:
+    """Count items."""
+    request = pb.CountItemsRequest(collection=write.collection_name(collection), where=write.where(where))
+    response = yield Call("CountItems", request)
+    counted: int = response.count
+    return counted
+
+
+def update(  # one parameter for each thing that can change
+    versions: Versions,
+    collection: str,
+    item_id: str,
+    *,
+    text: str | None,
+    media: pb.MediaSource | None,
+    remove_media: bool,
+    metadata: Mapping[str, object] | None,
+    merge: Mapping[str, object] | None,
+    vectors: Mapping[str, VectorLike],
+    expected_revision: int | None,
+) -> Operation[Item]:
+    """Change an item."""
+    request = pb.UpdateItemRequest(
+        collection=write.collection_name(collection),
+        id=item_id,
+        text=text,
+        media=media,
+        remove_media=remove_media,
+        metadata=write.metadata_update(metadata, merge),
+        vectors=write.vectors(vectors),
+        expected_revision=expected_revision,
+    )
+    response = yield Call("UpdateItem", request)
+    versions.seen(collection, response.version)
+    return read.item(response.item)
+
+
+def delete(versions: Versions, collection: str, ids: Iterable[str] | None, where: Where | None) -> Operation[int]:
+    """Delete items by id or by filter."""
+    deleted = 0
+    for selection in _selections(ids, where):
+        request = pb.DeleteItemsRequest(collection=write.collection_name(collection), **selection)
+        response = yield Call("DeleteItems", request)
+        versions.seen(collection, response.version)
+        deleted += response.deleted
+    return deleted
+
+
+def search(
+    versions: Versions,
+    collection: str,
+    arms: Sequence[pb.Arm],
+    *,
+    where: Where | None,
+    top_k: int,
+    k: float | None,
+    depth: int,
+    fields: Sequence[Field],
+    version: str | None,
+) -> Operation[SearchResult]:
+    """Search; where the token carried is of a collection dropped since, forget it and search once more without."""
+    request = pb.SearchRequest(
+        collection=write.collection_name(collection),
+        arms=arms,
+        where=write.where(where),
+        top_k=top_k,
+        depth=depth,
+        fields=write.fields(fields),
+        version=versions.of(collection) if version is None else version,
+    )
+    if k is not None:
+        request.fusion.rrf.k = k
+    try:
+        response = yield Call("Search", request)
+    except PreconditionError as error:
+        if error.reason != "VERSION_UNKNOWN" or version is not None:
+            raise
+        versions.forget(collection, request.version)
+        request.version = ""
+        response = yield Call("Search", request)
+    versions.seen(collection, response.version)
+    return read.search_result(response)
+
+
+def status() -> Operation[Status]:
+    """Ask what the services are doing."""
+    response = yield Call("GetStatus", pb.GetStatusRequest())
+    return read.status(response)
+
+
+def download_request(sha256: str, offset: int, length: int | None) -> pb.DownloadMediaRequest:
+    """Return the request for a stored object, or `length` bytes of it from `offset` on.
+
+    Raises:
+        InvalidError: `offset` is negative, or `length` is not positive.
+    """
+    if offset < 0 or (length is not None and length <= 0):
+        raise InvalidError(f"range {offset}, {length}: wants offset 0 or more, length over 0", "ARGUMENT_INVALID")
+    if offset == 0 and length is None:
+        return pb.DownloadMediaRequest(sha256=sha256)
+    return pb.DownloadMediaRequest(sha256=sha256, range=store_service_pb2.ByteRange(offset=offset, length=length or 0))
+
+
+def _selections(ids: Iterable[str] | None, where: Where | None) -> Iterable[dict[str, Any]]:
+    if (ids is None) == (where is None):
+        raise ValueError("give either ids or where")
+    if ids is None:
+        yield {"where": write.where(where)}
+        return
+    remaining = iter(write.ids(ids))
+    while batch := list(islice(remaining, DELETIONS_A_CALL)):
+        yield {"ids": store_service_pb2.ItemIds(ids=batch)}

@@ -1,0 +1,183 @@
+"""Messages to plain values: every answer to both clients is read here."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from medley._requests import COLLECTIONS, enum_prefix
+from medley.errors import from_status
+from medley.v1 import collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, vector_pb2
+from medley.v1 import gateway_service_pb2 as pb
+from medley.values import (
+    ArmReport,
+    ArmScore,
+    Collection,
+    CollectionStatus,
+    ContentType,
+    Hit,
+    IndexStatus,
+    IngestResult,
+    Item,
+    Lookup,
+    Media,
+    Metric,
+    Model,
+    SearchMode,
+    SearchResult,
+    ServiceStatus,
+    Space,
+    Status,
+)
+
+
+def collection(message: collection_pb2.Collection) -> Collection:
+    """Return a collection under its short name."""
+    return Collection(
+        name=message.name.removeprefix(COLLECTIONS),
+        spaces=tuple(map(_space, message.spaces)),
+        version=message.version,
+        create_time=_time(message, "create_time"),
+    )
+
+
+def item(message: item_pb2.Item) -> Item:
+    """Return an item; what was not asked for is None or empty."""
+    return Item(
+        id=message.id,
+        content_type=_content_type(message.content_type),
+        text=message.text if message.HasField("text") else None,
+        media=media(message.media) if message.HasField("media") else None,
+        metadata=json.loads(message.metadata_json) if message.HasField("metadata_json") else None,
+        vectors={space: np.frombuffer(vector.float32_le, "<f4") for space, vector in message.vectors.items()},
+        spaces=tuple(message.spaces),
+        revision=message.revision,
+        create_time=_time(message, "create_time"),
+        update_time=_time(message, "update_time"),
+    )
+
+
+def media(message: item_pb2.Media) -> Media:
+    """Return a reference to a stored object."""
+    return Media(
+        sha256=message.sha256,
+        mime_type=message.mime_type,
+        size_bytes=message.size_bytes,
+        width=message.width,
+        height=message.height,
+        data=message.data if message.HasField("data") else None,
+    )
+
+
+def ingest_result(message: pb.IngestItemsResponse) -> IngestResult:
+    """Return what became of one item."""
+    outcome = message.result
+    if outcome.HasField("error"):
+        return IngestResult(message.id, message.sequence, error=from_status(outcome.error))
+    return IngestResult(message.id, message.sequence, outcome.written.revision, outcome.written.version)
+
+
+def lookup(item_id: str, message: item_pb2.ItemLookup) -> Lookup:
+    """Return the answer about `item_id`."""
+    if message.HasField("error"):
+        return Lookup(item_id, error=from_status(message.error))
+    return Lookup(item_id, item(message.item))
+
+
+def search_result(message: pb.SearchResponse) -> SearchResult:
+    """Return a ranking and how it came about."""
+    return SearchResult(tuple(map(_hit, message.hits)), tuple(map(_arm_report, message.arms)), message.version)
+
+
+def status(message: pb.GetStatusResponse) -> Status:
+    """Return what the services are doing."""
+    return Status(
+        services=tuple(
+            ServiceStatus(service.name, from_status(service.error) if service.HasField("error") else None)
+            for service in message.services
+        ),
+        models=tuple(map(_model, message.models)),
+        collections=tuple(
+            CollectionStatus(collection(state.collection), state.items, tuple(map(_index, state.indexes)))
+            for state in message.collections
+        ),
+    )
+
+
+def _space(message: collection_pb2.Space) -> Space:
+    return Space(
+        name=message.name,
+        model=message.model,
+        dimensions=message.dimensions,
+        metric=_metric(message.metric),
+        sources=_content_types(message.sources),
+        passport=message.passport,
+    )
+
+
+def _hit(message: pb.Hit) -> Hit:
+    scores = tuple(ArmScore(score.arm, score.rank, score.score) for score in message.arms)
+    return Hit(message.rank, message.score, scores, item(message.item))
+
+
+def _arm_report(message: pb.ArmReport) -> ArmReport:
+    return ArmReport(
+        request_arm=message.request_arm,
+        space=message.space,
+        metric=_metric(message.metric),
+        weight=message.weight,
+        mode=cast(SearchMode | None, _word(search_service_pb2.SearchMode, message.mode)),
+        candidates=message.candidates,
+        milliseconds=message.milliseconds,
+    )
+
+
+def _model(message: embedder_service_pb2.Model) -> Model:
+    return Model(
+        name=message.name,
+        dimensions=message.dimensions,
+        metric=_metric(message.metric),
+        inputs=_content_types(message.inputs),
+        passport=message.passport,
+        summary=message.summary,
+    )
+
+
+def _index(message: search_service_pb2.Index) -> IndexStatus:
+    return IndexStatus(
+        collection=message.collection.removeprefix(COLLECTIONS),
+        space=message.space,
+        engine=message.engine,
+        vectors=message.vectors,
+        memory_bytes=message.memory_bytes,
+        version=message.version,
+    )
+
+
+def _metric(number: int) -> Metric | None:
+    return cast(Metric | None, _word(vector_pb2.Metric, number))
+
+
+def _content_type(number: int) -> ContentType | None:
+    return cast(ContentType | None, _word(collection_pb2.ContentType, number))
+
+
+def _content_types(numbers: Any) -> tuple[ContentType, ...]:
+    return tuple(kind for kind in map(_content_type, numbers) if kind is not None)
+
+
+def _word(enum: Any, number: int) -> str | None:
+    """Return the name of `number` in lower case; None for unset, and for what a newer server may add."""
+    if number == 0 or number not in enum.values():
+        return None
+    name: str = enum.Name(number)
+    return name.removeprefix(enum_prefix(enum)).lower()
+
+
+def _time(message: Any, field: str) -> datetime | None:
+    if not message.HasField(field):
+        return None
+    stamp: Timestamp = getattr(message, field)
+    return stamp.ToDatetime(tzinfo=UTC)

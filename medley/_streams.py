@@ -1,0 +1,125 @@
+"""What the clients stream: items and uploads on their way out, downloads on their way in."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from typing import TypeVar
+
+from medley import _requests as write
+from medley._window import AsyncWindow, Window
+from medley.errors import Error
+from medley.v1 import gateway_service_pb2 as pb
+from medley.values import NewItem, Picture
+
+Element = TypeVar("Element")
+
+
+def ingest_messages(collection: str, items: Iterable[NewItem], window: Window) -> Iterator[pb.IngestItemsRequest]:
+    """Yield the target, then the items as `window` lets them through; gRPC draws them on a thread of its own.
+
+    Where `items` raises, the messages end as if it were exhausted, so that what was sent is still answered; the window
+    keeps what was raised for the client to raise at the end.
+    """
+    yield write.ingest_target(collection)
+    try:
+        for item in items:
+            message = write.ingest_item(item)
+            if not window.enter(message.ByteSize()):
+                return
+            yield message
+    except Exception as failure:  # whatever the caller's own source raises is the caller's to see
+        window.room.failure = failure
+
+
+async def async_ingest_messages(
+    collection: str, items: AsyncIterable[NewItem] | Iterable[NewItem], window: AsyncWindow
+) -> AsyncIterator[pb.IngestItemsRequest]:
+    """Yield as `ingest_messages` does; files are read on a thread."""
+    yield write.ingest_target(collection)
+    try:
+        async for item in each(items):
+            is_path = isinstance(item.media, str | os.PathLike)
+            message = await asyncio.to_thread(write.ingest_item, item) if is_path else write.ingest_item(item)
+            if not await window.enter(message.ByteSize()):
+                return
+            yield message
+    except Exception as failure:  # whatever the caller's own source raises is the caller's to see
+        window.room.failure = failure
+
+
+class Upload:
+    """An upload that its own source can fail: it is then aborted, as its end would pass for the object's.
+
+    `abort` is called, on whichever thread draws the messages, with `failure` set.
+    """
+
+    def __init__(self, source: Picture | Iterable[bytes] | AsyncIterable[bytes], mime_type: str) -> None:
+        self._source = source
+        self._header = write.upload_header(source, mime_type)
+        self.failure: Exception | None = None
+
+    def messages(self, abort: Callable[[], object]) -> Iterator[pb.UploadMediaRequest]:
+        """Yield the header, then the source's bytes in chunks."""
+        yield self._header
+        try:
+            for block in write.blocks(self._source):  # type: ignore[arg-type]  # no asynchronous one comes here
+                yield from write.upload_chunks(block)
+        except Exception as failure:  # whatever the caller's own source raises is the caller's to see
+            self.failure = failure
+            abort()
+
+    async def async_messages(self, abort: Callable[[], object]) -> AsyncIterator[pb.UploadMediaRequest]:
+        """Yield the header, then the source's bytes in chunks; files are read on a thread."""
+        yield self._header
+        try:
+            async for block in _async_blocks(self._source):
+                for message in write.upload_chunks(block):
+                    yield message
+        except Exception as failure:  # whatever the caller's own source raises is the caller's to see
+            self.failure = failure
+            abort()
+
+
+class Download:
+    """The blocks of one download, hashed as they pass where the whole object is asked for."""
+
+    def __init__(self, request: pb.DownloadMediaRequest) -> None:
+        self._sha256 = request.sha256
+        self._hash = None if request.HasField("range") else hashlib.sha256()
+
+    def block(self, message: pb.DownloadMediaResponse) -> bytes:
+        """Return the block that `message` brings."""
+        if self._hash is not None:
+            self._hash.update(message.chunk)
+        return message.chunk
+
+    def check(self) -> None:
+        """Raise an error where the object came whole and is not what was asked for."""
+        if self._hash is not None and self._hash.hexdigest() != self._sha256:
+            raise Error(f"the object {self._sha256} came with the hash {self._hash.hexdigest()}")
+
+
+async def each(elements: AsyncIterable[Element] | Iterable[Element]) -> AsyncIterator[Element]:
+    """Yield the elements of an iterable of either kind."""
+    if isinstance(elements, AsyncIterable):
+        async for element in elements:
+            yield element
+    else:
+        for element in elements:
+            yield element
+
+
+async def _async_blocks(source: Picture | Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(source, AsyncIterable):
+        async for block in source:
+            yield block
+        return
+    blocks = write.blocks(source)
+    while block := await asyncio.to_thread(_next, blocks):
+        yield block
+
+
+def _next(blocks: Iterator[bytes]) -> bytes:
+    """Return the next block that is not empty; an empty one at the end."""
+    return next(filter(None, blocks), b"")

@@ -1,0 +1,328 @@
+"""The asynchronous client: the methods of `medley.Client`, awaited."""
+
+# ruff: noqa: ASYNC109  # gRPC keeps the time of each call, and tells the server of it
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from medley import _calls as calls
+from medley import _requests as write
+from medley import _responses as read
+from medley._aio_status import translated_stream
+from medley._calls import Call, Operation, PageOperation
+from medley._channel import Target
+from medley._defaults import MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
+from medley._streams import Download, Upload, async_ingest_messages
+from medley._versions import Versions
+from medley._window import AsyncWindow
+from medley.errors import Error, from_rpc
+from medley.v1 import gateway_service_pb2_grpc as pb_grpc
+from medley.values import (
+    Arm,
+    Collection,
+    Field,
+    IngestResult,
+    Item,
+    Lookup,
+    Media,
+    NewItem,
+    Page,
+    Picture,
+    SearchResult,
+    Source,
+    Space,
+    Status,
+    VectorLike,
+    Where,
+)
+
+Value = TypeVar("Value")
+
+
+class Client:
+    """A connection to a gateway, for one event loop. Use it in an `async with` block, or await `close`.
+
+    Methods, errors, retries and limits are those of `medley.Client`; those that yield are asynchronous iterators.
+    """
+
+    def __init__(
+        self,
+        server: str = SERVER,
+        *,
+        timeout: float = TIMEOUT_SECONDS,  # the time of each call, kept by gRPC
+        tls: bool = False,
+        ca: bytes | str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Connect as `medley.Client` does."""
+        target = Target(server, max_message_bytes, tls, ca, token)
+        options = target.options()
+        self._channel = (
+            grpc.aio.secure_channel(server, target.credentials(), options)
+            if target.encrypted
+            else grpc.aio.insecure_channel(server, options)
+        )
+        self._stub = pb_grpc.GatewayServiceStub(self._channel)
+        self._timeout = timeout
+        self._metadata = target.metadata()
+        self._versions = Versions()
+
+    async def create_collection(
+        self, name: str, spaces: Iterable[Space] | None = None, *, timeout: float | None = None
+    ) -> Collection:
+        """Create a collection and return it; see `medley.Client.create_collection`."""
+        return await self._run(calls.create_collection(name, spaces), timeout)
+
+    async def collection(self, name: str, *, timeout: float | None = None) -> Collection:
+        """Return one collection."""
+        return await self._run(calls.collection(name), timeout)
+
+    def collections(self, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> AsyncIterator[Collection]:
+        """Yield the collections by name, page by page; `timeout` is for each page."""
+        return self._pages(calls.collections(page_size), timeout)
+
+    async def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove a collection with all its items."""
+        await self._run(calls.drop_collection(self._versions, name), timeout)
+
+    async def ingest(
+        self,
+        collection: str,
+        items: AsyncIterable[NewItem] | Iterable[NewItem],
+        *,
+        timeout: float | None = None,
+    ) -> AsyncIterator[IngestResult]:
+        """Send `items` as the returned iterator is advanced, and yield what became of each, in order.
+
+        As `medley.Client.ingest`; `items` are drawn by a task of this event loop. To end it early, close the iterator,
+        e.g. with `contextlib.aclosing`.
+        """
+        window = AsyncWindow()
+        requests = async_ingest_messages(collection, items, window)
+        call = self._stub.IngestItems(requests, timeout=timeout, metadata=self._metadata)
+        try:
+            async with translated_stream(call):
+                async for response in call:
+                    window.leave()
+                    result = read.ingest_result(response)
+                    self._versions.seen(collection, result.version)
+                    yield result
+            window.room.check()
+        finally:
+            window.close()
+            call.cancel()
+
+    async def get(
+        self, collection: str, item_id: str, *, fields: Sequence[Field] = (), timeout: float | None = None
+    ) -> Item:
+        """Return one item."""
+        return await self._run(calls.get(collection, item_id, fields), timeout)
+
+    async def get_many(
+        self, collection: str, ids: Iterable[str], *, fields: Sequence[Field] = (), timeout: float | None = None
+    ) -> tuple[Lookup, ...]:
+        """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
+        return await self._run(calls.get_many(collection, ids, fields), timeout)
+
+    def list(
+        self,
+        collection: str,
+        *,
+        where: Where | None = None,
+        page_size: int = PAGE_SIZE,
+        fields: Sequence[Field] = (),
+        timeout: float | None = None,
+    ) -> AsyncIterator[Item]:
+        """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page."""
+        return self._pages(calls.list_items(collection, where, page_size, fields), timeout)
+
+    async def list_page(
+        self,
+        collection: str,
+        *,
+        where: Where | None = None,
+        page_size: int = PAGE_SIZE,
+        page_token: str = "",
+        fields: Sequence[Field] = (),
+        timeout: float | None = None,
+    ) -> Page[Item]:
+        """Return the page of `page_token`, the first for an empty one, with the token of the next."""
+        return await self._run(calls.list_items(collection, where, page_size, fields)(page_token), timeout)
+
+    async def count(self, collection: str, *, where: Where | None = None, timeout: float | None = None) -> int:
+        """Return how many items satisfy `where`."""
+        return await self._run(calls.count(collection, where), timeout)
+
+    async def update(  # one option for each thing that can change
+        self,
+        collection: str,
+        item_id: str,
+        *,
+        text: str | None = None,
+        media: Source | None = None,
+        remove_media: bool = False,
+        metadata: Mapping[str, object] | None = None,
+        merge: Mapping[str, object] | None = None,
+        vectors: Mapping[str, VectorLike] | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> Item:
+        """Change some of an item, keep the rest, and return it as it is now; see `medley.Client.update`."""
+        operation = calls.update(
+            self._versions,
+            collection,
+            item_id,
+            text=text,
+            media=await asyncio.to_thread(write.media, media),
+            remove_media=remove_media,
+            metadata=metadata,
+            merge=merge,
+            vectors=vectors or {},
+            expected_revision=expected_revision,
+        )
+        return await self._run(operation, timeout)
+
+    async def delete(
+        self,
+        collection: str,
+        ids: Iterable[str] | None = None,
+        *,
+        where: Where | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Delete the items of `ids`, or all that satisfy `where`; return how many were there to delete."""
+        return await self._run(calls.delete(self._versions, collection, ids, where), timeout)
+
+    async def search(  # one option for each part of a query
+        self,
+        collection: str,
+        *,
+        text: str | None = None,
+        image: Picture | None = None,
+        item: str | None = None,
+        vector: VectorLike | None = None,
+        arms: Iterable[Arm] = (),
+        where: Where | None = None,
+        top_k: int = 10,
+        space: str = "",
+        weights: Mapping[str, float] | None = None,
+        k: float | None = None,
+        depth: int = 0,
+        fields: Sequence[Field] = (),
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> SearchResult:
+        """Return the `top_k` items that suit the queries best, best first; see `medley.Client.search`."""
+        messages = await asyncio.to_thread(
+            write.arms, text, image, item, vector, arms, space=space, weights=weights or {}
+        )
+        operation = calls.search(
+            self._versions,
+            collection,
+            messages,
+            where=where,
+            top_k=top_k,
+            k=k,
+            depth=depth,
+            fields=fields,
+            version=version,
+        )
+        return await self._run(operation, timeout)
+
+    async def upload_media(
+        self,
+        source: Picture | Iterable[bytes] | AsyncIterable[bytes],
+        *,
+        mime_type: str = "",
+        timeout: float | None = None,
+    ) -> Media:
+        """Store an object and return its reference for `NewItem.media`; see `medley.Client.upload_media`."""
+        upload = Upload(source, mime_type)
+        requests = upload.async_messages(abort=lambda: call.cancel())  # noqa: PLW0108  # `call` is not there yet
+        call = self._stub.UploadMedia(requests, timeout=timeout, metadata=self._metadata)
+        try:
+            async with translated_stream(call):
+                return read.media((await call).media)
+        except asyncio.CancelledError:
+            if upload.failure is not None:
+                raise upload.failure from None
+            raise
+        finally:
+            call.cancel()
+
+    async def download_media(
+        self, sha256: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield the bytes of a stored object, block by block; see `medley.Client.download_media`."""
+        request = calls.download_request(sha256, offset, length)
+        download = Download(request)
+        call = self._stub.DownloadMedia(request, timeout=timeout, metadata=self._metadata)
+        try:
+            async with translated_stream(call):
+                async for message in call:
+                    yield download.block(message)
+            download.check()
+        finally:
+            call.cancel()
+
+    async def status(self, *, timeout: float | None = None) -> Status:
+        """Return what the services are doing."""
+        return await self._run(calls.status(), timeout)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
+        """Carry the calls of `operation` until it returns, all of them within one timeout."""
+        until = time.monotonic() + (self._timeout if timeout is None else timeout)
+        answer: Any = None
+        failure: Error | None = None
+        while True:
+            try:
+                call = operation.throw(failure) if failure else operation.send(answer)
+            except StopIteration as stop:
+                result: Value = stop.value
+                return result
+            answer, failure = await self._outcome(call, until - time.monotonic())
+
+    async def _outcome(self, call: Call, seconds: float) -> tuple[Any, Error | None]:
+        try:
+            with _translated():
+                method = getattr(self._stub, call.method)
+                return await method(call.request, timeout=seconds, metadata=self._metadata), None
+        except Error as failure:
+            return None, failure
+
+    async def _pages(self, operation: PageOperation[Value], timeout: float | None) -> AsyncIterator[Value]:
+        token = ""
+        while True:
+            page = await self._run(operation(token), timeout)
+            for value in page.values:
+                yield value
+            if not (token := page.next_page_token):
+                return
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc(error) from error

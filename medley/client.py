@@ -1,0 +1,369 @@
+"""The synchronous client. `medley.aio` has its asynchronous twin."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from medley import _calls as calls
+from medley import _requests as write
+from medley import _responses as read
+from medley._calls import Call, Operation, PageOperation
+from medley._channel import Target
+from medley._defaults import MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
+from medley._streams import Download, Upload, ingest_messages
+from medley._versions import Versions
+from medley._window import Window
+from medley.errors import Error, from_rpc
+from medley.v1 import gateway_service_pb2_grpc as pb_grpc
+from medley.values import (
+    Arm,
+    Collection,
+    Field,
+    IngestResult,
+    Item,
+    Lookup,
+    Media,
+    NewItem,
+    Page,
+    Picture,
+    SearchResult,
+    Source,
+    Space,
+    Status,
+    VectorLike,
+    Where,
+)
+
+Value = TypeVar("Value")
+
+
+class Client:
+    """A connection to a gateway. Use it in a `with` block, or call `close`; threads may share it.
+
+    Every method raises a subclass of `medley.Error`. Collections go by their short name: "photos" stands for
+    "collections/photos". A search sees at least what this client has written before it.
+
+    Methods that read, `create_collection` and `delete` are tried again while the server does not answer, with growing
+    pauses, at most four times and within the timeout. `ingest`, `update`, `drop_collection` and `upload_media` are not:
+    an item ingested again under its id replaces itself, so that sending again what was not answered is safe.
+    """
+
+    def __init__(
+        self,
+        server: str = SERVER,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        tls: bool = False,
+        ca: bytes | str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Connect to `server`, "host:port", when it is first called; each method may take `timeout` seconds.
+
+        `tls` encrypts the connection, trusting the system's certificate authorities, or the PEM file or bytes `ca`
+        alone. `token` is sent as a bearer token.
+        """
+        target = Target(server, max_message_bytes, tls, ca, token)
+        options = target.options()
+        self._channel = (
+            grpc.secure_channel(server, target.credentials(), options)
+            if target.encrypted
+            else grpc.insecure_channel(server, options)
+        )
+        self._stub = pb_grpc.GatewayServiceStub(self._channel)
+        self._timeout = timeout
+        self._metadata = target.metadata()
+        self._versions = Versions()
+
+    def create_collection(
+        self, name: str, spaces: Iterable[Space] | None = None, *, timeout: float | None = None
+    ) -> Collection:
+        """Create a collection and return it; the same one again is answered as it is.
+
+        Without `spaces` it gets two: "clip" for pictures and "text" for texts.
+
+        Raises:
+            AlreadyExistsError: it exists with other spaces.
+        """
+        return self._run(calls.create_collection(name, spaces), timeout)
+
+    def collection(self, name: str, *, timeout: float | None = None) -> Collection:
+        """Return one collection.
+
+        Raises:
+            NotFoundError: there is none of the name.
+        """
+        return self._run(calls.collection(name), timeout)
+
+    def collections(self, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Iterator[Collection]:
+        """Yield the collections by name, page by page; `timeout` is for each page."""
+        return self._pages(calls.collections(page_size), timeout)
+
+    def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove a collection with all its items."""
+        self._run(calls.drop_collection(self._versions, name), timeout)
+
+    def ingest(
+        self, collection: str, items: Iterable[NewItem], *, timeout: float | None = None
+    ) -> Iterator[IngestResult]:
+        """Send `items` as the returned iterator is advanced, and yield what became of each, in order.
+
+        Nothing is sent before the first result is asked for, and no more than 256 items or 64 MiB are under way
+        unanswered. `items` are drawn on another thread; what they raise is raised here once all that was sent is
+        answered. Closing the iterator, or leaving it, ends the ingest: what was answered is durable, what was not may
+        or may not be. Has no time limit unless given one.
+
+        Raises:
+            NotFoundError: no such collection.
+            UnavailableError: the connection broke; the items answered so far are durable.
+        """
+        window = Window()
+        requests = ingest_messages(collection, items, window)
+        call = self._stub.IngestItems(requests, timeout=timeout, metadata=self._metadata)
+        try:
+            with _translated():
+                for response in call:
+                    window.leave()
+                    result = read.ingest_result(response)
+                    self._versions.seen(collection, result.version)
+                    yield result
+            window.room.check()
+        finally:
+            window.close()
+            call.cancel()
+
+    def get(self, collection: str, item_id: str, *, fields: Sequence[Field] = (), timeout: float | None = None) -> Item:
+        """Return one item.
+
+        Raises:
+            NotFoundError: no such item or collection.
+        """
+        return self._run(calls.get(collection, item_id, fields), timeout)
+
+    def get_many(
+        self, collection: str, ids: Iterable[str], *, fields: Sequence[Field] = (), timeout: float | None = None
+    ) -> tuple[Lookup, ...]:
+        """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
+        return self._run(calls.get_many(collection, ids, fields), timeout)
+
+    def list(
+        self,
+        collection: str,
+        *,
+        where: Where | None = None,
+        page_size: int = PAGE_SIZE,
+        fields: Sequence[Field] = (),
+        timeout: float | None = None,
+    ) -> Iterator[Item]:
+        """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page."""
+        return self._pages(calls.list_items(collection, where, page_size, fields), timeout)
+
+    def list_page(
+        self,
+        collection: str,
+        *,
+        where: Where | None = None,
+        page_size: int = PAGE_SIZE,
+        page_token: str = "",
+        fields: Sequence[Field] = (),
+        timeout: float | None = None,
+    ) -> Page[Item]:
+        """Return the page of `page_token`, the first for an empty one, with the token of the next."""
+        return self._run(calls.list_items(collection, where, page_size, fields)(page_token), timeout)
+
+    def count(self, collection: str, *, where: Where | None = None, timeout: float | None = None) -> int:
+        """Return how many items satisfy `where`."""
+        return self._run(calls.count(collection, where), timeout)
+
+    def update(  # one option for each thing that can change
+        self,
+        collection: str,
+        item_id: str,
+        *,
+        text: str | None = None,
+        media: Source | None = None,
+        remove_media: bool = False,
+        metadata: Mapping[str, object] | None = None,
+        merge: Mapping[str, object] | None = None,
+        vectors: Mapping[str, VectorLike] | None = None,
+        expected_revision: int | None = None,
+        timeout: float | None = None,
+    ) -> Item:
+        """Change some of an item, keep the rest, and return it as it is now.
+
+        `text=""` removes the text. `metadata` replaces it all; `merge` sets the keys given and removes those that are
+        None. With `expected_revision` it fails if the item was written meanwhile.
+
+        Raises:
+            NotFoundError: no such item or collection.
+            ConflictError: the item has another revision.
+        """
+        operation = calls.update(
+            self._versions,
+            collection,
+            item_id,
+            text=text,
+            media=write.media(media),
+            remove_media=remove_media,
+            metadata=metadata,
+            merge=merge,
+            vectors=vectors or {},
+            expected_revision=expected_revision,
+        )
+        return self._run(operation, timeout)
+
+    def delete(
+        self,
+        collection: str,
+        ids: Iterable[str] | None = None,
+        *,
+        where: Where | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Delete the items of `ids`, or all that satisfy `where`; return how many were there to delete.
+
+        Where a try went unanswered and another followed, the number counts the last alone.
+        """
+        return self._run(calls.delete(self._versions, collection, ids, where), timeout)
+
+    def search(  # one option for each part of a query
+        self,
+        collection: str,
+        *,
+        text: str | None = None,
+        image: Picture | None = None,
+        item: str | None = None,
+        vector: VectorLike | None = None,
+        arms: Iterable[Arm] = (),
+        where: Where | None = None,
+        top_k: int = 10,
+        space: str = "",
+        weights: Mapping[str, float] | None = None,
+        k: float | None = None,
+        depth: int = 0,
+        fields: Sequence[Field] = (),
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> SearchResult:
+        """Return the `top_k` items that suit the queries best, best first.
+
+        `text`, `image` (bytes or a path), `item` (the id of one stored) and `vector` each become an arm, in `space` or
+        in every space that takes it, with its weight of `weights`, e.g. `{"text": 2}`; `arms` come on top. Reciprocal
+        rank fusion with the constant `k` (60) makes one ranking of the best `depth` items of each arm. `version` is the
+        token the answer must be as new as: the last this client has seen if left out, none if "".
+
+        Raises:
+            NotFoundError: no such collection, space or item.
+            InvalidError: a query, the filter or a number cannot be.
+        """
+        operation = calls.search(
+            self._versions,
+            collection,
+            write.arms(text, image, item, vector, arms, space=space, weights=weights or {}),
+            where=where,
+            top_k=top_k,
+            k=k,
+            depth=depth,
+            fields=fields,
+            version=version,
+        )
+        return self._run(operation, timeout)
+
+    def upload_media(
+        self, source: Picture | Iterable[bytes], *, mime_type: str = "", timeout: float | None = None
+    ) -> Media:
+        """Store an object, given as bytes, a path or blocks of bytes, and return its reference for `NewItem.media`.
+
+        One that no item refers to is removed after a grace period. Has no time limit unless given one.
+        """
+        upload = Upload(source, mime_type)
+        begun: Future[grpc.Future[Any]] = Future()
+        requests = upload.messages(abort=lambda: begun.result().cancel())
+        call = self._stub.UploadMedia.future(requests, timeout=timeout, metadata=self._metadata)
+        begun.set_result(call)
+        try:
+            with _translated():
+                return read.media(call.result().media)
+        except grpc.FutureCancelledError:
+            raise upload.failure or Error("the upload was cancelled") from None
+        finally:
+            call.cancel()
+
+    def download_media(
+        self, sha256: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
+    ) -> Iterator[bytes]:
+        """Yield the bytes of a stored object, or `length` of them from `offset` on, block by block.
+
+        A whole object is checked against its hash. Has no time limit unless given one.
+
+        Raises:
+            NotFoundError: no such object.
+        """
+        request = calls.download_request(sha256, offset, length)
+        download = Download(request)
+        call = self._stub.DownloadMedia(request, timeout=timeout, metadata=self._metadata)
+        try:
+            with _translated():
+                for message in call:
+                    yield download.block(message)
+            download.check()
+        finally:
+            call.cancel()
+
+    def status(self, *, timeout: float | None = None) -> Status:
+        """Return what the services are doing."""
+        return self._run(calls.status(), timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
+        """Carry the calls of `operation` until it returns, all of them within one timeout."""
+        until = time.monotonic() + (self._timeout if timeout is None else timeout)
+        answer: Any = None
+        failure: Error | None = None
+        while True:
+            try:
+                call = operation.throw(failure) if failure else operation.send(answer)
+            except StopIteration as stop:
+                result: Value = stop.value
+                return result
+            answer, failure = self._outcome(call, until - time.monotonic())
+
+    def _outcome(self, call: Call, seconds: float) -> tuple[Any, Error | None]:
+        try:
+            with _translated():
+                return getattr(self._stub, call.method)(call.request, timeout=seconds, metadata=self._metadata), None
+        except Error as failure:
+            return None, failure
+
+    def _pages(self, operation: PageOperation[Value], timeout: float | None) -> Iterator[Value]:
+        token = ""
+        while True:
+            page = self._run(operation(token), timeout)
+            yield from page.values
+            if not (token := page.next_page_token):
+                return
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc(error) from error
