@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CODE := medley services tests benchmarks examples models tools
 TYPED := medley services tests benchmarks examples tools
 
-.PHONY: help demo test up lint type fmt proto bench lock clean
+.PHONY: help demo test up lint type fmt proto docs bench lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,7 +26,8 @@ lint: $(VENV)/.dev ## Check style, layering, the API's style, and that generated
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/lint-imports
-	$(BIN)/python tools/protos.py check
+	$(BIN)/python -m tools.protos check
+	$(BIN)/python -m tools.docs check
 
 type: $(VENV)/.dev ## Check types.
 	$(BIN)/mypy $(TYPED)
@@ -36,7 +37,10 @@ fmt: $(VENV)/.dev ## Format the code and mend what can be mended.
 	$(BIN)/ruff format $(CODE)
 
 proto: $(VENV)/.dev ## Generate medley/v1 from protos/.
-	$(BIN)/python tools/protos.py generate
+	$(BIN)/python -m tools.protos generate
+
+docs: $(VENV)/.dev ## Generate docs/api.md and docs/settings.md.
+	$(BIN)/python -m tools.docs
 
 bench: $(VENV)/.dev ## Measure Medley beside its floors; DATA=… names the fashion products' Parquet file.
 	$(BIN)/python -m benchmarks.run $(if $(DATA),--data $(DATA)) $(ARGS)

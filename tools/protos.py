@@ -66,4 +66,4 @@ if __name__ == "__main__":
         case ["check"]:
             sys.exit(check())
         case _:
-            sys.exit("usage: python tools/protos.py generate|check")
+            sys.exit("usage: python -m tools.protos generate|check")
