@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import sys
 from functools import partial
 
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.common.server import running, until_signalled
+from services.embedder.errors import ModelFileError
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
 
@@ -21,4 +23,7 @@ async def main(settings: EmbedderSettings) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main(EmbedderSettings()))
+    try:
+        asyncio.run(main(EmbedderSettings()))
+    except ModelFileError as error:
+        sys.exit(str(error))

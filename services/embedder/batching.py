@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.common.vectors import Matrix
+from services.embedder.detached import detached
 from services.embedder.encoder import TensorEncoder
 from services.embedder.preprocessing import Pixels
 
@@ -50,7 +51,7 @@ class BatchedEncoder:
     def _fill_lanes(self) -> None:
         while self._free_lanes and (batch := self._next_batch()):
             self._free_lanes -= 1
-            task = asyncio.ensure_future(self._run(batch))
+            task = detached(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
@@ -65,6 +66,9 @@ class BatchedEncoder:
     async def _run(self, batch: list[_Row]) -> None:
         try:
             _answer(batch, await self._inner.encode(np.stack([row.numbers for row in batch])))
+        except asyncio.CancelledError:
+            _cancel(batch)
+            raise
         except Exception as error:  # handed to every caller of the batch, each of which raises it
             _refuse(batch, error)
         finally:
@@ -76,6 +80,11 @@ def _answer(batch: list[_Row], vectors: Matrix) -> None:
     for row, vector in zip(batch, vectors, strict=True):
         if not row.vector.done():
             row.vector.set_result(vector)
+
+
+def _cancel(batch: list[_Row]) -> None:
+    for row in batch:
+        row.vector.cancel()
 
 
 def _refuse(batch: list[_Row], error: Exception) -> None:

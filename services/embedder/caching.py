@@ -1,7 +1,6 @@
 """Texts encoded once, however many ask."""
 
 import asyncio
-import contextvars
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -9,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.common.deadlines import begin_call
 from services.common.vectors import Matrix
+from services.embedder.detached import detached
 from services.embedder.encoder import TextEncoder
 
 Key = bytes
@@ -76,9 +75,7 @@ class CachedTextEncoder:
         return flights
 
     def _depart(self, missing: Mapping[Key, str]) -> None:
-        without_deadline = contextvars.copy_context()
-        without_deadline.run(begin_call, None)
-        task = asyncio.get_running_loop().create_task(self._encode(missing), context=without_deadline)
+        task = detached(self._encode(missing))
         flight = _Flight(frozenset(missing), task)
         self._flights |= dict.fromkeys(missing, flight)
         task.add_done_callback(lambda _: self._land(flight))

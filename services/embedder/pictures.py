@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from services.common.errors import OverloadedError, ServiceError
 from services.embedder.errors import MediaError, TooManyBytesError, TooManyPixelsError
-from services.embedder.preprocessing import Pixels, Preprocessing, pixels
+from services.embedder.preprocessing import Pixels, Preprocessing, flattened, pixels
 from services.embedder.workers import Workers
 
 MIME_TYPES = {
@@ -25,6 +25,8 @@ MIME_TYPES = {
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 INSPECTED_SIDE = 256
 """Longest side a JPEG may be decoded down to where nobody wants its pixels; all of its bytes are read all the same."""
+
+WHITE = (255, 255, 255)
 
 TOGETHER = 4
 """Pictures decoded in one go of a worker, so that a call's share of the workers is small."""
@@ -108,7 +110,10 @@ def read(file: bytes, limits: PictureLimits, wanted: Preprocessing) -> Picture:
 
 def inspected(file: bytes, limits: PictureLimits) -> Media:
     """Return what `file` is, having decoded it; raises as `PictureReader.inspect`."""
-    return _decoded(file, limits, INSPECTED_SIDE)[0]
+    media, picture = _decoded(file, limits, INSPECTED_SIDE)
+    with _refusing():
+        flattened(picture, WHITE)
+    return media
 
 
 def _decoded(file: bytes, limits: PictureLimits, side: int) -> tuple[Media, Image.Image]:

@@ -76,7 +76,7 @@ def flattened(picture: Image.Image, background: Colour) -> Image.Image:
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
-        raise ValueError(f"has pixels of mode {picture.mode!r}, whose range of brightness is open")
+        raise ValueError(f"pixels of mode {picture.mode!r} have no fixed range of brightness")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     canvas = Image.new("RGBA", picture.size, (*background, 255))

@@ -1,0 +1,17 @@
+"""Work that several calls wait for, and that belongs to none of them."""
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from services.common.deadlines import begin_call
+
+T = TypeVar("T")
+
+
+def detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Run `work` in a task without the deadline of the call that happens to start it."""
+    context = contextvars.copy_context()
+    context.run(begin_call, None)
+    return asyncio.get_running_loop().create_task(work, context=context)
