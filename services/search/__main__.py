@@ -1,0 +1,26 @@
+"""`python -m services.search`: run the search service until SIGTERM."""
+
+import asyncio
+import logging
+from functools import partial
+
+from medley.v1 import search_service_pb2_grpc as pb_grpc
+from services.common.server import running, until_signalled
+from services.search.settings import SearchSettings
+from services.search.wiring import search_servicer
+
+log = logging.getLogger(__name__)
+
+
+async def main(settings: SearchSettings) -> None:
+    """Serve until a signal comes."""
+    async with search_servicer(settings) as servicer:
+        register = partial(pb_grpc.add_SearchServiceServicer_to_server, servicer)
+        async with running(settings, "medley.v1.SearchService", register) as port:
+            log.info("search listens on port %d", port)
+            await until_signalled()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    asyncio.run(main(SearchSettings()))

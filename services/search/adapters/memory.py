@@ -1,0 +1,41 @@
+"""A plain scan by numpy, every selected vector scored by `services.search.scoring`: the oracle of the other engines."""
+
+import numpy as np
+
+from services.common.vectors import Matrix, Metric
+from services.search.index import Numbers, Ranking, Selection
+from services.search.scoring import prepared, ranked, scanned
+
+GROWTH = 1.25
+
+
+class MemoryIndex:
+    """`VectorIndex` over one matrix, a row a slot."""
+
+    engine = "memory-exact"
+
+    def __init__(self, dimensions: int, metric: Metric) -> None:
+        self._metric = metric
+        self._vectors: Matrix = np.empty((0, dimensions), np.float32)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the matrix, spare rows among them."""
+        return self._vectors.nbytes
+
+    def write(self, slots: Numbers, vectors: Matrix) -> None:
+        """See `VectorIndex`. A matrix that has grown is a new one: a search under way keeps the old."""
+        self._reserve(int(slots.max(initial=-1)) + 1)
+        self._vectors[slots] = prepared(vectors, self._metric)
+
+    def search(self, query: Matrix, top_k: int, selection: Selection) -> Ranking:
+        """See `VectorIndex`."""
+        slots, matrix = selection.slots(), self._vectors
+        return ranked(slots, scanned(query, slots, matrix.__getitem__, self._metric), top_k, self._metric)
+
+    def _reserve(self, slots: int) -> None:
+        if slots <= len(self._vectors):
+            return
+        grown: Matrix = np.empty((max(slots, int(len(self._vectors) * GROWTH)), self._vectors.shape[1]), np.float32)
+        grown[: len(self._vectors)] = self._vectors
+        self._vectors = grown

@@ -1,0 +1,59 @@
+"""Messages to values and back."""
+
+from collections.abc import Sequence
+
+from medley.v1 import search_service_pb2 as pb
+from services.common.filter_codec import from_message
+from services.common.vectors import from_bytes
+from services.common.versions import Version
+from services.search.collection_index import Found, Hit
+from services.search.searcher import IndexState, Query
+
+
+def to_query(request: pb.SearchIndexRequest) -> Query:
+    """Return what `request` asks.
+
+    Raises:
+        VectorError: the vector's bytes are no vector.
+        FilterError: the filter cannot be read.
+        TokenError: the version cannot be read.
+    """
+    return Query(
+        collection=request.collection,
+        space=request.space,
+        vector=from_bytes(request.vector.float32_le),
+        passport=request.passport,
+        top_k=request.top_k,
+        condition=from_message(request.filter) if request.HasField("filter") else None,
+        version=Version.parse(request.version) if request.version else None,
+    )
+
+
+def from_found(found: Found) -> pb.SearchIndexResponse:
+    """Return `found` as a response."""
+    return pb.SearchIndexResponse(
+        hits=map(_from_hit, found.hits),
+        version=str(found.version),
+        mode=pb.SEARCH_MODE_EXACT,
+        candidates=found.candidates,
+    )
+
+
+def from_states(states: Sequence[IndexState], next_page_token: str) -> pb.ListIndexesResponse:
+    """Return a page of indexes as a response."""
+    return pb.ListIndexesResponse(indexes=map(_from_state, states), next_page_token=next_page_token)
+
+
+def _from_hit(hit: Hit) -> pb.IndexHit:
+    return pb.IndexHit(id=hit.item_id, score=hit.score, spaces=hit.spaces)
+
+
+def _from_state(state: IndexState) -> pb.Index:
+    return pb.Index(
+        collection=state.collection,
+        space=state.space,
+        engine=state.engine,
+        vectors=state.vectors,
+        memory_bytes=state.memory_bytes,
+        version=str(state.version),
+    )

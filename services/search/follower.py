@@ -1,0 +1,157 @@
+"""Keeps one collection's index at the store's newest version."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import cast
+
+from services.common.errors import CollectionNotFoundError, ServiceError, VersionUnknownError
+from services.common.versions import Version
+from services.search.collection_index import CollectionIndex
+from services.search.feed import ChangeFeed, ChangePart, Table
+
+FIRST_DELAY_SECONDS = 0.1
+LONGEST_DELAY_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+MakeIndex = Callable[[Table], CollectionIndex]
+
+
+class Follower:
+    """Follows one collection until it is dropped. The last complete index answers whatever happens meanwhile.
+
+    It resumes after interruptions. What cannot be resumed, because the store forgot the changes since or the collection
+    was made again, is built anew beside the index that answers, and replaces it at its first complete version.
+    """
+
+    def __init__(self, collection: str, feed: ChangeFeed, make_index: MakeIndex) -> None:
+        self.collection = collection
+        self._feed = feed
+        self._make_index = make_index
+        self._index: CollectionIndex | None = None
+        self._distrusted = False
+        self._dropped = False
+        self._failures = 0
+        self._changed = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+
+    @property
+    def index(self) -> CollectionIndex | None:
+        """The index as of the last complete version; None before the first, and after the collection was dropped."""
+        return self._index
+
+    async def run(self) -> None:
+        """Follow until the collection is dropped."""
+        while not self._dropped:
+            try:
+                await self._follow()
+            except CollectionNotFoundError:
+                log.info("%s was dropped", self.collection)
+                self._index, self._dropped = None, True
+                self._announce()
+            except ServiceError as error:
+                log.warning("%s cannot be followed now: %s", self.collection, error)
+            except Exception:
+                log.exception("%s is built anew after an unexpected error", self.collection)
+                self._distrusted = True
+            if not self._dropped:
+                await self._pause()
+
+    async def reached(self, wanted: Version | None) -> CollectionIndex:
+        """Return the index once it holds `wanted` or a later version; for None, once it holds any.
+
+        Waits without end: the caller sets the limit.
+
+        Raises:
+            CollectionNotFoundError: the collection was dropped.
+            VersionUnknownError: `wanted` is of another collection that had the same name.
+            UnavailableError: the store had to be asked about that and does not answer.
+        """
+        while True:
+            changed = self._changed
+            if self._dropped:
+                raise CollectionNotFoundError(self.collection)
+            if self._index is not None and await self._answers(self._index, wanted):
+                return self._index
+            await changed.wait()
+
+    async def settled(self) -> None:
+        """Wait until there is an index to answer from, or no collection any more."""
+        while self._index is None and not self._dropped:
+            await self._changed.wait()
+
+    async def _answers(self, index: CollectionIndex, wanted: Version | None) -> bool:
+        applied = index.version
+        if wanted is None or applied is None:
+            return applied is not None
+        if applied.uid == wanted.uid:
+            return applied.number >= wanted.number
+        table = await self._feed.table(self.collection)
+        if table.version.uid != wanted.uid:
+            raise VersionUnknownError(self.collection, str(wanted))
+        self._begin_again()
+        return False
+
+    async def _follow(self) -> None:
+        """Follow until the feed ends, or turns out to be of a collection made again under the same name."""
+        table = await self._feed.table(self.collection)
+        target, after = self._target(table)
+        async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
+            while (part := await self._next(changes)) is not None:
+                if not _fits(part, table):
+                    log.info("%s was made again", self.collection)
+                    return
+                if part.reset and after is not None:
+                    target, after = self._make_index(table), None
+                await self._take(target, part)
+
+    def _target(self, table: Table) -> tuple[CollectionIndex, Version | None]:
+        """Return the index to write to and the version it holds."""
+        index = self._index
+        if index is not None and index.version is not None and index.version.uid == table.version.uid:
+            index.abandon()
+            if not self._distrusted:
+                return index, index.version
+        return self._make_index(table), None
+
+    async def _next(self, changes: AsyncIterator[ChangePart]) -> ChangePart | None:
+        """Return the next part; None at the end, and when `_begin_again` was called meanwhile."""
+        try:
+            async with asyncio.timeout(None) as self._patience:
+                return await anext(changes, None)
+        except TimeoutError:
+            return None
+        finally:
+            self._patience = None
+
+    def _begin_again(self) -> None:
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+    async def _take(self, target: CollectionIndex, part: ChangePart) -> None:
+        await asyncio.to_thread(target.write, part)
+        if part.version is not None:
+            await asyncio.to_thread(target.publish, part.version)
+            self._index, self._distrusted, self._failures = target, False, 0
+            self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _pause(self) -> None:
+        """Wait before the next try: longer from time to time, and not in step with others."""
+        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        await asyncio.sleep(random.uniform(0, longest))
+
+
+def _fits(part: ChangePart, table: Table) -> bool:
+    """Return whether `part` can be of `table`: another collection of the name may have other spaces."""
+    dimensions = {space.name: space.dimensions for space in table.spaces}
+    return (part.version is None or part.version.uid == table.version.uid) and all(
+        dimensions.get(name) == space_vectors.vectors.shape[1] for name, space_vectors in part.vectors.items()
+    )

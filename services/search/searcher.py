@@ -1,0 +1,161 @@
+"""What the search service does, free of any transport or engine."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from services.common.deadlines import remaining_seconds
+from services.common.errors import ArgumentError, DimensionError, OverloadedError, PassportError
+from services.common.filters import Filter
+from services.common.names import checked_collection, checked_space
+from services.common.paging import key_before, page_size, page_token
+from services.common.vectors import Matrix, comparable
+from services.common.versions import Version
+from services.search.collection_index import CollectionIndex, Found
+from services.search.errors import VersionNotReachedError
+from services.search.feed import Space
+from services.search.follower import Follower
+from services.search.followers import Followers
+
+DEFAULT_TOP_K = 10
+MAX_TOP_K = 10_000
+_BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined names sort as the pair
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search: `vector`, shape (dimensions,), of `passport` ("" is not checked), in a space of a collection.
+
+    Up to `top_k` items that satisfy `condition`, once the index holds `version`. `top_k` 0 means `DEFAULT_TOP_K`.
+    """
+
+    collection: str
+    space: str
+    vector: Matrix
+    passport: str = ""
+    top_k: int = 0
+    condition: Filter | None = None
+    version: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """An index as it is: its engine, how many vectors it holds, the bytes they take, and the version applied."""
+
+    collection: str
+    space: str
+    engine: str
+    vectors: int
+    memory_bytes: int
+    version: Version
+
+
+class Searcher:
+    """Searches the indexes that follow the store, a bounded number of searches at a time."""
+
+    def __init__(self, followers: Followers, pool: Executor, *, max_searches: int, wait_seconds: float) -> None:
+        self._followers = followers
+        self._pool = pool
+        self._max_searches = max_searches
+        self._wait_seconds = wait_seconds
+        self._searches = 0
+
+    async def search(self, query: Query) -> Found:
+        """Return the items nearest to the query's vector.
+
+        Raises:
+            ArgumentError: a name or `top_k` is not allowed.
+            CollectionNotFoundError: no such collection.
+            SpaceNotFoundError: it has no such space.
+            DimensionError: the vector's length is not the space's.
+            VectorError: the space's metric cannot compare it.
+            PassportError: other weights, runtime or preprocessing made it.
+            VersionUnknownError: the version is of a collection since dropped.
+            VersionNotReachedError: the index does not hold the version in time.
+            OverloadedError: too many searches are under way.
+        """
+        checked_collection(query.collection)
+        checked_space(query.space)
+        top_k = _checked_top_k(query.top_k)
+        with self._admitted():
+            index = await self._index(query)
+            _check_vector(query, index.space(query.space))
+            arguments = (query.space, query.vector, top_k, query.condition)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, index.search, *arguments)
+
+    async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[IndexState], str]:
+        """Return a page of the indexes, by collection and space, and the token of the next, "" after the last.
+
+        Raises:
+            ArgumentError: the page size is not allowed.
+            TokenError: the token cannot be read.
+        """
+        size, before = page_size(wanted), key_before(token)
+        filled = [(follower.collection, follower.index) for follower in self._followers.all() if follower.index]
+        keys = sorted(_key(collection, space.space.name) for collection, index in filled for space in index.spaces)
+        page = [key for key in keys if before is None or key > before][: size + 1]
+        states = await asyncio.to_thread(_states, dict(filled), page[:size])
+        return states, page_token(page[size - 1]) if len(page) > size else ""
+
+    async def _index(self, query: Query) -> CollectionIndex:
+        follower = await self._followers.follower(query.collection)
+        try:
+            async with asyncio.timeout(remaining_seconds(self._wait_seconds)):
+                return await follower.reached(query.version)
+        except TimeoutError as error:
+            raise VersionNotReachedError(query.collection, _spelt(query.version), _applied(follower)) from error
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._searches >= self._max_searches:
+            limit = str(self._max_searches)
+            raise OverloadedError(f"{limit} searches are under way", queue="searches", limit=limit)
+        self._searches += 1
+        try:
+            yield
+        finally:
+            self._searches -= 1
+
+
+def _checked_top_k(top_k: int) -> int:
+    if not 0 <= top_k <= MAX_TOP_K:
+        raise ArgumentError("top_k", top_k, f"must be 1 to {MAX_TOP_K}, or 0 for {DEFAULT_TOP_K}")
+    return top_k or DEFAULT_TOP_K
+
+
+def _check_vector(query: Query, space: Space) -> None:
+    if len(query.vector) != space.dimensions:
+        raise DimensionError(space.dimensions, len(query.vector))
+    if query.passport and query.passport != space.passport:
+        raise PassportError(space.passport, query.passport)
+    comparable(query.vector, space.metric)
+
+
+def _states(indexes: dict[str, CollectionIndex], keys: Sequence[str]) -> Sequence[IndexState]:
+    return [_state(collection, indexes[collection], space) for collection, space in map(_names, keys)]
+
+
+def _state(collection: str, index: CollectionIndex, name: str) -> IndexState:
+    space = next(space for space in index.spaces if space.space.name == name)
+    vectors, version = index.count(name)
+    memory_bytes = space.memory_bytes + index.shared_bytes // len(index.spaces)
+    return IndexState(collection, name, space.engine, vectors, memory_bytes, version)
+
+
+def _key(collection: str, space: str) -> str:
+    return f"{collection}{_BEFORE_ALL_NAMES}{space}"
+
+
+def _names(key: str) -> tuple[str, str]:
+    collection, _, space = key.partition(_BEFORE_ALL_NAMES)
+    return collection, space
+
+
+def _applied(follower: Follower) -> str:
+    return _spelt(follower.index.version if follower.index else None)
+
+
+def _spelt(version: Version | None) -> str:
+    return "" if version is None else str(version)

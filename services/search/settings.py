@@ -1,0 +1,24 @@
+"""Settings of the search service, from the environment (`SEARCH_…`)."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServerSettings
+
+
+class SearchSettings(ServerSettings):
+    """What a search process needs to know; read once, in `__main__`."""
+
+    model_config = SettingsConfigDict(env_prefix="SEARCH_", frozen=True)
+
+    listen: str = Field("127.0.0.1:50053", description="address and port; port 0 lets the system choose")
+    store_address: str = Field("127.0.0.1:50052", description="where the store listens")
+    engine: Literal["memory", "faiss"] = Field("faiss", description="what finds the nearest vectors")
+    threads: int = Field(4, gt=0, description="searches computed at a time; more wait for a thread")
+    threads_per_search: int = Field(1, gt=0, description="OpenMP threads of one search; more seldom pay")
+    max_searches: int = Field(256, gt=0, description="searches taken on at a time; one more is refused")
+    wait_seconds: float = Field(10.0, gt=0, description="longest wait for a version, whatever the caller's deadline")
+    warm_seconds: float = Field(10.0, ge=0, description="longest wait at the start for indexes to be filled")
+    discover_seconds: float = Field(10.0, gt=0, description="time between looks for new collections")

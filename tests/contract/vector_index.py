@@ -1,0 +1,179 @@
+"""What every `VectorIndex` does. Subclass it, give the `make_index` fixture, inherit the tests."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from services.common.vectors import Matrix, Metric
+from services.search.index import Numbers, Ranking, Selection, VectorIndex
+from services.search.scoring import scores_of
+
+MakeIndex = Callable[[int, Metric], VectorIndex]
+EYE = np.eye(4, dtype=np.float32)
+HIGHER_IS_NEARER = {Metric.COSINE: True, Metric.DOT_PRODUCT: True, Metric.EUCLIDEAN: False}
+
+
+def everything(count: int) -> Selection:
+    return Selection.of(np.arange(count), count)
+
+
+def filled(make_index: MakeIndex, vectors: Matrix, metric: Metric) -> VectorIndex:
+    index = make_index(vectors.shape[1], metric)
+    index.write(np.arange(len(vectors)), vectors)
+    return index
+
+
+def expected(vectors: Matrix, metric: Metric, query: Matrix, top_k: int, slots: Numbers) -> dict[int, float]:
+    """Best slots by a definition of its own: whole numbers make float64 exact, so nothing is rounded here."""
+    chosen = vectors[slots].astype(np.float64)
+    match metric:
+        case Metric.COSINE:
+            scores = chosen @ query / np.sqrt((chosen**2).sum(axis=1) * (query.astype(np.float64) ** 2).sum())
+        case Metric.DOT_PRODUCT:
+            scores = chosen @ query.astype(np.float64)
+        case Metric.EUCLIDEAN:
+            scores = np.sqrt(((chosen - query) ** 2).sum(axis=1))
+    keys = (-scores if HIGHER_IS_NEARER[metric] else scores).astype(np.float32)
+    cut = np.sort(keys)[min(top_k, len(keys)) - 1]
+    return {int(slot): float(score) for slot, score, key in zip(slots, scores, keys, strict=True) if key <= cut}
+
+
+def assert_ranking(ranking: Ranking, best: dict[int, float]) -> None:
+    assert sorted(ranking.slots.tolist()) == sorted(best)
+    assert ranking.scores.dtype == np.float32
+    assert ranking.scores.tolist() == pytest.approx([best[slot] for slot in ranking.slots.tolist()], rel=1e-6, abs=1e-6)
+
+
+class VectorIndexContract:
+    @pytest.fixture
+    def make_index(self) -> MakeIndex:
+        raise NotImplementedError
+
+    def test_nearest_comes_first(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, EYE, Metric.COSINE)
+        ranking = index.search(np.array([0, 1, 0.5, 0], np.float32), 2, everything(4))
+        assert ranking.slots.tolist() == [1, 2]
+        assert ranking.scores.tolist() == pytest.approx([0.8944272, 0.4472136])
+
+    def test_cosine_ignores_length(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, np.array([[3e-20, 4e-20], [4e15, 3e15]], np.float32), Metric.COSINE)
+        ranking = index.search(np.array([6e10, 8e10], np.float32), 2, everything(2))
+        assert ranking.scores.tolist() == pytest.approx([1.0, 0.96])
+
+    def test_dot_product_grows_with_length(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, np.array([[1, 0], [3, 0], [-5, 0]], np.float32), Metric.DOT_PRODUCT)
+        ranking = index.search(np.array([2, 0], np.float32), 3, everything(3))
+        assert (ranking.slots.tolist(), ranking.scores.tolist()) == ([1, 0, 2], [6.0, 2.0, -10.0])
+
+    def test_euclidean_is_a_distance_not_its_square(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, np.array([[3, 4], [0, 1]], np.float32), Metric.EUCLIDEAN)
+        ranking = index.search(np.zeros(2, np.float32), 2, everything(2))
+        assert (ranking.slots.tolist(), ranking.scores.tolist()) == ([1, 0], [1.0, 5.0])
+
+    @pytest.mark.parametrize("metric", Metric)
+    @pytest.mark.parametrize("dimensions", [1, 2, 3, 7, 8, 17, 64, 255, 4096])
+    @pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.005])
+    def test_exact_under_any_selection(
+        self, make_index: MakeIndex, metric: Metric, dimensions: int, share: float
+    ) -> None:
+        random = np.random.default_rng([dimensions, int(share * 1000)])
+        count = 1500 if dimensions < 1000 else 300
+        vectors = random.integers(-3, 4, (count, dimensions)).astype(np.float32)
+        vectors[:, 0] += 4 * (~vectors.any(axis=1))
+        index = filled(make_index, vectors, metric)
+        slots = np.flatnonzero(random.random(count) < share)
+        slots = slots if len(slots) else np.array([count // 2])
+        for top_k in (1, 10, 200, 10_000):
+            query = random.integers(-3, 4, dimensions).astype(np.float32)
+            query[0] += 4 * (not query.any())
+            ranking = index.search(query, top_k, Selection.of(slots, count))
+            assert_ranking(ranking, expected(vectors, metric, query, top_k, slots))
+
+    @pytest.mark.parametrize("metric", Metric)
+    @pytest.mark.parametrize("dimensions", [1, 5, 33, 256])
+    def test_fifty_equal_vectors_tie_wherever_they_lie(
+        self, make_index: MakeIndex, metric: Metric, dimensions: int
+    ) -> None:
+        random = np.random.default_rng(dimensions)
+        vectors = random.standard_normal((2000, dimensions)).astype(np.float32)
+        twins = random.choice(2000, 50, replace=False)
+        vectors[twins] = 2 * np.abs(vectors[0])
+        index = filled(make_index, vectors, metric)
+        for top_k in (1, 10, 49, 50):
+            ranking = index.search(vectors[twins[0]], top_k, everything(2000))
+            assert len(set(ranking.scores[:top_k].tolist())) == 1 or metric is Metric.DOT_PRODUCT
+            found = set(ranking.slots.tolist())
+            assert found >= set(twins.tolist()) or not found & set(twins.tolist())
+
+    @pytest.mark.parametrize("metric", Metric)
+    def test_near_equal_scores_around_the_cut_are_told_apart(self, make_index: MakeIndex, metric: Metric) -> None:
+        random = np.random.default_rng(7)
+        query = random.standard_normal(96).astype(np.float32)
+        vectors = (query + 1e-6 * random.standard_normal((3000, 96))).astype(np.float32)
+        index = filled(make_index, vectors, metric)
+        scores = index.search(query, 3000, everything(3000))
+        by_slot = dict(zip(scores.slots.tolist(), scores.scores.tolist(), strict=True))
+        for top_k in (1, 20, 500):
+            ranking = index.search(query, top_k, everything(3000))
+            cut = scores.scores[top_k - 1]
+            wanted = {
+                slot for slot, score in by_slot.items() if (score >= cut if HIGHER_IS_NEARER[metric] else score <= cut)
+            }
+            assert set(ranking.slots.tolist()) == wanted
+            assert [by_slot[slot] for slot in ranking.slots.tolist()] == ranking.scores.tolist()
+
+    @pytest.mark.parametrize("metric", Metric)
+    def test_scores_are_those_of_scoring_bit_for_bit(self, make_index: MakeIndex, metric: Metric) -> None:
+        random = np.random.default_rng(3)
+        vectors = random.standard_normal((700, 100)).astype(np.float32)
+        if metric is Metric.COSINE:
+            vectors = np.sign(vectors) / np.float32(16)  # of a length that scaling leaves alone
+            vectors = np.concatenate([vectors, np.zeros((700, 156), np.float32)], axis=1)
+            vectors[:, :156] = 1 / np.float32(16)
+        query = random.standard_normal(vectors.shape[1]).astype(np.float32)
+        ranking = filled(make_index, vectors, metric).search(query, 700, everything(700))
+        assert ranking.scores.tolist() == scores_of(query, vectors[ranking.slots], metric).tolist()
+
+    def test_far_from_the_origin_small_distances_count(self, make_index: MakeIndex) -> None:
+        vectors = np.float32(4096) + np.arange(1, 1001, dtype=np.float32)[:, None] / 256
+        index = filled(make_index, np.repeat(vectors, 8, axis=1), Metric.EUCLIDEAN)
+        ranking = index.search(np.full(8, 4096, np.float32), 5, everything(1000))
+        assert ranking.slots.tolist() == [0, 1, 2, 3, 4]
+
+    @pytest.mark.parametrize("metric", [Metric.DOT_PRODUCT, Metric.EUCLIDEAN])
+    @pytest.mark.parametrize("size", [1e-30, 1e18, 3e38])
+    def test_sizes_at_the_ends_of_float32_rank_right(self, make_index: MakeIndex, metric: Metric, size: float) -> None:
+        shares = np.linspace(-1, 1, 200, dtype=np.float32)[:, None]
+        index = filled(make_index, shares * np.array([[size, 0, size]], np.float32), metric)
+        ranking = index.search(np.array([size, 0, size], np.float32), 1, everything(200))
+        assert 199 in ranking.slots.tolist()
+        assert np.isfinite(ranking.scores).all()
+
+    def test_writing_a_slot_replaces_its_vector(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, EYE, Metric.COSINE)
+        index.write(np.array([2, 0]), EYE[[0, 2]])
+        ranking = index.search(EYE[0], 1, everything(4))
+        assert (ranking.slots.tolist(), ranking.scores.tolist()) == ([2], [1.0])
+
+    def test_slots_are_taken_up_in_any_number_and_order(self, make_index: MakeIndex) -> None:
+        random = np.random.default_rng(1)
+        vectors = random.standard_normal((3000, 16)).astype(np.float32)
+        index = make_index(16, Metric.DOT_PRODUCT)
+        for part in np.array_split(random.permutation(3000), 13):
+            index.write(part, vectors[part])
+        whole = filled(make_index, vectors, Metric.DOT_PRODUCT)
+        query = random.standard_normal(16).astype(np.float32)
+        assert index.search(query, 50, everything(3000)).slots.tolist() == (
+            whole.search(query, 50, everything(3000)).slots.tolist()
+        )
+
+    def test_nothing_selected_finds_nothing(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, EYE, Metric.COSINE)
+        assert len(index.search(EYE[0], 3, Selection.of(np.empty(0, np.int64), 4)).slots) == 0
+
+    def test_memory_is_little_over_the_vectors(self, make_index: MakeIndex) -> None:
+        index = make_index(128, Metric.COSINE)
+        for begin in range(0, 20_000, 500):
+            index.write(np.arange(begin, begin + 500), np.ones((500, 128), np.float32))
+        assert 20_000 * 128 * 4 <= index.memory_bytes <= 1.3 * 20_000 * 128 * 4
