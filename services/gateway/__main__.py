@@ -1,0 +1,24 @@
+"""`python -m services.gateway`: run the gateway until SIGTERM."""
+
+import asyncio
+import logging
+from functools import partial
+
+from medley.v1 import gateway_service_pb2_grpc as pb_grpc
+from services.common.server import running, until_signalled
+from services.gateway.settings import GatewaySettings
+from services.gateway.wiring import gateway_servicer
+
+
+async def main(settings: GatewaySettings) -> None:
+    """Serve until told to stop."""
+    async with gateway_servicer(settings) as servicer:
+        register = partial(pb_grpc.add_GatewayServiceServicer_to_server, servicer)
+        async with running(settings, "medley.v1.GatewayService", register) as port:
+            logging.info("gateway listens on port %d", port)
+            await until_signalled()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    asyncio.run(main(GatewaySettings()))

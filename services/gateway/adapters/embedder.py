@@ -1,0 +1,62 @@
+"""The embedder, by its API."""
+
+from collections.abc import Sequence
+
+from medley.v1 import embedder_service_pb2 as pb
+from medley.v1 import item_pb2
+from services.common.errors import ServiceError
+from services.common.neighbours import call
+from services.common.vectors import from_bytes
+from services.gateway.adapters.statuses import refusal
+from services.gateway.embedder import Content, Embedded, Model
+from services.gateway.enums import CONTENT_TYPES, METRICS, kind_of
+from services.gateway.items import ContentType, MediaFacts
+from services.gateway.stubs import EmbedderStub
+
+EMBED_SECONDS = 120.0
+
+
+class GrpcEmbedder:
+    """`Embedder` over a stub."""
+
+    def __init__(self, stub: EmbedderStub) -> None:
+        self._stub = stub
+
+    async def model(self, name: str) -> Model:
+        """Ask for the model of the name."""
+        response: pb.GetModelResponse = await call("embedder", self._stub.GetModel, pb.GetModelRequest(name=name))
+        return _model(response.model)
+
+    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
+        """Have `inputs` embedded in one call."""
+        request = pb.EmbedRequest(model=model, passport=passport, inputs=map(_input, inputs))
+        response: pb.EmbedResponse = await call("embedder", self._stub.Embed, request, seconds=EMBED_SECONDS)
+        return [_embedded(result) for result in response.results]
+
+    async def inspect(self, data: bytes) -> MediaFacts:
+        """Have `data` examined."""
+        request = pb.InspectMediaRequest(data=data)
+        response: pb.InspectMediaResponse = await call("embedder", self._stub.InspectMedia, request)
+        return _facts(response.media, kind_of("content_type", response.content_type, CONTENT_TYPES))
+
+
+def _model(message: pb.Model) -> Model:
+    inputs = tuple(kind_of("inputs", number, CONTENT_TYPES) for number in message.inputs)
+    metric = kind_of("metric", message.metric, METRICS)
+    return Model(message.name, message.dimensions, metric, inputs, message.passport)
+
+
+def _input(content: Content) -> pb.EmbedInput:
+    return pb.EmbedInput(text=content) if isinstance(content, str) else pb.EmbedInput(image=content)
+
+
+def _embedded(result: pb.EmbedResult) -> Embedded | ServiceError:
+    if result.HasField("error"):
+        return refusal(result.error)
+    media = result.embedding.media
+    facts = _facts(media, ContentType.IMAGE) if result.embedding.HasField("media") else None
+    return Embedded(from_bytes(result.embedding.vector.float32_le), facts)
+
+
+def _facts(media: item_pb2.Media, content_type: ContentType) -> MediaFacts:
+    return MediaFacts(content_type, media.sha256, media.mime_type, media.size_bytes, media.width, media.height)

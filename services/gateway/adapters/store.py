@@ -1,0 +1,203 @@
+"""The store, by its API."""
+
+from collections.abc import Mapping, Sequence
+
+from medley.v1 import collection_pb2, item_pb2, vector_pb2
+from medley.v1 import store_service_pb2 as pb
+from services.common.errors import NotFoundError, OverloadedError, ServiceError
+from services.common.neighbours import call, stream
+from services.common.vectors import Matrix, from_bytes, to_bytes
+from services.gateway.adapters.statuses import refusal
+from services.gateway.enums import CONTENT_TYPES, FIELDS, METRICS, kind_of
+from services.gateway.items import Collection, Inline, ItemField, Space, Stored
+from services.gateway.store import (
+    ItemState,
+    MergeMetadata,
+    MetadataChange,
+    ReplaceMetadata,
+    Row,
+    RowChange,
+    RowMedia,
+    Written,
+)
+from services.gateway.stubs import StoreStub
+
+READ_SECONDS = 120.0
+
+
+class MediaSizeError(OverloadedError):
+    """A stored object that is too large to be embedded."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"media have {size} bytes, {limit} at most", size=str(size), limit=str(limit))
+
+
+class GrpcStore:
+    """Every port of the store over one stub. What callers are shown are the API's messages."""
+
+    def __init__(self, stub: StoreStub) -> None:
+        self._stub = stub
+
+    async def create(self, collection: Collection) -> collection_pb2.Collection:
+        """Create the table that keeps `collection`."""
+        message = collection_pb2.Collection(name=collection.name, spaces=map(_to_space, collection.spaces))
+        request = pb.CreateTableRequest(collection=message)
+        response: pb.CreateTableResponse = await call("store", self._stub.CreateTable, request)
+        return response.collection
+
+    async def collection(self, name: str) -> Collection:
+        """Read the table's definition."""
+        response: pb.GetTableResponse = await call("store", self._stub.GetTable, pb.GetTableRequest(name=name))
+        return Collection(name, tuple(map(_from_space, response.collection.spaces)))
+
+    async def find(
+        self, collection: str, ids: Sequence[str], fields: Sequence[ItemField]
+    ) -> list[item_pb2.Item | None]:
+        """Read the rows of `ids`."""
+        lookups = await self._lookups(collection, ids, fields)
+        return [_found(lookup) for lookup in lookups]
+
+    async def vectors(self, collection: str, item_id: str) -> dict[str, Matrix]:
+        """Read a row's vectors."""
+        item = await self._item(collection, item_id, [ItemField.VECTORS])
+        return {space: from_bytes(vector.float32_le) for space, vector in item.vectors.items()}
+
+    async def state(self, collection: str, item_id: str) -> ItemState:
+        """Read what a row holds."""
+        item = await self._item(collection, item_id, [ItemField.TEXT, ItemField.MEDIA])
+        text = item.text if item.HasField("text") else None
+        return ItemState(text, item.media.sha256, item.revision, frozenset(item.spaces))
+
+    async def upsert(
+        self, collection: str, rows: Sequence[Row], passports: Mapping[str, str]
+    ) -> list[Written | ServiceError]:
+        """Write `rows` in one commit."""
+        request = pb.UpsertRowsRequest(collection=collection, rows=map(_row, rows), passports=passports)
+        response: pb.UpsertRowsResponse = await call("store", self._stub.UpsertRows, request)
+        return [_written(result) for result in response.results]
+
+    async def update(
+        self, collection: str, change: RowChange, passports: Mapping[str, str]
+    ) -> tuple[item_pb2.Item, str]:
+        """Change a row."""
+        request = pb.UpdateRowRequest(
+            collection=collection,
+            id=change.id,
+            text=change.text,
+            media=_media(change.media) if change.media else None,
+            media_type=_media_type(change.media),
+            remove_media=change.remove_media,
+            metadata=_metadata(change.metadata) if change.metadata else None,
+            vectors=_vectors(change.vectors),
+            passports=passports,
+            expected_revision=change.expected_revision,
+        )
+        response: pb.UpdateRowResponse = await call("store", self._stub.UpdateRow, request)
+        return response.item, response.version
+
+    async def read(self, sha256: str, max_bytes: int) -> bytes:
+        """Read an object to its end."""
+        chunks: list[bytes] = []
+        request = pb.ReadMediaRequest(sha256=sha256)
+        async for message in stream("store", self._stub.ReadMedia, request, seconds=READ_SECONDS):
+            if message.size_bytes > max_bytes:
+                raise MediaSizeError(message.size_bytes, max_bytes)
+            chunks.append(message.chunk)
+        return b"".join(chunks)
+
+    async def _item(self, collection: str, item_id: str, fields: Sequence[ItemField]) -> item_pb2.Item:
+        (lookup,) = await self._lookups(collection, [item_id], fields)
+        if lookup.HasField("error"):
+            raise refusal(lookup.error)
+        return lookup.item
+
+    async def _lookups(
+        self, collection: str, ids: Sequence[str], fields: Sequence[ItemField]
+    ) -> Sequence[item_pb2.ItemLookup]:
+        numbers = [FIELDS[field] for field in fields]
+        request = pb.GetRowsRequest(collection=collection, ids=ids, fields=numbers)
+        response: pb.GetRowsResponse = await call("store", self._stub.GetRows, request)
+        return response.lookups
+
+
+def _found(lookup: item_pb2.ItemLookup) -> item_pb2.Item | None:
+    if lookup.HasField("item"):
+        return lookup.item
+    error = refusal(lookup.error)
+    if isinstance(error, NotFoundError):
+        return None
+    raise error
+
+
+def _to_space(space: Space) -> collection_pb2.Space:
+    return collection_pb2.Space(
+        name=space.name,
+        model=space.model,
+        dimensions=space.dimensions,
+        metric=METRICS[space.metric],
+        sources=[CONTENT_TYPES[source] for source in space.sources],
+        passport=space.passport,
+    )
+
+
+def _from_space(message: collection_pb2.Space) -> Space:
+    return Space(
+        message.name,
+        message.model,
+        message.dimensions,
+        kind_of("metric", message.metric, METRICS),
+        tuple(kind_of("sources", number, CONTENT_TYPES) for number in message.sources),
+        message.passport,
+    )
+
+
+def _row(row: Row) -> pb.Row:
+    return pb.Row(
+        id=row.id,
+        text=row.text,
+        media=_media(row.media) if row.media else None,
+        media_type=_media_type(row.media),
+        metadata_json=row.metadata_json,
+        vectors=_vectors(row.vectors),
+    )
+
+
+def _media(media: RowMedia) -> item_pb2.Media:
+    facts = media.facts
+    message = item_pb2.Media(
+        sha256=facts.sha256,
+        mime_type=facts.mime_type,
+        size_bytes=facts.size_bytes,
+        width=facts.width,
+        height=facts.height,
+    )
+    match media.source:
+        case Inline(data):
+            message.data = data
+        case Stored(sha256):
+            message.sha256 = sha256
+    return message
+
+
+def _media_type(media: RowMedia | None) -> collection_pb2.ContentType.ValueType:
+    return CONTENT_TYPES[media.facts.content_type] if media else collection_pb2.CONTENT_TYPE_UNSPECIFIED
+
+
+def _vectors(vectors: Mapping[str, Matrix]) -> dict[str, vector_pb2.Vector]:
+    return {space: vector_pb2.Vector(float32_le=to_bytes(vector)) for space, vector in vectors.items()}
+
+
+def _metadata(change: MetadataChange) -> pb.MetadataUpdate:
+    match change:
+        case ReplaceMetadata(json):
+            return pb.MetadataUpdate(replace_json=json)
+        case MergeMetadata(json):
+            return pb.MetadataUpdate(merge_json=json)
+
+
+def _written(result: item_pb2.ItemResult) -> Written | ServiceError:
+    if result.HasField("error"):
+        return refusal(result.error)
+    return Written(result.written.id, result.written.revision, result.written.version)

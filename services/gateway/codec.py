@@ -1,0 +1,178 @@
+"""The gateway's requests as values, and its values as responses."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from medley.v1 import gateway_service_pb2 as pb
+from medley.v1 import item_pb2, store_service_pb2, vector_pb2
+from services.common.errors import ArgumentError, ServiceError
+from services.common.filter_codec import from_where
+from services.common.statuses import to_status
+from services.common.vectors import Metric
+from services.gateway.enums import CONTENT_TYPES, FIELDS, METRICS, MODES, kind_of
+from services.gateway.fusion import RRF_K, FusedHit
+from services.gateway.ingester import Answer
+from services.gateway.items import ContentType, Inline, MediaSource, NewItem, Stored
+from services.gateway.planning import ArmWish, ContentQuery, ItemQuery, Query, VectorQuery
+from services.gateway.searcher import ArmRun, SearchAnswer, SearchWish
+from services.gateway.spaces import SpaceWish
+from services.gateway.store import MergeMetadata, MetadataChange, ReplaceMetadata, Written
+from services.gateway.updater import UpdateWish
+
+
+def from_create(request: pb.CreateCollectionRequest) -> tuple[str, list[SpaceWish]]:
+    """Return the name and the spaces wished for.
+
+    Raises:
+        ArgumentError: an enum's value is not known.
+    """
+    wishes = [
+        SpaceWish(space.name, space.model, space.dimensions, _metric(space.metric), _sources(space.sources))
+        for space in request.collection.spaces
+    ]
+    return request.collection.name, wishes
+
+
+async def from_ingest(requests: AsyncIterator[pb.IngestItemsRequest]) -> tuple[str, AsyncIterator[NewItem]]:
+    """Return the collection that the first of `requests` names, and the items of the others as they come.
+
+    Raises:
+        ArgumentError: the first is no target; while iterating, another is no item.
+    """
+    first = await anext(aiter(requests), pb.IngestItemsRequest())
+    if first.WhichOneof("part") != "target":
+        raise ArgumentError("part", first.WhichOneof("part"), "must be the target in the first message")
+    return first.target.collection, _new_items(requests)
+
+
+def to_ingested(answer: Answer) -> pb.IngestItemsResponse:
+    """Return what became of an item."""
+    match answer.outcome:
+        case Written(item_id, revision, version):
+            written = item_pb2.ItemWritten(id=item_id, revision=revision, version=version)
+            result = item_pb2.ItemResult(written=written)
+        case ServiceError() as error:
+            result = item_pb2.ItemResult(error=to_status(error))
+    return pb.IngestItemsResponse(result=result, sequence=answer.sequence, id=answer.id)
+
+
+def from_update(request: pb.UpdateItemRequest) -> UpdateWish:
+    """Return the change wished for.
+
+    Raises:
+        ArgumentError: media or metadata are given without any.
+    """
+    return UpdateWish(
+        request.collection,
+        request.id,
+        text=request.text if request.HasField("text") else None,
+        media=_media(request.media) if request.HasField("media") else None,
+        remove_media=request.remove_media,
+        metadata=_metadata(request.metadata) if request.HasField("metadata") else None,
+        vectors=_vectors(request.vectors),
+        expected_revision=request.expected_revision if request.HasField("expected_revision") else None,
+    )
+
+
+def from_search(request: pb.SearchRequest) -> SearchWish:
+    """Return the search wished for.
+
+    Raises:
+        ArgumentError: an arm without a query, or an enum's value that is not known.
+        FilterError: the filter cannot be read.
+    """
+    rrf = request.fusion.rrf
+    return SearchWish(
+        request.collection,
+        [_arm(number, arm) for number, arm in enumerate(request.arms)],
+        top_k=request.top_k,
+        depth=request.depth,
+        rrf_k=rrf.k if rrf.HasField("k") else RRF_K,
+        condition=from_where(request.where),
+        fields=[kind_of("fields", number, FIELDS) for number in request.fields],
+        version=request.version,
+    )
+
+
+def to_found(answer: SearchAnswer[item_pb2.Item]) -> pb.SearchResponse:
+    """Return the answer of Search."""
+    hits = [_hit(rank, hit, item) for rank, (hit, item) in enumerate(answer.hits, start=1)]
+    return pb.SearchResponse(hits=hits, arms=map(_report, answer.runs), version=answer.version)
+
+
+async def _new_items(requests: AsyncIterator[pb.IngestItemsRequest]) -> AsyncIterator[NewItem]:
+    async for request in requests:
+        if request.WhichOneof("part") != "item":
+            raise ArgumentError("part", request.WhichOneof("part"), "must be an item after the first message")
+        item = request.item
+        yield NewItem(
+            item.id,
+            text=item.text if item.HasField("text") else None,
+            media=_media(item.media) if item.HasField("media") else None,
+            metadata_json=item.metadata_json,
+            vectors=_vectors(item.vectors),
+        )
+
+
+def _media(message: pb.MediaSource) -> MediaSource:
+    match message.WhichOneof("source"):
+        case "sha256":
+            return Stored(message.sha256)
+        case _:
+            return Inline(message.data)
+
+
+def _metadata(message: store_service_pb2.MetadataUpdate) -> MetadataChange:
+    match message.WhichOneof("change"):
+        case "replace_json":
+            return ReplaceMetadata(message.replace_json)
+        case "merge_json":
+            return MergeMetadata(message.merge_json)
+        case _:
+            raise ArgumentError("metadata", "", "says neither replace_json nor merge_json")
+
+
+def _vectors(messages: Mapping[str, vector_pb2.Vector]) -> dict[str, bytes]:
+    return {space: vector.float32_le for space, vector in messages.items()}
+
+
+def _arm(number: int, message: pb.Arm) -> ArmWish:
+    return ArmWish(_query(number, message), message.space, message.weight)
+
+
+def _query(number: int, message: pb.Arm) -> Query:
+    match message.WhichOneof("query"):
+        case "text":
+            return ContentQuery(message.text)
+        case "image":
+            return ContentQuery(message.image)
+        case "item_id":
+            return ItemQuery(message.item_id)
+        case "vector":
+            return VectorQuery(message.vector.float32_le)
+        case _:
+            raise ArgumentError(f"arms[{number}].query", "", "is not set")
+
+
+def _hit(rank: int, hit: FusedHit, item: item_pb2.Item) -> pb.Hit:
+    arms = [pb.ArmScore(arm=seen.arm, rank=seen.rank, score=seen.score) for seen in hit.arms]
+    return pb.Hit(rank=rank, score=hit.score, arms=arms, item=item)
+
+
+def _report(run: ArmRun) -> pb.ArmReport:
+    return pb.ArmReport(
+        request_arm=run.arm.wish,
+        space=run.arm.space.name,
+        metric=METRICS[run.arm.space.metric],
+        weight=run.arm.weight,
+        mode=MODES[run.answer.mode],
+        candidates=run.answer.candidates,
+        milliseconds=run.milliseconds,
+    )
+
+
+def _metric(number: int) -> Metric | None:
+    return kind_of("metric", number, METRICS) if number else None
+
+
+def _sources(numbers: Sequence[int]) -> tuple[ContentType, ...]:
+    return tuple(kind_of("sources", number, CONTENT_TYPES) for number in numbers)

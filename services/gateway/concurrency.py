@@ -1,0 +1,85 @@
+"""Doing several things at once, and no more than so many."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from services.common.errors import OverloadedError
+
+Result = TypeVar("Result")
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A `TaskGroup` that raises the first error of its tasks as it is, not a group of errors."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failed:
+        raise _first(failed) from None
+
+
+async def together(coroutines: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results of `coroutines`, in order; the first error ends the others and is raised."""
+    async with task_group() as group:
+        tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    return [task.result() for task in tasks]
+
+
+class Slots:
+    """At most `limit` users at a time; one more is refused at once. `queue` names them in the refusal."""
+
+    def __init__(self, queue: str, limit: int) -> None:
+        self._queue = queue
+        self._limit = limit
+        self._taken = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold a slot while the block runs.
+
+        Raises:
+            OverloadedError: all are taken.
+        """
+        if self._taken >= self._limit:
+            raise OverloadedError(f"{self._limit} {self._queue} are running", queue=self._queue, limit=str(self._limit))
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+class Budget:
+    """An amount that is taken and given back; who takes more than is left waits, first come first served."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._turn = asyncio.Lock()
+        self._given = asyncio.Event()
+
+    async def take(self, amount: int) -> None:
+        """Wait until `amount` fits, or until nothing else is taken: one amount over the limit goes alone."""
+        async with self._turn:
+            while self._used and self._used + amount > self._limit:
+                self._given.clear()
+                await self._given.wait()
+            self._used += amount
+
+    def charge(self, amount: int) -> None:
+        """Take `amount` whether it fits or not: it is held already, only now known."""
+        self._used += amount
+
+    def give(self, amount: int) -> None:
+        """Give `amount` back."""
+        self._used -= amount
+        self._given.set()
+
+
+def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = failed
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

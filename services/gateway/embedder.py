@@ -1,0 +1,66 @@
+"""What the gateway asks of the embedder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.common.errors import ServiceError
+from services.common.vectors import Matrix, Metric
+from services.gateway.items import ContentType, MediaFacts
+
+MAX_INPUTS = 256
+
+Content = str | bytes
+"""A text, or the bytes of a picture's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the catalogue, and what it embeds."""
+
+    name: str
+    dimensions: int
+    metric: Metric
+    inputs: tuple[ContentType, ...]
+    passport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An embedded content; `media` tells what a picture's bytes are and is None for a text."""
+
+    vector: Matrix
+    media: MediaFacts | None
+
+
+class Embedder(Protocol):
+    """Media and text in, vectors out.
+
+    Every method raises `ServiceUnavailableError` where the embedder does not answer and `OverloadedError` where its
+    queue is full.
+    """
+
+    async def model(self, name: str) -> Model:
+        """Return the model of the name.
+
+        Raises:
+            NotFoundError: the catalogue has none.
+        """
+        ...
+
+    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
+        """Return the vector of each of `inputs`, 1 to `MAX_INPUTS`, in order, or why that one was refused.
+
+        Raises:
+            PreconditionError: the model's vectors do not have the `passport`; an empty one takes any.
+            NotFoundError: the catalogue has no such model.
+        """
+        ...
+
+    async def inspect(self, data: bytes) -> MediaFacts:
+        """Return what `data` are.
+
+        Raises:
+            InvalidError: nothing that could be embedded.
+        """
+        ...

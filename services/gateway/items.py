@@ -1,0 +1,140 @@
+"""The words the gateway speaks of: collections, spaces, items and what they hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.common.errors import InvalidError
+from services.common.vectors import Metric
+
+MAX_TEXT_CHARACTERS = 100_000
+
+
+class ContentType(Enum):
+    """A kind of content."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+class ItemField(Enum):
+    """A part of an item that a reader may ask for."""
+
+    TEXT = "text"
+    METADATA = "metadata"
+    MEDIA = "media"
+    MEDIA_DATA = "media_data"
+    VECTORS = "vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A named vector column. Without a `model` callers bring their own vectors, and there are no `sources`."""
+
+    name: str
+    model: str
+    dimensions: int
+    metric: Metric
+    sources: tuple[ContentType, ...] = ()
+    passport: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named set of items and the spaces they are searched in."""
+
+    name: str
+    spaces: tuple[Space, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """Media that come with the item."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Media that the store has already, by the SHA-256 of their bytes."""
+
+    sha256: str
+
+
+MediaSource = Inline | Stored
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFacts:
+    """What the bytes of media are; `width` and `height` in pixels as shown."""
+
+    content_type: ContentType
+    sha256: str
+    mime_type: str
+    size_bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item as a caller gave it, nothing checked; `vectors` are little-endian float32 by space."""
+
+    id: str
+    text: str | None = None
+    media: MediaSource | None = None
+    metadata_json: str = ""
+    vectors: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class TextError(InvalidError):
+    """A text that is empty or too long."""
+
+    reason = "TEXT_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"text {problem}", problem=problem)
+
+
+class EmptyItemError(InvalidError):
+    """An item with nothing to embed or store."""
+
+    reason = "ITEM_EMPTY"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"item {item_id!r} has neither text nor media nor vectors", id=item_id)
+
+
+class VectorNotAcceptedError(InvalidError):
+    """A vector for a space whose model makes the vectors."""
+
+    reason = "VECTOR_NOT_ACCEPTED"
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(
+            f"vectors of space {space.name!r} are made by {space.model!r}", space=space.name, model=space.model
+        )
+
+
+class InputNotSupportedError(InvalidError):
+    """A kind of content that the model or space does not take."""
+
+    reason = "INPUT_NOT_SUPPORTED"
+
+    def __init__(self, who_refuses: str, model: str, content_type: ContentType) -> None:
+        super().__init__(f"{who_refuses} {content_type.value}", model=model, content_type=content_type.value)
+
+
+def checked_text(text: str) -> str:
+    """Return `text` if it has 1 to 100,000 characters that are not all white space.
+
+    Raises:
+        TextError: it has not.
+    """
+    if not text or text.isspace():
+        raise TextError("is empty")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise TextError(f"has {len(text)} characters, {MAX_TEXT_CHARACTERS} at most")
+    return text

@@ -1,0 +1,87 @@
+"""Which parts make a gateway: the only module that names adapters."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from medley.v1 import embedder_service_pb2_grpc, search_service_pb2_grpc, store_service_pb2_grpc
+from services.common.server import message_limits
+from services.gateway.adapters.embedder import GrpcEmbedder
+from services.gateway.adapters.search import GrpcIndex
+from services.gateway.adapters.store import GrpcStore
+from services.gateway.batches import BatchLimits
+from services.gateway.catalogue import Catalogue
+from services.gateway.concurrency import Slots
+from services.gateway.encoder import Encoder
+from services.gateway.ingester import Ingester, Pace, Stores
+from services.gateway.overview import Overview
+from services.gateway.relay import StoreRelay
+from services.gateway.searcher import Searcher
+from services.gateway.servicer import Desk, GatewayServicer
+from services.gateway.settings import GatewaySettings
+from services.gateway.spaces import Founder
+from services.gateway.stubs import Neighbours
+from services.gateway.updater import Updater
+
+LONGEST_RECONNECT_MILLISECONDS = 1000
+
+
+@asynccontextmanager
+async def gateway_servicer(
+    settings: GatewaySettings, neighbours: Neighbours | None = None
+) -> AsyncIterator[GatewayServicer]:
+    """Build the service, hand it over, release what it holds. Without `neighbours` it calls those of its settings."""
+    if neighbours is not None:
+        yield _servicer(settings, neighbours)
+        return
+    async with (
+        _channel(settings, settings.embedder_address) as embedder,
+        _channel(settings, settings.store_address) as store,
+        _channel(settings, settings.search_address) as search,
+    ):
+        yield _servicer(
+            settings,
+            Neighbours(
+                embedder_service_pb2_grpc.EmbedderServiceStub(embedder),
+                store_service_pb2_grpc.StoreServiceStub(store),
+                search_service_pb2_grpc.SearchServiceStub(search),
+            ),
+        )
+
+
+def _channel(settings: GatewaySettings, address: str) -> grpc.aio.Channel:
+    options = [
+        *message_limits(settings),
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.max_reconnect_backoff_ms", LONGEST_RECONNECT_MILLISECONDS),
+    ]
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServicer:
+    embedder, store = GrpcEmbedder(neighbours.embedder), GrpcStore(neighbours.store)
+    catalogue = Catalogue(store, embedder, settings.cache_seconds)
+    encoder = Encoder(embedder, settings.retry_seconds)
+    searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
+    return GatewayServicer(
+        Desk(
+            founder=Founder(store, embedder),
+            ingester=Ingester(catalogue, encoder, Stores(rows=store, media=store), _pace(settings), ingests),
+            updater=Updater(catalogue, encoder, store, store, settings.max_media_bytes),
+            searcher=Searcher(catalogue, embedder, GrpcIndex(neighbours.search), store, searches),
+            relay=StoreRelay(neighbours.store),
+            overview=Overview(neighbours),
+        )
+    )
+
+
+def _pace(settings: GatewaySettings) -> Pace:
+    return Pace(
+        batch=BatchLimits(settings.batch_items, settings.batch_bytes, settings.batch_seconds),
+        batches=settings.batches_in_flight,
+        items=settings.items_in_flight,
+        bytes=settings.bytes_in_flight,
+        max_media_bytes=settings.max_media_bytes,
+        retry_seconds=settings.retry_seconds,
+    )

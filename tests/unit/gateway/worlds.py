@@ -1,0 +1,104 @@
+"""A gateway's domain among neighbours in memory."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from services.common.errors import ServiceError
+from services.common.vectors import Metric
+from services.gateway.adapters.memory import MemoryEmbedder, MemoryIndex, MemoryItem, MemoryStore
+from services.gateway.batches import BatchLimits
+from services.gateway.catalogue import Catalogue
+from services.gateway.concurrency import Slots
+from services.gateway.embedder import Content, Embedded, Embedder, Model
+from services.gateway.encoder import Encoder
+from services.gateway.ingester import Answer, Ingester, Pace, Stores
+from services.gateway.items import Collection, ContentType, MediaFacts, NewItem, Space
+from services.gateway.searcher import Searcher
+from services.gateway.store import Written
+from services.gateway.updater import Updater
+
+NAME = "collections/things"
+IMAGE, TEXT = ContentType.IMAGE, ContentType.TEXT
+
+CLIP_MODEL = Model("mini", 8, Metric.COSINE, (IMAGE, TEXT), "mini/1")
+TEXT_MODEL = Model("words", 4, Metric.COSINE, (TEXT,), "words/1")
+
+CLIP = Space("clip", "mini", 8, Metric.COSINE, (IMAGE,), "mini/1")
+WORDS = Space("text", "words", 4, Metric.COSINE, (TEXT,), "words/1")
+OWN = Space("own", "", 2, Metric.EUCLIDEAN)
+COLLECTION = Collection(NAME, (CLIP, WORDS, OWN))
+
+PACE = Pace(
+    batch=BatchLimits(items=4, bytes=1000, seconds=0.005),
+    batches=2,
+    items=100,
+    bytes=10_000,
+    max_media_bytes=1000,
+    retry_seconds=5.0,
+)
+
+
+class CountingEmbedder:
+    """Counts what is asked of an embedder, and raises `errors` first, one a call."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.errors: list[ServiceError] = []
+        self.embedded: list[tuple[str, list[Content]]] = []
+        self.inspected = 0
+
+    async def model(self, name: str) -> Model:
+        return await self._embedder.model(name)
+
+    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.embedded.append((model, list(inputs)))
+        return await self._embedder.embed(model, passport, inputs)
+
+    async def inspect(self, data: bytes) -> MediaFacts:
+        self.inspected += 1
+        return await self._embedder.inspect(data)
+
+
+@dataclass(frozen=True)
+class World:
+    store: MemoryStore
+    embedder: CountingEmbedder
+    catalogue: Catalogue
+    ingester: Ingester
+    updater: Updater[MemoryItem]
+    searcher: Searcher[MemoryItem]
+
+    async def ingest(self, *items: NewItem) -> list[Answer]:
+        return [answer async for answer in self.ingester.ingest(NAME, stream(items))]
+
+
+async def stream(items: Sequence[NewItem]) -> AsyncIterator[NewItem]:
+    for item in items:
+        yield item
+
+
+async def world(collection: Collection = COLLECTION, pace: Pace = PACE, max_ingests: int = 2) -> World:
+    store = MemoryStore()
+    await store.create(collection)
+    embedder = CountingEmbedder(MemoryEmbedder([CLIP_MODEL, TEXT_MODEL]))
+    catalogue = Catalogue(store, embedder, seconds=60)
+    encoder = Encoder(embedder, pace.retry_seconds)
+    return World(
+        store,
+        embedder,
+        catalogue,
+        Ingester(catalogue, encoder, Stores(store, store), pace, Slots("ingests", max_ingests)),
+        Updater(catalogue, encoder, store, store, pace.max_media_bytes),
+        Searcher(catalogue, embedder, MemoryIndex(store), store, Slots("searches", 8)),
+    )
+
+
+def with_pace(**changes: object) -> Pace:
+    return replace(PACE, **changes)  # type: ignore[arg-type]  # a test's own words
+
+
+def reasons(answers: Sequence[Answer]) -> list[str]:
+    """Return "written" or the reason of each."""
+    return ["written" if isinstance(each.outcome, Written) else each.outcome.reason for each in answers]
