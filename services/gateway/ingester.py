@@ -5,7 +5,7 @@ read (waits while too much is in flight) → gather into batches → embed (seve
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,7 +61,7 @@ class Ingester:
         self._pace = pace
         self._slots = slots
 
-    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncIterator[Answer]:
+    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer, None]:
         """Yield what became of each of `items`, in order, once it is durable or refused.
 
         An error of `items` itself is raised once those before it are answered.
