@@ -1,0 +1,24 @@
+"""`python -m services.store`: run the store service until SIGTERM."""
+
+import asyncio
+import logging
+from functools import partial
+
+from medley.v1 import store_service_pb2_grpc as pb_grpc
+from services.common.server import running, until_signalled
+from services.store.settings import StoreSettings
+from services.store.wiring import store_servicer
+
+
+async def main(settings: StoreSettings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    async with store_servicer(settings) as servicer:
+        register = partial(pb_grpc.add_StoreServiceServicer_to_server, servicer)
+        async with running(settings, "medley.v1.StoreService", register) as port:
+            logging.info("store listens on port %d", port)
+            await until_signalled()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    asyncio.run(main(StoreSettings()))

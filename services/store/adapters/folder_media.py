@@ -1,0 +1,243 @@
+"""Media in a folder: `{aa}/{bb}/{sha256}` by the first bytes of the hash, and `incoming` for what is not whole yet."""
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from services.store.adapters.durable_files import sync_path
+from services.store.adapters.threads import Threads
+from services.store.errors import MediaNotFoundError, StorageFullError
+from services.store.media_store import Announcement, StoredObject, checked_upload
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FolderMedia:
+    """`MediaStore` in files, for several processes at a time; a file's modification time is when it was last used.
+
+    A file is complete once it has its name. Whoever marks objects as used, or deletes one, holds the lock file, so that
+    none is deleted between being found unused and being used.
+    """
+
+    def __init__(self, folder: Path, threads: Threads) -> None:
+        self._folder = folder
+        self._threads = threads
+
+    async def open(self) -> None:
+        """Make the folder if need be, and remove what uploads of a process that crashed have left."""
+        await self._threads.run(self._open)
+
+    async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
+        """Write the bytes beside, and name the file once they are whole and on the disk."""
+        incoming = _Incoming(self._folder / "incoming" / uuid4().hex)
+        try:
+            await self._threads.run(self._begin, incoming)
+            async for chunk in chunks:
+                await self._threads.run(incoming.append, chunk)
+            stored = checked_upload(incoming.stored, announced)
+            await self._threads.run(self._keep, incoming, stored.sha256)
+            return stored
+        finally:
+            await asyncio.shield(self._threads.run(incoming.discard))
+
+    async def claim(self, sha256s: Collection[str]) -> Mapping[str, int]:
+        """Set the modification times."""
+        return await self._threads.run(self._claim, sha256s) if sha256s else {}
+
+    async def size_bytes(self, sha256: str) -> int:
+        """Return the file's size."""
+        return await self._threads.run(self._size_bytes, sha256)
+
+    async def read(self, sha256: str, offset: int, length: int) -> bytes:
+        """Read from the file."""
+        return await self._threads.run(self._read, sha256, offset, length)
+
+    async def unused_since(self, moment: datetime) -> AsyncGenerator[str, None]:
+        """Look through the folders, one after another."""
+        for shard in await self._threads.run(lambda: sorted(self._folder.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]"))):
+            for sha256 in await self._threads.run(_unused_in, shard, moment.timestamp()):
+                yield sha256
+
+    async def delete(self, sha256: str, unused_since: datetime) -> bool:
+        """Remove the file unless its modification time is later."""
+        return await self._threads.run(self._delete, sha256, unused_since.timestamp())
+
+    def _path(self, sha256: str) -> Path:
+        return self._folder / sha256[:2] / sha256[2:4] / sha256
+
+    def _open(self) -> None:
+        (self._folder / "incoming").mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            for path in (self._folder / "incoming").iterdir():
+                _remove_if_left(path)
+
+    def _begin(self, incoming: "_Incoming") -> None:
+        with self._locked():
+            incoming.open()
+
+    def _keep(self, incoming: "_Incoming", sha256: str) -> None:
+        path = self._path(sha256)
+        with self._locked():
+            if _touched(path):
+                return
+        incoming.sync()
+        _make_durable_folder(path.parent, self._folder)
+        with self._locked():
+            incoming.rename(path)
+        sync_path(path.parent)
+
+    def _claim(self, sha256s: Collection[str]) -> dict[str, int]:
+        with self._locked():
+            return {sha256: self._path(sha256).stat().st_size for sha256 in sha256s if _touched(self._path(sha256))}
+
+    def _size_bytes(self, sha256: str) -> int:
+        with _found(sha256):
+            return self._path(sha256).stat().st_size
+
+    def _read(self, sha256: str, offset: int, length: int) -> bytes:
+        with _found(sha256), self._path(sha256).open("rb", buffering=0) as file:
+            file.seek(offset)
+            return _read_fully(file, length)
+
+    def _delete(self, sha256: str, unused_since: float) -> bool:
+        path = self._path(sha256)
+        with self._locked():
+            try:
+                unused = path.stat().st_mtime < unused_since
+            except FileNotFoundError:
+                return False
+            if unused:
+                path.unlink()
+            return unused
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._folder / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+class _Incoming:
+    """A file being written. It stays locked until it is whole or discarded, so that a file nobody locks is a left one.
+
+    Its methods are called from one thread at a time, or from a second one when the first was given up on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._discarded = False
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._turn = threading.Lock()
+
+    @property
+    def stored(self) -> StoredObject:
+        """What the bytes so far are."""
+        return StoredObject(self._digest.hexdigest(), self._size)
+
+    def open(self) -> None:
+        with self._turn, _storing(self._path):
+            if not self._discarded:
+                self._file = self._path.open("xb", buffering=0)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def append(self, chunk: bytes) -> None:
+        with self._turn, _storing(self._path):
+            if self._file is not None:
+                _write_fully(self._file, chunk)
+                self._digest.update(chunk)
+                self._size += len(chunk)
+
+    def sync(self) -> None:
+        with self._turn, _storing(self._path):
+            if self._file is not None:
+                os.fsync(self._file.fileno())
+
+    def rename(self, path: Path) -> None:
+        with self._turn, _storing(path):
+            if self._file is not None:
+                self._path.rename(path)
+
+    def discard(self) -> None:
+        with self._turn:
+            self._discarded = True
+            if self._file is not None:
+                self._path.unlink(missing_ok=True)
+                self._file.close()
+                self._file = None
+
+
+def _unused_in(shard: Path, moment: float) -> list[str]:
+    with suppress(FileNotFoundError), os.scandir(shard) as entries:
+        return [entry.name for entry in entries if entry.stat().st_mtime < moment]
+    return []
+
+
+def _touched(path: Path) -> bool:
+    """Mark the object at `path` as used now; return whether there is one."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_if_left(path: Path) -> None:
+    """Remove an incoming file unless a live process writes it."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        path.unlink(missing_ok=True)
+
+
+def _read_fully(file: BinaryIO, length: int) -> bytes:
+    parts = []
+    while length > 0 and (part := file.read(length)):
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def _write_fully(file: BinaryIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _make_durable_folder(folder: Path, root: Path) -> None:
+    """Make `folder`, two levels under `root`, so that it outlives a power failure."""
+    if not folder.is_dir():
+        with _storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        sync_path(folder.parent)
+        sync_path(root)
+
+
+@contextmanager
+def _found(sha256: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MediaNotFoundError(sha256) from error
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError(str(path.parent)) from error
+        raise

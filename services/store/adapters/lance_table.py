@@ -1,0 +1,277 @@
+"""A table in Lance. Lance blocks and releases the GIL, so its calls run in threads.
+
+One handle on the newest commit serves all reads; handles are never changed once others see them. Each commit goes
+through a handle of its own on the commit it is based on: where another writer has touched one of the rows since, Lance
+refuses it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from services.common.errors import CollectionNotFoundError
+from services.store.adapters.arrow_rows import MOMENT, changed_rows, columns_of, from_arrow, to_arrow, vector_column
+from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_merging
+from services.store.adapters.durable_files import DurableFiles
+from services.store.adapters.threads import Threads
+from services.store.commits import CommitBell
+from services.store.errors import StorageFullError
+from services.store.rows import Definition, Parts, Row
+from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, WriteConflictError
+
+log = logging.getLogger(__name__)
+
+Dataset = Any  # lance.LanceDataset, which has no types
+T = TypeVar("T")
+
+ID_INDEX = "id_idx"
+FORGOTTEN = "medley.deletions_forgotten_up_to"
+LOOKUP_IDS = 10_000
+BATCH_BYTES = 8 * 2**20
+
+
+def create_dataset(uri: str, schema: pa.Schema, session: Any) -> Dataset:
+    """Create an empty table with its index."""
+    dataset = lance.write_dataset(
+        schema.empty_table(), uri, schema=schema, mode="create", enable_stable_row_ids=True, session=session
+    )
+    dataset.create_scalar_index("id", "BTREE", name=ID_INDEX)
+    return dataset
+
+
+class LanceTable:
+    """`Table` over one Lance dataset."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        dataset: Dataset,
+        files: DurableFiles,
+        exists: Callable[[], bool],
+        *,
+        threads: Threads,
+        upkeep: Threads,
+    ) -> None:
+        self._definition = definition
+        self._dataset = dataset
+        self._files = files
+        self._exists = exists
+        self._threads = threads
+        self._upkeep = upkeep
+        self._turn = asyncio.Lock()
+        self._bell = CommitBell(definition.name, dataset.version)
+
+    @property
+    def definition(self) -> Definition:
+        """The collection as created."""
+        return self._definition
+
+    @property
+    def version(self) -> int:
+        """The newest commit known here."""
+        return self._bell.newest
+
+    @property
+    def closed(self) -> bool:
+        """Whether the table was dropped."""
+        return self._bell.dropped
+
+    async def close(self) -> None:
+        """Be dropped, once the write under way is done."""
+        self._bell.drop()
+        async with self._turn:
+            return
+
+    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+        """Look the ids up in the index."""
+        dataset = self._dataset
+        columns = columns_of(self._definition, parts)
+        table = await self._run(_lookup, dataset, list(ids), columns)
+        return Found(dataset.version, {row.id: row for row in from_arrow(self._definition, table)})
+
+    async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
+        """Find the ids first, then their rows."""
+        table = await self._run(_page, self._dataset, after, limit, columns_of(self._definition, parts))
+        return from_arrow(self._definition, table)
+
+    async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
+        """Read the commit that is the newest at the first step."""
+        scanner = self._dataset.scanner(
+            columns=columns_of(self._definition, parts), filter="NOT deleted", batch_size=BATCH_ROWS
+        )
+        async for batch in self._batches(scanner):
+            yield from_arrow(self._definition, pa.Table.from_batches([batch]))
+
+    async def count(self) -> int:
+        """Let Lance count."""
+        count: int = await self._run(self._dataset.count_rows, "NOT deleted")
+        return count
+
+    async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
+        """Merge by id, removals as rows marked deleted."""
+        async with self._turn:
+            table = to_arrow(self._definition, rows, deletions, datetime.now(UTC))
+            return self._adopt(await self._run(_merge, self._dataset, table, based_on, self._files))
+
+    async def changes(self, after: int) -> Changes:
+        """Ask for rows last updated by a later commit."""
+        self._bell.check()
+        dataset = self._dataset
+        forgotten = int(dataset.config().get(FORGOTTEN, 0))
+        complete = after == 0 or forgotten <= after <= dataset.version
+        cursor = after if complete else 0
+        vectors = [vector_column(space) for space in self._definition.spaces]
+        row_bytes = 4 * sum(space.dimensions for space in self._definition.spaces)
+        scanner = dataset.scanner(
+            columns=["id", "metadata", "deleted", *vectors],
+            filter=f"_row_last_updated_at_version > {cursor}" if cursor else "NOT deleted",
+            batch_size=max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes)),
+        )
+        return Changes(dataset.version, complete, self._changed(scanner))
+
+    async def newer_than(self, version: int) -> int:
+        """Wait for a commit by us, or one that `refresh` finds."""
+        return await self._bell.newer_than(version)
+
+    async def refresh(self) -> None:
+        """Look for commits by other processes."""
+        if not await self._threads.run(self._exists):
+            self._bell.drop()
+            return
+        self._adopt(await self._run(_newest, self._dataset))
+
+    async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
+        """Forget deletions, compact and index, with no write of ours meanwhile; then forget commits."""
+        async with self._turn:
+            for work in (_forget_deletions, _compact, _index):
+                self._adopt(await self._tidy(work, forget_deletions_before))
+        await self._tidy(_forget_versions, forget_versions_before)
+
+    async def _tidy(self, work: Callable[[Dataset, datetime], None], before: datetime) -> Dataset:
+        self._bell.check()
+        with self._errors():
+            dataset = await self._upkeep.run(_newest, self._dataset)
+            await self._upkeep.run(work, dataset, before)
+            await self._upkeep.run(self._files.sync)
+        return dataset
+
+    async def _changed(self, scanner: Any) -> AsyncGenerator[ChangedRows, None]:
+        async for batch in self._batches(scanner):
+            yield changed_rows(self._definition, batch)
+
+    async def _batches(self, scanner: Any) -> AsyncGenerator[pa.RecordBatch, None]:
+        batches = await self._run(lambda: iter(scanner.to_batches()))
+        while (batch := await self._run(next, batches, None)) is not None:
+            if batch.num_rows:
+                yield batch
+
+    async def _run(self, work: Callable[..., T], *args: Any) -> T:
+        self._bell.check()
+        with self._errors():
+            return await self._threads.run(work, *args)
+
+    def _adopt(self, dataset: Dataset) -> int:
+        """Read from `dataset`, which nobody changes any more, if it is newer; return its commit."""
+        version: int = dataset.version
+        if version > self._dataset.version:
+            self._dataset = dataset
+            self._bell.committed(version)
+        return version
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # Lance's and Arrow's are subclasses of these
+            if self._bell.dropped or not self._exists():
+                raise CollectionNotFoundError(self._definition.name) from error
+            raise_as_ours(error, self._dataset.uri)
+            raise
+
+
+def raise_as_ours(error: Exception, uri: str) -> None:
+    """Raise what one of Lance's errors means to us; Lance tells them apart by their text alone."""
+    text = str(error)
+    if "Too many concurrent writers" in text or "ommit conflict" in text:
+        raise WriteConflictError from error
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        raise StorageFullError(uri) from error
+
+
+def _lookup(dataset: Dataset, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+    """Return the rows of `ids`, in any order."""
+    lots = [ids[start : start + LOOKUP_IDS] for start in range(0, len(ids), LOOKUP_IDS)] or [[]]
+    return pa.concat_tables(
+        dataset.to_table(columns=columns, filter=f"NOT deleted AND id IN ({', '.join(map(_quoted, lot)) or 'NULL'})")
+        for lot in lots
+    )
+
+
+def _page(dataset: Dataset, after: str | None, limit: int, columns: Sequence[str]) -> pa.Table:
+    """Return the first `limit` rows with ids over `after`, by id; finds the ids first, so as to read no more rows."""
+    above = "" if after is None else f" AND id > {_quoted(after)}"
+    ids = dataset.scanner(columns=["id"], filter=f"NOT deleted{above}", order_by=["id"], limit=limit).to_table()
+    return _lookup(dataset, ids.column("id").to_pylist(), columns).sort_by("id")
+
+
+def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: DurableFiles) -> Dataset:
+    """Commit `rows` by id; return a handle on the commit.
+
+    Without an index Lance compares the keys themselves, and so notices when another writer added the same one.
+    """
+    base = dataset.checkout_version(based_on)
+    merge = base.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+    merge.use_index(False).conflict_retries(0).execute(rows)
+    files.sync()
+    return base
+
+
+def _newest(dataset: Dataset) -> Dataset:
+    """Return a handle of our own on the newest commit."""
+    return dataset.checkout_version(dataset.latest_version)
+
+
+def _forget_deletions(dataset: Dataset, before: datetime) -> None:
+    """Remove the traces of deletions from before then; that they are gone is written down first."""
+    old = dataset.to_table(
+        columns=["_row_last_updated_at_version"],
+        filter=(pc.field("deleted")) & (pc.field("updated") < pa.scalar(before, MOMENT)),
+    ).column(0)
+    if len(old):
+        newest = pc.max(old).as_py()
+        dataset.update_config({FORGOTTEN: str(max(newest, int(dataset.config().get(FORGOTTEN, 0))))})
+        dataset.delete(f"deleted AND _row_last_updated_at_version <= {newest}")
+
+
+def _compact(dataset: Dataset, before: datetime) -> None:
+    """Merge small fragments, and rewrite those with much deleted; see `worth_merging`."""
+    fragments = [
+        Fragment(fragment.fragment_id, fragment.physical_rows, fragment.num_deletions)
+        for fragment in dataset.get_fragments()
+    ]
+    chosen = worth_merging(fragments)
+    if chosen:
+        others = [fragment.number for fragment in fragments if fragment.number not in chosen]
+        dataset.optimize.compact_files(target_rows_per_fragment=FRAGMENT_ROWS, excluded_fragment_ids=others)
+
+
+def _index(dataset: Dataset, before: datetime) -> None:
+    """Index the rows written since the last time."""
+    if dataset.stats.index_stats(ID_INDEX)["num_unindexed_rows"]:
+        dataset.optimize.optimize_indices()
+
+
+def _forget_versions(dataset: Dataset, before: datetime) -> None:
+    dataset.cleanup_old_versions(older_than=max(timedelta(0), datetime.now(UTC) - before))
+
+
+def _quoted(text: str) -> str:
+    """Return `text` as a literal of Lance's SQL, which knows no other escape."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,27 @@
+"""Blocking work, off the event loop and bounded."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Threads:
+    """At most `number` threads; more work waits its turn. A context manager: leaving it waits for work under way."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self._executor = ThreadPoolExecutor(number, thread_name_prefix=name)
+
+    async def __aenter__(self) -> "Threads":
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await asyncio.to_thread(self._executor.shutdown)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `work` returns. A caller that is cancelled does not stop work that has begun."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(*args, **kwargs))

@@ -1,0 +1,320 @@
+"""Between the API's messages and the store's values."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+from google.protobuf import timestamp_pb2
+
+from medley.v1 import collection_pb2, filter_pb2, item_pb2, vector_pb2
+from medley.v1 import store_service_pb2 as pb
+from services.common.errors import ArgumentError, ServiceError
+from services.common.filter_codec import from_message
+from services.common.filters import Filter
+from services.common.paging import page_token
+from services.common.statuses import to_status
+from services.common.vectors import Matrix, Metric, to_bytes
+from services.common.versions import Version
+from services.store.feed import Change
+from services.store.intake import MediaDraft, RowDraft
+from services.store.keeper import TablePage
+from services.store.library import Chunk, Upload
+from services.store.media_store import Announcement
+from services.store.plans import Written
+from services.store.reader import Item, Page, Wanted
+from services.store.rows import Content, Media, Part, Row, Space
+from services.store.tables import ChangedRows, Table, VectorColumn
+from services.store.writer import Merge, Replace, UpdateDraft
+
+_CONTENTS = {
+    collection_pb2.CONTENT_TYPE_TEXT: Content.TEXT,
+    collection_pb2.CONTENT_TYPE_IMAGE: Content.IMAGE,
+    collection_pb2.CONTENT_TYPE_VIDEO: Content.VIDEO,
+    collection_pb2.CONTENT_TYPE_AUDIO: Content.AUDIO,
+}
+_CONTENT_TYPES = {content: number for number, content in _CONTENTS.items()}
+_METRICS = {
+    vector_pb2.METRIC_UNSPECIFIED: Metric.COSINE,
+    vector_pb2.METRIC_COSINE: Metric.COSINE,
+    vector_pb2.METRIC_DOT_PRODUCT: Metric.DOT_PRODUCT,
+    vector_pb2.METRIC_EUCLIDEAN: Metric.EUCLIDEAN,
+}
+_METRIC_NUMBERS = {metric: number for number, metric in _METRICS.items()}
+_PARTS: Mapping[int, Part] = {
+    item_pb2.ITEM_FIELD_TEXT: Part.TEXT,
+    item_pb2.ITEM_FIELD_METADATA: Part.METADATA,
+    item_pb2.ITEM_FIELD_MEDIA: Part.MEDIA,
+    item_pb2.ITEM_FIELD_MEDIA_DATA: Part.MEDIA,
+    item_pb2.ITEM_FIELD_VECTORS: Part.VECTORS,
+}
+_USUAL = Wanted(frozenset({Part.TEXT, Part.METADATA, Part.MEDIA}))
+
+
+def space_values(message: collection_pb2.Collection) -> list[Space]:
+    """Return the spaces of a collection to create.
+
+    Raises:
+        ArgumentError: an unknown metric or source.
+    """
+    return [_space_value(space) for space in message.spaces]
+
+
+def collection_message(table: Table) -> collection_pb2.Collection:
+    """Return what a table keeps."""
+    definition = table.definition
+    return collection_pb2.Collection(
+        name=definition.name,
+        spaces=[_space_message(space) for space in definition.spaces],
+        version=str(Version(definition.uid, table.version)),
+        create_time=_timestamp(definition.created),
+    )
+
+
+def tables_message(page: TablePage) -> pb.ListTablesResponse:
+    """Return a page of collections."""
+    token = page_token(page.last_name) if page.last_name else ""
+    return pb.ListTablesResponse(collections=map(collection_message, page.tables), next_page_token=token)
+
+
+def row_draft(message: pb.Row) -> RowDraft:
+    """Return a row as given."""
+    return RowDraft(
+        message.id,
+        message.text if message.HasField("text") else None,
+        _media_draft(message.media) if message.HasField("media") else None,
+        _CONTENTS.get(message.media_type),
+        message.metadata_json,
+        _vectors_given(message.vectors),
+        message.expected_revision if message.HasField("expected_revision") else None,
+    )
+
+
+def update_draft(message: pb.UpdateRowRequest) -> UpdateDraft:
+    """Return an update as given.
+
+    Raises:
+        ArgumentError: a change of metadata that says nothing.
+    """
+    return UpdateDraft(
+        message.id,
+        message.text if message.HasField("text") else None,
+        _media_draft(message.media) if message.HasField("media") else None,
+        _CONTENTS.get(message.media_type),
+        message.remove_media,
+        _metadata_change(message.metadata) if message.HasField("metadata") else None,
+        _vectors_given(message.vectors),
+        message.expected_revision if message.HasField("expected_revision") else None,
+    )
+
+
+def selection(message: pb.DeleteRowsRequest) -> Sequence[str] | Filter:
+    """Return what is to be deleted.
+
+    Raises:
+        ArgumentError: nothing is named.
+        FilterError: the filter cannot be read.
+    """
+    match message.WhichOneof("selection"):
+        case "ids":
+            return list(message.ids.ids)
+        case "filter":
+            return from_message(message.filter)
+        case _:
+            raise ArgumentError("selection", "", "must be ids or a filter")
+
+
+def condition(message: pb.ListRowsRequest | pb.CountRowsRequest) -> Filter | None:
+    """Return the filter of a request, None where it has none.
+
+    Raises:
+        FilterError: it cannot be read.
+    """
+    given: filter_pb2.Filter = message.filter
+    return from_message(given) if message.HasField("filter") else None
+
+
+def wanted(fields: Sequence[int]) -> Wanted:
+    """Return the parts asked for; none asked for means text, metadata and media.
+
+    Raises:
+        ArgumentError: an unknown field.
+    """
+    for number in fields:
+        if number not in _PARTS:
+            raise ArgumentError("fields", number, "is no field of an item")
+    if not fields:
+        return _USUAL
+    return Wanted(frozenset(_PARTS[number] for number in fields), item_pb2.ITEM_FIELD_MEDIA_DATA in fields)
+
+
+def result_message(outcome: Written | ServiceError, version: Version) -> item_pb2.ItemResult:
+    """Return what became of a row."""
+    if isinstance(outcome, ServiceError):
+        return item_pb2.ItemResult(error=to_status(outcome))
+    written = item_pb2.ItemWritten(id=outcome.id, revision=outcome.revision, version=str(version))
+    return item_pb2.ItemResult(written=written)
+
+
+def lookup_message(outcome: Item | ServiceError) -> item_pb2.ItemLookup:
+    """Return an answer about an id."""
+    if isinstance(outcome, ServiceError):
+        return item_pb2.ItemLookup(error=to_status(outcome))
+    return item_pb2.ItemLookup(item=item_message(outcome))
+
+
+def written_message(row: Row) -> item_pb2.Item:
+    """Return a row just written, without media bytes and vectors."""
+    return item_message(Item(row, _USUAL))
+
+
+def item_message(item: Item) -> item_pb2.Item:
+    """Return a row with the parts asked for."""
+    row, parts = item.row, item.wanted.parts
+    return item_pb2.Item(
+        id=row.id,
+        content_type=_CONTENT_TYPES[row.content],
+        text=row.text if Part.TEXT in parts else None,
+        media=media_message(row.media, item.data) if row.media and Part.MEDIA in parts else None,
+        metadata_json=row.metadata_json if Part.METADATA in parts else None,
+        vectors=_vector_messages(row.vectors) if Part.VECTORS in parts else {},
+        spaces=row.spaces,
+        revision=row.revision,
+        create_time=_timestamp(row.created),
+        update_time=_timestamp(row.updated),
+    )
+
+
+def media_message(media: Media, data: bytes | None = None) -> item_pb2.Media:
+    """Return a reference, with the bytes where there are any."""
+    return item_pb2.Media(
+        sha256=media.sha256,
+        mime_type=media.mime_type,
+        size_bytes=media.size_bytes,
+        width=media.width,
+        height=media.height,
+        data=data,
+    )
+
+
+def page_message(page: Page) -> pb.ListRowsResponse:
+    """Return a page of items."""
+    token = page_token(page.last_id) if page.last_id else ""
+    return pb.ListRowsResponse(items=map(item_message, page.items), next_page_token=token)
+
+
+async def upload(parts: AsyncIterator[pb.PutMediaRequest]) -> Upload:
+    """Return an upload once its header has come; its bytes are read as they are asked for.
+
+    Raises:
+        ArgumentError: the first part is no header; and while reading, a later one is no chunk.
+    """
+    first = await anext(parts, pb.PutMediaRequest())
+    if first.WhichOneof("part") != "header":
+        raise ArgumentError("part", first.WhichOneof("part") or "", "the first must be a header")
+    header = first.header
+    return Upload(Announcement(header.size_bytes, header.sha256), header.mime_type, _chunks(parts))
+
+
+def chunk_message(chunk: Chunk) -> pb.ReadMediaResponse:
+    """Return a part of an object."""
+    return pb.ReadMediaResponse(chunk=chunk.content, size_bytes=chunk.object_bytes)
+
+
+def version_value(token: str) -> Version | None:
+    """Return the version that `token` spells, None for the empty one.
+
+    Raises:
+        TokenError: it spells none.
+    """
+    return Version.parse(token) if token else None
+
+
+def change_message(change: Change) -> pb.WatchChangesResponse:
+    """Return a part of a change."""
+    rows = change.rows
+    return pb.WatchChangesResponse(
+        reset=change.reset,
+        rows_arrow_ipc=_arrow_ipc(rows) if rows and rows.ids else b"",
+        deleted_ids=rows.deleted_ids if rows else (),
+        version=str(change.version or ""),
+    )
+
+
+async def _chunks(parts: AsyncIterator[pb.PutMediaRequest]) -> AsyncIterator[bytes]:
+    async for part in parts:
+        if part.WhichOneof("part") != "chunk":
+            raise ArgumentError("part", part.WhichOneof("part") or "", "all but the first must be chunks")
+        yield part.chunk
+
+
+def _arrow_ipc(rows: ChangedRows) -> bytes:
+    columns = {"id": pa.array(rows.ids, pa.string()), "metadata": pa.array(rows.metadata_json, pa.string())}
+    columns |= {f"vector.{name}": _vector_array(column) for name, column in rows.vectors.items()}
+    batch = pa.record_batch(columns)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    encoded: bytes = sink.getvalue().to_pybytes()
+    return encoded
+
+
+def _vector_array(column: VectorColumn) -> pa.Array:
+    dimensions = column.values.shape[1]
+    values = pa.array(np.ascontiguousarray(column.values, dtype=np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(values, dimensions, mask=pa.array(~column.present))
+
+
+def _space_value(message: collection_pb2.Space) -> Space:
+    if message.metric not in _METRICS:
+        raise ArgumentError("metric", message.metric, "is unknown")
+    if unknown := [number for number in message.sources if number not in _CONTENTS]:
+        raise ArgumentError("sources", unknown[0], "is no content")
+    sources = tuple(_CONTENTS[number] for number in message.sources)
+    return Space(message.name, message.dimensions, _METRICS[message.metric], message.model, sources, message.passport)
+
+
+def _space_message(space: Space) -> collection_pb2.Space:
+    return collection_pb2.Space(
+        name=space.name,
+        model=space.model,
+        dimensions=space.dimensions,
+        metric=_METRIC_NUMBERS[space.metric],
+        sources=[_CONTENT_TYPES[content] for content in space.sources],
+        passport=space.passport,
+    )
+
+
+def _media_draft(message: item_pb2.Media) -> MediaDraft:
+    return MediaDraft(
+        message.sha256,
+        message.mime_type,
+        message.size_bytes,
+        message.width,
+        message.height,
+        message.data if message.HasField("data") else None,
+    )
+
+
+def _metadata_change(message: pb.MetadataUpdate) -> Replace | Merge:
+    match message.WhichOneof("change"):
+        case "replace_json":
+            return Replace(message.replace_json)
+        case "merge_json":
+            return Merge(message.merge_json)
+        case _:
+            raise ArgumentError("metadata", "", "must say replace_json or merge_json")
+
+
+def _vectors_given(messages: Mapping[str, vector_pb2.Vector]) -> dict[str, bytes]:
+    return {name: vector.float32_le for name, vector in messages.items()}
+
+
+def _vector_messages(vectors: Mapping[str, Matrix]) -> dict[str, vector_pb2.Vector]:
+    return {name: vector_pb2.Vector(float32_le=to_bytes(vector)) for name, vector in vectors.items()}
+
+
+def _timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(moment)
+    return message

@@ -1,0 +1,79 @@
+"""Errors that only the store raises."""
+
+from services.common.errors import AlreadyExistsError, InvalidError, NotFoundError, OverloadedError
+
+
+class CollectionExistsError(AlreadyExistsError):
+    """The name is taken by a collection with other spaces."""
+
+    reason = "COLLECTION_EXISTS"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"collection {collection!r} exists with other spaces", collection=collection)
+
+
+class MediaNotFoundError(NotFoundError):
+    """No stored object has the hash."""
+
+    reason = "MEDIA_NOT_FOUND"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"no media {sha256!r}", sha256=sha256)
+
+
+class UploadIncompleteError(InvalidError):
+    """Bytes of another size or hash than announced."""
+
+    reason = "UPLOAD_INCOMPLETE"
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"announced {expected}, got {actual}", expected=expected, actual=actual)
+
+
+class MediaError(InvalidError):
+    """Bytes that can be no media."""
+
+    reason = "MEDIA_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"media {problem}", problem=problem)
+
+
+class TextError(InvalidError):
+    """A text that cannot be kept."""
+
+    reason = "TEXT_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"text {problem}", problem=problem)
+
+
+class ItemEmptyError(InvalidError):
+    """An item without text, media and vectors."""
+
+    reason = "ITEM_EMPTY"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"item {item_id!r} has no text, no media and no vector", id=item_id)
+
+
+class StorageFullError(OverloadedError):
+    """No room for what was to be written."""
+
+    reason = "STORAGE_FULL"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"no space left at {path}", path=path)
+
+
+class AnswerTooLargeError(OverloadedError):
+    """An answer that fits no message; fewer items, or fewer of their fields, do."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the answer has {size_bytes} bytes, {limit_bytes} at most: ask for fewer items or fields",
+            size=str(size_bytes),
+            limit=str(limit_bytes),
+        )

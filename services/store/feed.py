@@ -1,0 +1,79 @@
+"""The change feed: what changed in a collection, and goes on changing."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from services.common.versions import Version
+from services.store.keeper import Collections
+from services.store.tables import ChangedRows, VectorColumn
+
+BEGINNING = 0
+MAX_PORTION_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A part of what changed; `version` is set on the last part: with it applied, the reader holds that version."""
+
+    reset: bool = False
+    rows: ChangedRows | None = None
+    version: Version | None = None
+
+
+class Feed:
+    """Follows collections."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
+
+    async def watch(self, collection: str, after: Version | None) -> AsyncGenerator[Change, None]:
+        """Yield what changed since `after`, None for a reader that holds nothing, then each commit's changes.
+
+        Something comes at once, if only the version there is. Where the changes since `after` are no longer known, or
+        it is of another collection, the first part says `reset` and all rows follow.
+
+        Raises:
+            CollectionNotFoundError: no such collection, or no more.
+        """
+        table = await self._collections.table(collection)
+        uid = table.definition.uid
+        cursor = after.number if after and after.uid == uid else BEGINNING
+        reset = after is not None and after.uid != uid
+        while True:
+            changes = await table.changes(cursor)
+            reset = reset or not changes.complete
+            async with aclosing(_portions(changes.batches)) as portions:
+                async for rows in portions:
+                    yield Change(reset, rows)
+                    reset = False
+            yield Change(reset, version=Version(uid, changes.version))
+            reset, cursor = False, changes.version
+            await table.newer_than(cursor)
+
+
+async def _portions(batches: AsyncIterator[ChangedRows]) -> AsyncGenerator[ChangedRows, None]:
+    async for batch in batches:
+        for portion in portions(batch, MAX_PORTION_BYTES):
+            yield portion
+
+
+def portions(rows: ChangedRows, max_bytes: int) -> Iterator[ChangedRows]:
+    """Cut `rows` so that none has over `max_bytes`, or it has one row."""
+    row_bytes = sum(4 * column.values.shape[1] for column in rows.vectors.values())
+    start = size = 0
+    for end, (row_id, metadata) in enumerate(zip(rows.ids, rows.metadata_json, strict=True)):
+        added = row_bytes + len(row_id) + len(metadata)
+        if size + added > max_bytes and end > start:
+            yield _slice(rows, start, end)
+            start, size = end, 0
+        size += added
+    last = _slice(rows, start, len(rows.ids))
+    yield replace(last, deleted_ids=rows.deleted_ids)
+
+
+def _slice(rows: ChangedRows, start: int, end: int) -> ChangedRows:
+    vectors = {
+        name: VectorColumn(column.values[start:end], column.present[start:end]) for name, column in rows.vectors.items()
+    }
+    return ChangedRows(rows.ids[start:end], rows.metadata_json[start:end], vectors, ())

@@ -1,0 +1,44 @@
+"""MIME types from first bytes."""
+
+from services.store.rows import Content
+
+SNIFFED_BYTES = 64
+UNKNOWN = "application/octet-stream"
+_PREFIXES = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+    (b"fLaC", "audio/flac"),
+    (b"ID3", "audio/mpeg"),
+    (b"OggS", "audio/ogg"),
+    (b"%PDF-", "application/pdf"),
+    (b"\x1aE\xdf\xa3", "video/webm"),
+)
+_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
+_FTYP = {b"avif": "image/avif", b"heic": "image/heic", b"M4A ": "audio/mp4", b"qt  ": "video/quicktime"}
+_CONTENTS = {"image": Content.IMAGE, "video": Content.VIDEO, "audio": Content.AUDIO, "text": Content.TEXT}
+
+
+def mime_type(head: bytes) -> str:
+    """Return the MIME type of what begins with `head`, `application/octet-stream` where it is not known."""
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12], UNKNOWN)
+    if head[4:8] == b"ftyp":
+        return _FTYP.get(head[8:12], "video/mp4")
+    if _is_mpeg_audio(head):
+        return "audio/mpeg"
+    return next((mime for prefix, mime in _PREFIXES if head.startswith(prefix)), UNKNOWN)
+
+
+def content_of(mime: str) -> Content | None:
+    """Return which content `mime` stands for, None where it is none of ours."""
+    return _CONTENTS.get(mime.partition("/")[0])
+
+
+def _is_mpeg_audio(head: bytes) -> bool:
+    """Tell an MPEG audio frame: eleven bits set, then a version and a layer that exist."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x18 != 0x08 and head[1] & 6 != 0

@@ -1,0 +1,154 @@
+"""Reads from a collection."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from services.common.errors import IdError, ItemNotFoundError, ServiceError
+from services.common.filters import Filter
+from services.common.names import checked_id
+from services.store.errors import AnswerTooLargeError
+from services.store.keeper import Collections
+from services.store.media_store import MediaStore
+from services.store.plans import satisfies
+from services.store.rows import Part, Parts, Row
+from services.store.tables import Table
+from services.store.writer import checked_number
+
+LOT = 100  # full rows read at a time
+FIRST_STEP = 1000  # rows looked through for a filter, to begin with
+LARGEST_STEP = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a reader wants of each row: parts, and whether the bytes of its media."""
+
+    parts: Parts
+    media_bytes: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """A row as asked for; `data` are its media's bytes, None where not asked for or too large to inline."""
+
+    row: Row
+    wanted: Wanted
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some items by id; `last_id` is set where more follow."""
+
+    items: list[Item] = field(default_factory=list)
+    last_id: str | None = None
+
+
+class Reader:
+    """Answers what is in a collection. No answer has more than about `max_answer_bytes`."""
+
+    def __init__(
+        self, collections: Collections, media: MediaStore, *, max_inline_bytes: int, max_answer_bytes: int
+    ) -> None:
+        self._collections = collections
+        self._media = media
+        self._max_inline_bytes = max_inline_bytes
+        self._max_answer_bytes = max_answer_bytes
+
+    async def get(self, collection: str, ids: Sequence[str], wanted: Wanted) -> list[Item | ServiceError]:
+        """Return for each of `ids` its item or why there is none, in order.
+
+        Raises:
+            CollectionNotFoundError: no such collection.
+            ArgumentError: no ids, or too many.
+            AnswerTooLargeError: together the items are too large.
+        """
+        checked_number("ids", len(ids))
+        table = await self._collections.table(collection)
+        faults = {row_id: fault for row_id in ids if (fault := _fault(row_id))}
+        found = (await table.get({row_id for row_id in ids if row_id not in faults}, wanted.parts)).rows
+        size = sum(self._size(found[row_id], wanted) for row_id in ids if row_id in found)
+        if size > self._max_answer_bytes:
+            raise AnswerTooLargeError(size, self._max_answer_bytes)
+        items = {row_id: await self._item(row, wanted) for row_id, row in found.items()}
+        return [faults.get(row_id) or items.get(row_id) or ItemNotFoundError(row_id) for row_id in ids]
+
+    async def page(
+        self, collection: str, condition: Filter | None, *, after: str | None, size: int, wanted: Wanted
+    ) -> Page:
+        """Return at most `size` items with ids over `after` that satisfy `condition`, by id.
+
+        Fewer come, though more follow, where they would be too large together.
+        """
+        table = await self._collections.table(collection)
+        items: list[Item] = []
+        total = 0
+        async with aclosing(_ordered(table, condition, after, size, wanted.parts)) as rows:
+            async for row in rows:
+                total += self._size(row, wanted)
+                if items and (len(items) == size or total > self._max_answer_bytes):
+                    return Page(items, items[-1].row.id)
+                items.append(await self._item(row, wanted))
+        return Page(items)
+
+    async def count(self, collection: str, condition: Filter | None) -> int:
+        """Return how many items satisfy `condition`."""
+        table = await self._collections.table(collection)
+        if condition is None:
+            return await table.count()
+        counts = [
+            sum(satisfies(row, condition) for row in rows) async for rows in table.scan(frozenset({Part.METADATA}))
+        ]
+        return sum(counts)
+
+    async def _item(self, row: Row, wanted: Wanted) -> Item:
+        if not wanted.media_bytes or row.media is None or row.media.size_bytes > self._max_inline_bytes:
+            return Item(row, wanted)
+        return Item(row, wanted, await self._media.read(row.media.sha256, 0, row.media.size_bytes))
+
+    def _size(self, row: Row, wanted: Wanted) -> int:
+        size = len(row.metadata_json.encode()) + len((row.text or "").encode())
+        size += sum(vector.nbytes for vector in row.vectors.values())
+        if wanted.media_bytes and row.media is not None and row.media.size_bytes <= self._max_inline_bytes:
+            size += row.media.size_bytes
+        return size
+
+
+def _fault(row_id: str) -> IdError | None:
+    try:
+        checked_id(row_id)
+    except IdError as error:
+        return error
+    return None
+
+
+async def _ordered(
+    table: Table, condition: Filter | None, after: str | None, size: int, parts: Parts
+) -> AsyncGenerator[Row]:
+    """Yield the rows with ids over `after` that satisfy `condition`, by id."""
+    if condition is None:
+        async for rows in _pages(table, after, parts, first=min(size + 1, LOT), largest=LOT):
+            for row in rows:
+                yield row
+        return
+    async for rows in _pages(table, after, frozenset({Part.METADATA}), first=FIRST_STEP, largest=LARGEST_STEP):
+        ids = [row.id for row in rows if satisfies(row, condition)]
+        for start in range(0, len(ids), LOT):
+            lot = ids[start : start + LOT]
+            found = (await table.get(lot, parts | {Part.METADATA})).rows
+            for row_id in lot:
+                if row_id in found and satisfies(found[row_id], condition):
+                    yield found[row_id]
+
+
+async def _pages(
+    table: Table, after: str | None, parts: Parts, *, first: int, largest: int
+) -> AsyncGenerator[Sequence[Row]]:
+    """Yield all rows with ids over `after`, by id, in steps that double."""
+    step = first
+    while rows := await table.page(after, step, parts):
+        yield rows
+        if len(rows) < step:
+            return
+        after, step = rows[-1].id, min(step * 2, largest)

@@ -1,0 +1,89 @@
+"""StoreService over gRPC: messages in, domain call, messages out."""
+
+from collections.abc import AsyncIterator
+
+from medley.v1 import store_service_pb2 as pb
+from medley.v1 import store_service_pb2_grpc as pb_grpc
+from services.common.interceptors import Context
+from services.common.paging import key_before, page_size
+from services.store import codec
+from services.store.feed import Feed
+from services.store.keeper import Collections
+from services.store.library import Library
+from services.store.reader import Reader
+from services.store.writer import Writer
+
+
+class StoreServicer(pb_grpc.StoreServiceServicer):
+    """Translates between the wire and the store."""
+
+    def __init__(self, collections: Collections, writer: Writer, reader: Reader, library: Library, feed: Feed) -> None:
+        self._collections = collections
+        self._writer = writer
+        self._reader = reader
+        self._library = library
+        self._feed = feed
+
+    async def CreateTable(self, request: pb.CreateTableRequest, context: Context) -> pb.CreateTableResponse:
+        table = await self._collections.create(request.collection.name, codec.space_values(request.collection))
+        return pb.CreateTableResponse(collection=codec.collection_message(table))
+
+    async def GetTable(self, request: pb.GetTableRequest, context: Context) -> pb.GetTableResponse:
+        table = await self._collections.table(request.name)
+        return pb.GetTableResponse(collection=codec.collection_message(table))
+
+    async def ListTables(self, request: pb.ListTablesRequest, context: Context) -> pb.ListTablesResponse:
+        page = await self._collections.page(key_before(request.page_token), page_size(request.page_size))
+        return codec.tables_message(page)
+
+    async def DropTable(self, request: pb.DropTableRequest, context: Context) -> pb.DropTableResponse:
+        await self._collections.drop(request.name)
+        return pb.DropTableResponse()
+
+    async def UpsertRows(self, request: pb.UpsertRowsRequest, context: Context) -> pb.UpsertRowsResponse:
+        drafts = [codec.row_draft(row) for row in request.rows]
+        outcomes, version = await self._writer.upsert(request.collection, drafts, request.passports)
+        return pb.UpsertRowsResponse(results=[codec.result_message(outcome, version) for outcome in outcomes])
+
+    async def UpdateRow(self, request: pb.UpdateRowRequest, context: Context) -> pb.UpdateRowResponse:
+        draft = codec.update_draft(request)
+        row, version = await self._writer.update(request.collection, draft, request.passports)
+        return pb.UpdateRowResponse(item=codec.written_message(row), version=str(version))
+
+    async def GetRows(self, request: pb.GetRowsRequest, context: Context) -> pb.GetRowsResponse:
+        outcomes = await self._reader.get(request.collection, request.ids, codec.wanted(request.fields))
+        return pb.GetRowsResponse(lookups=[codec.lookup_message(outcome) for outcome in outcomes])
+
+    async def ListRows(self, request: pb.ListRowsRequest, context: Context) -> pb.ListRowsResponse:
+        page = await self._reader.page(
+            request.collection,
+            codec.condition(request),
+            after=key_before(request.page_token),
+            size=page_size(request.page_size),
+            wanted=codec.wanted(request.fields),
+        )
+        return codec.page_message(page)
+
+    async def CountRows(self, request: pb.CountRowsRequest, context: Context) -> pb.CountRowsResponse:
+        count = await self._reader.count(request.collection, codec.condition(request))
+        return pb.CountRowsResponse(count=count)
+
+    async def DeleteRows(self, request: pb.DeleteRowsRequest, context: Context) -> pb.DeleteRowsResponse:
+        deleted, version = await self._writer.delete(request.collection, codec.selection(request))
+        return pb.DeleteRowsResponse(deleted=deleted, version=str(version))
+
+    async def PutMedia(
+        self, request_iterator: AsyncIterator[pb.PutMediaRequest], context: Context
+    ) -> pb.PutMediaResponse:
+        media = await self._library.put(await codec.upload(request_iterator))
+        return pb.PutMediaResponse(media=codec.media_message(media))
+
+    async def ReadMedia(self, request: pb.ReadMediaRequest, context: Context) -> AsyncIterator[pb.ReadMediaResponse]:
+        async for chunk in self._library.read(request.sha256, request.range.offset, request.range.length):
+            yield codec.chunk_message(chunk)
+
+    async def WatchChanges(
+        self, request: pb.WatchChangesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchChangesResponse]:
+        async for change in self._feed.watch(request.collection, codec.version_value(request.after)):
+            yield codec.change_message(change)

@@ -1,0 +1,36 @@
+"""Settings of the store service, from the environment (`STORE_…`)."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import MIB, ServerSettings
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+class StoreSettings(ServerSettings):
+    """What a store process needs to know; read once, in `__main__`."""
+
+    model_config = SettingsConfigDict(env_prefix="STORE_", frozen=True, populate_by_name=True)
+
+    listen: str = Field("127.0.0.1:50052", description="address and port; port 0 lets the system choose")
+    rows: Literal["lance", "memory"] = Field("lance", description="where rows are kept; memory forgets at exit")
+    media: Literal["folder", "memory"] = Field("folder", description="where media are kept; memory forgets at exit")
+    directory: Path = Field(Path("data"), validation_alias="STORE_DATA_DIR", description="folder of rows and media")
+    threads: int = Field(8, gt=0, description="threads for rows, and as many for media")
+    index_cache_bytes: int = Field(256 * MIB, gt=0, description="memory for the tables' indexes")
+    metadata_cache_bytes: int = Field(256 * MIB, gt=0, description="memory for the tables' files")
+    max_inline_media_bytes: int = Field(MIB, ge=0, description="largest media sent along with an item")
+    max_waiting_rows: int = Field(20_000, gt=0, description="rows that may wait to be written, a collection")
+    poll_seconds: float = Field(1.0, gt=0, description="how often to look for commits by other processes")
+    tidy_seconds: float = Field(60.0, gt=0, description="how often tables are tidied: compacted and indexed")
+    collect_seconds: float = Field(HOUR, gt=0, description="how often media that nothing refers to are looked for")
+    media_grace_seconds: float = Field(DAY, ge=0, description="how long media that nothing refers to are kept")
+    deletions_kept_seconds: float = Field(
+        7 * DAY, ge=0, description="how long deletions are known; a follower away for longer starts over"
+    )
+    versions_kept_seconds: float = Field(HOUR, ge=0, description="how long old commits are kept for reads under way")

@@ -1,0 +1,151 @@
+"""What the store asks of a table format: a catalogue of tables, and tables of rows."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common.vectors import Matrix
+from services.store.rows import Definition, Parts, Row
+
+BATCH_ROWS = 2000
+
+
+class WriteConflictError(Exception):
+    """Another writer committed one of the rows since they were read; read again and decide anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows by id as of commit `version`; ids without a row are left out."""
+
+    version: int
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorColumn:
+    """Vectors of one space for a list of rows: `values`, shape (rows, dimensions), zero where `present` is False."""
+
+    values: Matrix
+    present: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangedRows:
+    """At most `BATCH_ROWS` rows written, column by column, and as many ids of removed ones."""
+
+    ids: Sequence[str]
+    metadata_json: Sequence[str]
+    vectors: Mapping[str, VectorColumn]
+    deleted_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """All that changed up to commit `version`, each row once, as it is now.
+
+    `complete` is False where deletions since then are no longer known: then `batches` holds every row there is.
+    """
+
+    version: int
+    complete: bool
+    batches: AsyncIterator[ChangedRows]
+
+
+class Table(Protocol):
+    """Rows of one collection, by id. Implementations pass `tests.contract.store_tables.TableContract`.
+
+    Commits are numbered, ascending. A commit by another process is seen some time later. Once the table is dropped, by
+    whomever, every method raises `CollectionNotFoundError`; where the disk is full, writes raise `StorageFullError`.
+    """
+
+    @property
+    def definition(self) -> Definition:
+        """The collection as created."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The newest commit known here."""
+        ...
+
+    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+        """Return the rows of `ids`."""
+        ...
+
+    async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
+        """Return the first `limit` rows, at most, with ids over `after`, in code point order of their ids."""
+        ...
+
+    def scan(self, parts: Parts) -> AsyncIterator[list[Row]]:
+        """Yield all rows as of now, in any order, at most `BATCH_ROWS` at a time."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many rows there are."""
+        ...
+
+    async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
+        """Replace or add `rows` and remove `deletions`, ids that have a row, in one commit; return its number.
+
+        An id comes once at most. When it returns, the commit outlives a crash.
+
+        Raises:
+            WriteConflictError: another writer committed one of these ids after `based_on`; nothing was written.
+        """
+        ...
+
+    async def changes(self, after: int) -> Changes:
+        """Return what changed after commit `after`; 0 is before the first."""
+        ...
+
+    async def newer_than(self, version: int) -> int:
+        """Return the newest commit as soon as it is over `version`."""
+        ...
+
+    async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
+        """Make reading fast and free space; changes no row, may add commits.
+
+        Deletions and old commits from before these moments are forgotten; see `Changes.complete`.
+        """
+        ...
+
+
+class Catalogue(Protocol):
+    """Tables by name. Implementations pass `tests.contract.store_tables.CatalogueContract`.
+
+    A crash in the middle of anything leaves a table that is there or not, and nothing that stands in its way.
+    """
+
+    async def create(self, definition: Definition) -> Table:
+        """Create an empty table.
+
+        Raises:
+            CollectionExistsError: the name is taken, whatever its spaces.
+            StorageFullError: no room.
+        """
+        ...
+
+    async def open(self, name: str) -> Table:
+        """Return the table of collection `name`; while it is there, the same object.
+
+        Raises:
+            CollectionNotFoundError: there is none.
+        """
+        ...
+
+    async def names(self) -> list[str]:
+        """Return the names of all collections, ascending."""
+        ...
+
+    async def drop(self, name: str) -> None:
+        """Remove a table with all its rows.
+
+        Raises:
+            CollectionNotFoundError: there is none.
+        """
+        ...

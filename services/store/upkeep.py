@@ -1,0 +1,108 @@
+"""What goes on behind the service: tidying tables, and removing media that no item refers to."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services.common.errors import CollectionNotFoundError
+from services.store.keeper import Collections
+from services.store.media_store import MediaStore
+from services.store.rows import Part
+from services.store.tables import Table
+
+log = logging.getLogger(__name__)
+
+CANDIDATES_AT_A_TIME = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is not needed any more is kept."""
+
+    deletions: timedelta
+    versions: timedelta
+    media: timedelta
+
+
+class Upkeep:
+    """Tidies tables and media, once or again and again."""
+
+    def __init__(
+        self, collections: Collections, media: MediaStore, retention: Retention, *, clock: Callable[[], datetime]
+    ) -> None:
+        self._collections = collections
+        self._media = media
+        self._retention = retention
+        self._clock = clock
+
+    async def tidy_tables(self) -> None:
+        """Tidy every table; one that cannot be is logged and left to the next time."""
+        now = self._clock()
+        for table in await self._collections.tables():
+            try:
+                await table.tidy(now - self._retention.deletions, now - self._retention.versions)
+            except CollectionNotFoundError:
+                continue  # dropped since
+            except Exception:
+                log.exception("cannot tidy %s", table.definition.name)
+
+    async def collect_media(self) -> int:
+        """Delete the media long unused that no row refers to; return how many.
+
+        Where any table cannot be read nothing is deleted. A row written meanwhile refers to media it has claimed, which
+        are not long unused.
+        """
+        cutoff = self._clock() - self._retention.media
+        deleted = 0
+        async for candidates in _lots(self._media.unused_since(cutoff), CANDIDATES_AT_A_TIME):
+            for table in await self._collections.tables():
+                await _forget_referred(table, candidates)
+            for sha256 in candidates:
+                deleted += await self._media.delete(sha256, cutoff)
+        return deleted
+
+    @asynccontextmanager
+    async def running(self, *, tidy_seconds: float, collect_seconds: float) -> AsyncIterator[None]:
+        """Do both at intervals while the block runs."""
+        tasks = [
+            asyncio.create_task(_every(tidy_seconds, self.tidy_tables)),
+            asyncio.create_task(_every(collect_seconds, self.collect_media)),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forget_referred(table: Table, candidates: set[str]) -> None:
+    """Take out of `candidates` what a row of `table` refers to."""
+    try:
+        async for rows in table.scan(frozenset({Part.MEDIA})):
+            candidates.difference_update(row.media.sha256 for row in rows if row.media)
+    except CollectionNotFoundError:
+        return  # dropped since, with its references
+
+
+async def _lots(hashes: AsyncIterator[str], size: int) -> AsyncIterator[set[str]]:
+    lot: set[str] = set()
+    async for sha256 in hashes:
+        lot.add(sha256)
+        if len(lot) == size:
+            yield lot
+            lot = set()
+    if lot:
+        yield lot
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            log.exception("upkeep failed; it is tried again in %s s", seconds)

@@ -1,0 +1,304 @@
+"""What every `Catalogue` and `Table` of the store does. Subclass, give the `catalogue` fixture, inherit the tests."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from services.common.errors import CollectionNotFoundError
+from services.common.vectors import Matrix, Metric
+from services.store.errors import CollectionExistsError
+from services.store.rows import EVERYTHING, NOTHING, Content, Definition, Media, Part, Row, Space
+from services.store.tables import Catalogue, ChangedRows, Changes, Table, WriteConflictError
+
+CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+SPACES = (
+    Space("clip", 3, Metric.COSINE, "medley-mini", (Content.IMAGE, Content.TEXT), "passport-1"),
+    Space("own", 2, Metric.EUCLIDEAN),
+)
+SHA = "ab" * 32
+ODD_IDS = ["a'b", "back\\slash", "new\nline", "ü—漢", "%_", '"q"', "x'; --", "\U0001f600", " "]
+LATER = datetime.now(UTC) + timedelta(days=1)
+EARLIER = datetime.now(UTC) - timedelta(days=1)
+
+
+def definition(name: str = "collections/photos", uid: str = "u1") -> Definition:
+    return Definition(name, uid, SPACES, CREATED)
+
+
+def row(row_id: str, *, revision: int = 1, **fields: object) -> Row:
+    return Row(row_id, Content.TEXT, **{"text": "hello", "revision": revision, "created": CREATED, **fields})  # type: ignore[arg-type]  # test brevity
+
+
+def vectors(**components: Sequence[float]) -> Mapping[str, Matrix]:
+    return {name: np.array(values, np.float32) for name, values in components.items()}
+
+
+def full_row() -> Row:
+    return Row(
+        "full",
+        Content.IMAGE,
+        "a text",
+        Media(SHA, "image/png", 123, 4, 5),
+        '{"b": 1, "a": null}',
+        vectors(clip=[1, 2, 3]),
+        ("clip",),
+        7,
+        CREATED,
+        CREATED + timedelta(microseconds=1),
+    )
+
+
+async def changed(changes: Changes) -> tuple[set[str], set[str]]:
+    """Return the ids written and removed, each told once."""
+    written: list[str] = []
+    removed: list[str] = []
+    async for rows in changes.batches:
+        written.extend(rows.ids)
+        removed.extend(rows.deleted_ids)
+    assert len({*written, *removed}) == len(written) + len(removed)
+    return set(written), set(removed)
+
+
+async def batches(changes: Changes) -> list[ChangedRows]:
+    return [rows async for rows in changes.batches]
+
+
+class CatalogueContract:
+    @pytest.fixture
+    async def catalogue(self) -> Catalogue:
+        raise NotImplementedError
+
+    async def test_created_tables_are_there(self, catalogue: Catalogue) -> None:
+        table = await catalogue.create(definition("collections/b"))
+        await catalogue.create(definition("collections/a", "u2"))
+        assert await catalogue.names() == ["collections/a", "collections/b"]
+        assert await catalogue.open("collections/b") is table
+        assert table.definition == definition("collections/b")
+        assert await table.count() == 0
+
+    async def test_a_name_is_taken_once(self, catalogue: Catalogue) -> None:
+        await catalogue.create(definition())
+        with pytest.raises(CollectionExistsError):
+            await catalogue.create(definition(uid="u2"))
+        assert (await catalogue.open("collections/photos")).definition.uid == "u1"
+
+    async def test_of_many_that_create_one_does(self, catalogue: Catalogue) -> None:
+        outcomes = await asyncio.gather(
+            *(catalogue.create(definition(uid=f"u{i}")) for i in range(4)), return_exceptions=True
+        )
+        assert sorted(isinstance(outcome, CollectionExistsError) for outcome in outcomes) == [False, True, True, True]
+
+    async def test_what_is_not_there_is_not_found(self, catalogue: Catalogue) -> None:
+        with pytest.raises(CollectionNotFoundError):
+            await catalogue.open("collections/none")
+        with pytest.raises(CollectionNotFoundError):
+            await catalogue.drop("collections/none")
+
+    async def test_a_dropped_table_is_gone_for_all_who_hold_it(self, catalogue: Catalogue) -> None:
+        table = await catalogue.create(definition())
+        await table.write([row("x")], [], table.version)
+        waiting = asyncio.create_task(table.newer_than(table.version))
+        await asyncio.sleep(0)
+        await catalogue.drop("collections/photos")
+        assert await catalogue.names() == []
+        for gone in (table.get(["x"], NOTHING), table.count(), table.write([row("y")], [], 1), waiting):
+            with pytest.raises(CollectionNotFoundError):
+                await gone
+        with pytest.raises(CollectionNotFoundError):
+            await catalogue.open("collections/photos")
+
+    async def test_a_name_may_come_again(self, catalogue: Catalogue) -> None:
+        old = await catalogue.create(definition())
+        await old.write([row("x")], [], old.version)
+        await catalogue.drop("collections/photos")
+        new = await catalogue.create(definition(uid="u2"))
+        assert new.definition.uid == "u2"
+        assert await new.count() == 0
+        with pytest.raises(CollectionNotFoundError):
+            await old.count()
+
+
+class TableContract:
+    @pytest.fixture
+    async def catalogue(self) -> Catalogue:
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def table(self, catalogue: Catalogue) -> Table:
+        return await catalogue.create(definition())
+
+    async def test_what_is_written_is_read(self, table: Table) -> None:
+        version = await table.write([full_row()], [], table.version)
+        found = await table.get(["full", "none"], EVERYTHING)
+        assert found.version == version == table.version
+        assert list(found.rows) == ["full"]
+        read, wrote = found.rows["full"], full_row()
+        for name in ("id", "content", "text", "media", "metadata_json", "spaces", "revision", "created", "updated"):
+            assert getattr(read, name) == getattr(wrote, name), name
+        assert {name: vector.tolist() for name, vector in read.vectors.items()} == {"clip": [1, 2, 3]}
+
+    @pytest.mark.parametrize("part", Part)
+    async def test_parts_left_out_are_at_their_defaults(self, table: Table, part: Part) -> None:
+        await table.write([full_row()], [], table.version)
+        read = (await table.get(["full"], frozenset({part}))).rows["full"]
+        assert (read.text is not None) is (part is Part.TEXT)
+        assert (read.media is not None) is (part is Part.MEDIA)
+        assert (read.metadata_json != "{}") is (part is Part.METADATA)
+        assert bool(read.vectors) is (part is Part.VECTORS)
+        assert (read.spaces, read.revision, read.content) == (("clip",), 7, Content.IMAGE)
+
+    async def test_any_id_is_found(self, table: Table) -> None:
+        await table.write([row(row_id) for row_id in ODD_IDS], [], table.version)
+        assert set((await table.get(ODD_IDS, NOTHING)).rows) == set(ODD_IDS)
+        assert [each.id for each in await table.page(None, 100, NOTHING)] == sorted(ODD_IDS)
+        for after in ODD_IDS:
+            assert [each.id for each in await table.page(after, 100, NOTHING)] == sorted(
+                row_id for row_id in ODD_IDS if row_id > after
+            )
+
+    async def test_a_write_replaces_the_whole_row(self, table: Table) -> None:
+        await table.write([full_row()], [], table.version)
+        await table.write([row("full", text=None, vectors=vectors(own=[1, 2]), spaces=("own",))], [], table.version)
+        (read,) = (await table.get(["full"], EVERYTHING)).rows.values()
+        assert (read.text, read.media, read.spaces, read.revision) == (None, None, ("own",), 1)
+        assert await table.count() == 1
+
+    async def test_get_nothing(self, table: Table) -> None:
+        assert (await table.get([], EVERYTHING)).rows == {}
+
+    async def test_pages_follow_by_id(self, table: Table) -> None:
+        await table.write([row(f"{i}") for i in (3, 1, 2, 5, 4)], [], table.version)
+        assert [each.id for each in await table.page(None, 2, NOTHING)] == ["1", "2"]
+        assert [each.id for each in await table.page("2", 2, NOTHING)] == ["3", "4"]
+        assert [each.id for each in await table.page("4", 2, NOTHING)] == ["5"]
+        assert await table.page("5", 2, NOTHING) == []
+
+    async def test_scan_yields_each_row_once(self, table: Table) -> None:
+        await table.write([row(f"{i}", metadata_json=f'{{"i": {i}}}') for i in range(5000)], [], table.version)
+        rows = [each async for lot in table.scan(frozenset({Part.METADATA})) for each in lot]
+        assert {each.id: each.metadata_json for each in rows} == {f"{i}": f'{{"i": {i}}}' for i in range(5000)}
+        assert len(rows) == 5000
+
+    async def test_removed_rows_are_gone(self, table: Table) -> None:
+        await table.write([row("x"), row("y")], [], table.version)
+        await table.write([], ["x"], table.version)
+        assert list((await table.get(["x", "y"], NOTHING)).rows) == ["y"]
+        assert [each.id for each in await table.page(None, 9, NOTHING)] == ["y"]
+        assert [each.id async for lot in table.scan(NOTHING) for each in lot] == ["y"]
+        assert await table.count() == 1
+
+    async def test_a_conflicting_write_changes_nothing(self, table: Table) -> None:
+        await table.write([row("x")], [], table.version)
+        base = table.version
+        await table.write([row("x", revision=2)], [], base)
+        for rows, deletions in (([row("x", revision=9), row("z")], []), ([], ["x"])):
+            with pytest.raises(WriteConflictError):
+                await table.write(rows, deletions, base)
+        assert (await table.get(["x", "z"], NOTHING)).rows["x"].revision == 2
+        assert await table.count() == 1
+
+    async def test_two_who_add_the_same_new_row_conflict(self, table: Table) -> None:
+        base = table.version
+        await table.write([row("x")], [], base)
+        with pytest.raises(WriteConflictError):
+            await table.write([row("x")], [], base)
+
+    async def test_writes_of_other_rows_do_not_conflict(self, table: Table) -> None:
+        await table.write([row("x"), row("y")], [], table.version)
+        base = table.version
+        await table.write([row("x", revision=2)], [], base)
+        await table.write([row("y", revision=2), row("new")], [], base)
+        found = (await table.get(["x", "y", "new"], NOTHING)).rows
+        assert {each.id: each.revision for each in found.values()} == {"x": 2, "y": 2, "new": 1}
+
+    async def test_a_new_table_has_no_changes_but_a_version(self, table: Table) -> None:
+        changes = await table.changes(0)
+        assert changes.complete
+        assert changes.version == table.version
+        assert await changed(changes) == (set(), set())
+
+    async def test_changes_are_what_was_written_and_removed_since(self, table: Table) -> None:
+        await table.write([row("a"), row("b"), row("c")], [], table.version)
+        since = table.version
+        await table.write([row("b", revision=2), row("d")], ["c"], since)
+        assert await changed(await table.changes(since)) == ({"b", "d"}, {"c"})
+        assert await changed(await table.changes(table.version)) == (set(), set())
+        assert await changed(await table.changes(0)) == ({"a", "b", "d"}, set())
+
+    async def test_a_row_removed_and_added_again_is_written(self, table: Table) -> None:
+        await table.write([row("a")], [], table.version)
+        since = table.version
+        await table.write([], ["a"], table.version)
+        await table.write([row("a")], [], table.version)
+        assert await changed(await table.changes(since)) == ({"a"}, set())
+
+    async def test_a_row_added_and_removed_again_is_removed(self, table: Table) -> None:
+        since = table.version
+        await table.write([row("a")], [], table.version)
+        await table.write([], ["a"], table.version)
+        assert await changed(await table.changes(since)) == (set(), {"a"})
+
+    async def test_changes_carry_metadata_and_vectors(self, table: Table) -> None:
+        since = table.version
+        await table.write([full_row(), row("bare")], [], since)
+        (rows,) = await batches(await table.changes(since))
+        by_id = dict(zip(rows.ids, range(2), strict=True))
+        assert rows.metadata_json[by_id["full"]] == '{"b": 1, "a": null}'
+        assert rows.vectors["clip"].present.tolist() == [i == by_id["full"] for i in range(2)]
+        assert rows.vectors["clip"].values[by_id["full"]].tolist() == [1, 2, 3]
+        assert rows.vectors["clip"].values[by_id["bare"]].tolist() == [0, 0, 0]
+        assert not rows.vectors["own"].present.any()
+
+    async def test_large_changes_come_in_batches(self, table: Table) -> None:
+        await table.write([row(f"{i}") for i in range(5000)], [], table.version)
+        assert max(len(rows.ids) for rows in await batches(await table.changes(0))) <= 2000
+
+    async def test_tidying_changes_no_row_and_no_cursor(self, table: Table) -> None:
+        for i in range(12):
+            await table.write([row(f"{i}")], [], table.version)
+        since = table.version
+        await table.write([row("3", revision=2)], ["4"], since)
+        before = table.version
+        await table.tidy(EARLIER, LATER)
+        changes = await table.changes(since)
+        assert changes.complete
+        assert changes.version >= before
+        assert await changed(changes) == ({"3"}, {"4"})
+        assert await table.count() == 11
+        assert set((await table.get([f"{i}" for i in range(12)], NOTHING)).rows) == {f"{i}" for i in range(12)} - {"4"}
+
+    async def test_tidying_twice_is_tidying_once(self, table: Table) -> None:
+        for i in range(12):
+            await table.write([row(f"{i}")], [], table.version)
+        await table.tidy(EARLIER, EARLIER)
+        version = table.version
+        await table.tidy(EARLIER, EARLIER)
+        assert table.version == version
+
+    async def test_forgotten_deletions_make_old_cursors_incomplete(self, table: Table) -> None:
+        await table.write([row("a"), row("b")], [], table.version)
+        old = table.version
+        await table.write([], ["a"], old)
+        await table.write([row("c")], [], table.version)
+        new = table.version
+        await table.tidy(LATER, EARLIER)
+        forgotten = await table.changes(old)
+        assert not forgotten.complete
+        assert await changed(forgotten) == ({"b", "c"}, set())
+        known = await table.changes(new)
+        assert known.complete
+        assert await changed(known) == (set(), set())
+        assert (await table.changes(0)).complete
+
+    async def test_a_cursor_from_the_future_is_incomplete(self, table: Table) -> None:
+        assert not (await table.changes(table.version + 5)).complete
+
+    async def test_a_commit_wakes_who_waits(self, table: Table) -> None:
+        waiting = asyncio.create_task(table.newer_than(table.version))
+        await asyncio.sleep(0)
+        version = await table.write([row("a")], [], table.version)
+        assert await asyncio.wait_for(waiting, 5) == version
+        assert await table.newer_than(version - 1) == version
