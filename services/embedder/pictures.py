@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from services.common.errors import OverloadedError, ServiceError
 from services.embedder.errors import MediaError, TooManyBytesError, TooManyPixelsError
@@ -22,7 +28,11 @@ MIME_TYPES = {
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
 }
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = tuple(
+    plugin.format for plugin in (JpegImageFile, PngImageFile, WebPImageFile, GifImageFile, BmpImageFile, TiffImageFile)
+)
+"""What Pillow may take a file for. The plugins are imported above: of those it has no other is ever loaded."""
+
 INSPECTED_SIDE = 256
 """Longest side a JPEG may be decoded down to where nobody wants its pixels; all of its bytes are read all the same."""
 
@@ -183,4 +193,4 @@ def _refusing() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise MediaError("is no JPEG, PNG, WebP, GIF, BMP or TIFF file, or its header is damaged") from error
     except Exception as error:
-        raise MediaError(f"cannot be decoded: {error or type(error).__name__}") from error
+        raise MediaError(f"cannot be decoded: {str(error) or type(error).__name__}") from error

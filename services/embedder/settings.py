@@ -27,7 +27,7 @@ class EmbedderSettings(ServerSettings):
     preload: bool = Field(True, description="load every model at the start, not when it is first used")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, gt=0, description="threads that decode and infer")
     max_batch: int = Field(32, gt=0, description="pictures run together at most")
-    max_waiting: int = Field(1024, ge=MAX_INPUTS, description="inputs in work at a time; more are refused")
+    max_waiting: int = Field(2048, ge=MAX_INPUTS, description="inputs in work at a time; more are refused")
     text_cache_entries: int = Field(4096, ge=0, description="text vectors kept for each text model")
     max_picture_bytes: int = Field(32 * MIB, gt=0, description="largest picture file")
     max_pixels: int = Field(64_000_000, gt=0, description="most pixels of a picture, width times height")
