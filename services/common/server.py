@@ -15,19 +15,31 @@ from services.common.settings import ServerSettings
 Register = Callable[[grpc.aio.Server], None]
 
 
+class ListenError(Exception):
+    """A server's address cannot be had."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"cannot listen on {address}: the port is taken, or the address is not this machine's")
+
+
 @asynccontextmanager
 async def running(settings: ServerSettings, service: str, register: Register) -> AsyncIterator[int]:
     """Serve what `register` adds, plus health and reflection, while the block runs; yield the bound TCP port.
 
     `service` is the full name of the service, e.g. "medley.v1.StoreService". What `register` adds must be warm: health
     says SERVING as soon as the port answers.
+
+    Raises:
+        ListenError: another server has the port.
     """
-    server = grpc.aio.server(interceptors=[CallInterceptor(settings.max_calls)], options=message_limits(settings))
+    # Without this a second server would share the port, and each call would go to either.
+    options = [*message_limits(settings), ("grpc.so_reuseport", 0)]
+    server = grpc.aio.server(interceptors=[CallInterceptor(settings.max_calls)], options=options)
     register(server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection([service, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = server.add_insecure_port(settings.listen)
+    port = _bound_port(server, settings.listen)
     try:
         await server.start()
         for name in ("", service):
@@ -36,6 +48,13 @@ async def running(settings: ServerSettings, service: str, register: Register) ->
     finally:
         await status.enter_graceful_shutdown()
         await server.stop(settings.drain_seconds)
+
+
+def _bound_port(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ListenError(address) from error
 
 
 def message_limits(settings: ServerSettings) -> Sequence[tuple[str, int]]:

@@ -1,30 +1,10 @@
-"""Doing several things at once, and no more than so many."""
+"""No more than so many, and no more than so much, at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from services.common.errors import OverloadedError
-
-Result = TypeVar("Result")
-
-
-@asynccontextmanager
-async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """A `TaskGroup` that raises the first error of its tasks as it is, not a group of errors."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as failed:
-        raise _first(failed) from None
-
-
-async def together(coroutines: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results of `coroutines`, in order; the first error ends the others and is raised."""
-    async with task_group() as group:
-        tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    return [task.result() for task in tasks]
 
 
 class Slots:
@@ -76,10 +56,3 @@ class Budget:
         """Give `amount` back."""
         self._used -= amount
         self._given.set()
-
-
-def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = failed
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

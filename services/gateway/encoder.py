@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from services.common.errors import ServiceError
+from services.common.tasks import together
 from services.common.vectors import Matrix
-from services.gateway.concurrency import together
 from services.gateway.embedder import Content, Embedded, Embedder
 from services.gateway.items import ContentType, MediaFacts, MediaSource, Space
 from services.gateway.patience import patiently

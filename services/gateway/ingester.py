@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from services.common.errors import ServiceError
+from services.common.tasks import task_group
 from services.gateway.batches import Batches, BatchLimits, Entry
 from services.gateway.catalogue import Catalogue
-from services.gateway.concurrency import Budget, Slots, task_group
+from services.gateway.concurrency import Budget, Slots
 from services.gateway.drafts import drafted, size_of
 from services.gateway.encoder import Contents, Encoded, Encoder, row_media
 from services.gateway.items import Collection, Inline, NewItem, Stored

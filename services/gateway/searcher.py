@@ -10,10 +10,11 @@ from typing import Generic
 
 from services.common.errors import ServiceError, VersionUnknownError
 from services.common.filters import Filter
+from services.common.tasks import task_group, together
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.gateway.catalogue import Catalogue
-from services.gateway.concurrency import Slots, task_group, together
+from services.gateway.concurrency import Slots
 from services.gateway.embedder import Content, Embedder
 from services.gateway.fusion import RRF_K, FusedHit, RankedList, reciprocal_rank_fusion
 from services.gateway.index import Index, IndexAnswer, Scope

@@ -7,8 +7,8 @@ from typing import Generic
 
 from services.common.errors import ArgumentError
 from services.common.names import checked_collection, checked_space
+from services.common.tasks import together
 from services.common.vectors import MAX_DIMENSIONS, Metric
-from services.gateway.concurrency import together
 from services.gateway.embedder import Embedder, Model
 from services.gateway.items import Collection, ContentType, InputNotSupportedError, Space
 from services.gateway.store import CollectionStore, ShownCollection_co

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from services.common.errors import IdError, OverloadedError
-from services.gateway.concurrency import Budget, Slots, together
+from services.common.tasks import together
+from services.gateway.concurrency import Budget, Slots
 
 
 async def test_results_come_in_order() -> None:

@@ -1,0 +1,108 @@
+"""All four services in one process: they call each other directly, and each answers gRPC on its own port."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from medley.v1 import (
+    embedder_service_pb2_grpc,
+    gateway_service_pb2_grpc,
+    search_service_pb2_grpc,
+    store_service_pb2_grpc,
+)
+from services.common.neighbours import LocalStub
+from services.common.server import running
+from services.common.settings import ServerSettings
+from services.common.tasks import task_group
+from services.embedder.wiring import embedder_servicer
+from services.gateway.stubs import Neighbours
+from services.gateway.wiring import gateway_servicer
+from services.search.wiring import search_servicer
+from services.settings import SuiteSettings
+from services.store.wiring import store_servicer
+
+Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that is up: a stub that calls it directly, and the address where it answers gRPC."""
+
+    stub: LocalStub
+    address: str
+
+
+@asynccontextmanager
+async def suite(settings: SuiteSettings) -> AsyncIterator[dict[str, str]]:
+    """Run the services while the block runs; yield their addresses by name.
+
+    They start at once as far as they can, and stop one by one, each before those it calls.
+    """
+    async with task_group() as group:
+        store = Opening(_store(settings), group)
+        embedder = Opening(_embedder(settings), group)
+        search = Opening(_search(settings, await store.value()), group)
+        gateway = Opening(_gateway(settings, await embedder.value(), await store.value(), await search.value()), group)
+        services = {"store": store, "embedder": embedder, "search": search, "gateway": gateway}
+        yield {name: (await service.value()).address for name, service in services.items()}
+        for service in (gateway, search, embedder, store):
+            await service.close()
+
+
+class Opening(Generic[Opened]):
+    """A context manager that a task of its own enters and leaves, so that several open at once and close one by one."""
+
+    def __init__(self, manager: AbstractAsyncContextManager[Opened], group: asyncio.TaskGroup) -> None:
+        self._value: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
+        self._close = asyncio.Event()
+        self._task = group.create_task(self._live(manager))
+
+    async def value(self) -> Opened:
+        """Return what the manager gives, once it is entered."""
+        return await asyncio.shield(self._value)
+
+    async def close(self) -> None:
+        """Leave the manager, and return when it is left."""
+        self._close.set()
+        await asyncio.wait([self._task])
+
+    async def _live(self, manager: AbstractAsyncContextManager[Opened]) -> None:
+        async with manager as opened:
+            self._value.set_result(opened)
+            await self._close.wait()
+
+
+def _store(settings: SuiteSettings) -> AbstractAsyncContextManager[Service]:
+    add = store_service_pb2_grpc.add_StoreServiceServicer_to_server
+    return _serving(settings.store, "medley.v1.StoreService", store_servicer(settings.store), add)
+
+
+def _embedder(settings: SuiteSettings) -> AbstractAsyncContextManager[Service]:
+    add = embedder_service_pb2_grpc.add_EmbedderServiceServicer_to_server
+    return _serving(settings.embedder, "medley.v1.EmbedderService", embedder_servicer(settings.embedder), add)
+
+
+def _search(settings: SuiteSettings, store: Service) -> AbstractAsyncContextManager[Service]:
+    add = search_service_pb2_grpc.add_SearchServiceServicer_to_server
+    servicer = search_servicer(settings.search, store=store.stub)
+    return _serving(settings.search, "medley.v1.SearchService", servicer, add)
+
+
+def _gateway(
+    settings: SuiteSettings, embedder: Service, store: Service, search: Service
+) -> AbstractAsyncContextManager[Service]:
+    add = gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server
+    servicer = gateway_servicer(settings.gateway, Neighbours(embedder.stub, store.stub, search.stub))
+    return _serving(settings.gateway, "medley.v1.GatewayService", servicer, add)
+
+
+@asynccontextmanager
+async def _serving(
+    settings: ServerSettings, name: str, opening: AbstractAsyncContextManager[Any], add: Callable[..., None]
+) -> AsyncIterator[Service]:
+    async with opening as servicer, running(settings, name, partial(add, servicer)) as port:
+        host = settings.listen.rpartition(":")[0]
+        yield Service(LocalStub(servicer), f"{host}:{port}")
