@@ -214,14 +214,17 @@ class CollectionIndex:
     def _hits(self, ranking: Ranking, top_k: int) -> list[Hit]:
         ids = [self._ids[row] for row in ranking.slots.tolist()]
         best = _best(ids, ranking.scores, top_k)
-        spaces = self._spaces_of(ranking.slots[best])
-        return [Hit(ids[place], float(ranking.scores[place]), held) for place, held in zip(best, spaces, strict=True)]
+        columns = ([ids[place] for place in best], ranking.scores[best].tolist(), self._spaces_of(ranking.slots[best]))
+        return [Hit(*values) for values in zip(*columns, strict=True)]
 
     def _spaces_of(self, rows: Numbers) -> list[Sequence[str]]:
         """Return for each of `rows` the spaces in which it has a vector."""
-        held = np.column_stack([space.holds(rows) for space in self.spaces]).tolist()
-        names = [space.space.name for space in self.spaces]
-        return [[name for name, holds in zip(names, flags, strict=True) if holds] for flags in held]
+        sets = sum(space.holds(rows).astype(np.int64) << bit for bit, space in enumerate(self.spaces))
+        names = {
+            held: [space.space.name for bit, space in enumerate(self.spaces) if held >> bit & 1]
+            for held in np.unique(sets).tolist()
+        }
+        return [names[held] for held in np.asarray(sets).tolist()]
 
 
 def _best(ids: Sequence[str], scores: Scores, top_k: int) -> list[int]:

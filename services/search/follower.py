@@ -48,10 +48,6 @@ class Follower:
         while not self._dropped:
             try:
                 await self._follow()
-            except CollectionNotFoundError:
-                log.info("%s was dropped", self.collection)
-                self._index, self._dropped = None, True
-                self._announce()
             except ServiceError as error:
                 log.warning("%s cannot be followed now: %s", self.collection, error)
             except Exception:
@@ -97,15 +93,19 @@ class Follower:
 
     async def _follow(self) -> None:
         """Follow until the feed ends, or turns out to be of a collection made again under the same name."""
-        table = await self._feed.table(self.collection)
+        try:
+            table = await self._feed.table(self.collection)
+        except CollectionNotFoundError:
+            self._end()
+            return
         target, after = self._target(table)
         async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
             while (part := await self._next(changes)) is not None:
                 if not _fits(part, table):
                     log.info("%s was made again", self.collection)
                     return
-                if part.reset and after is not None:
-                    target, after = self._make_index(table), None
+                if part.reset:
+                    target = self._make_index(table)
                 await self._take(target, part)
 
     def _target(self, table: Table) -> tuple[CollectionIndex, Version | None]:
@@ -137,6 +137,11 @@ class Follower:
             await asyncio.to_thread(target.publish, part.version)
             self._index, self._distrusted, self._failures = target, False, 0
             self._announce()
+
+    def _end(self) -> None:
+        log.info("%s was dropped", self.collection)
+        self._index, self._dropped = None, True
+        self._announce()
 
     def _announce(self) -> None:
         self._changed.set()

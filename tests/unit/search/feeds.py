@@ -1,0 +1,73 @@
+"""Collections to follow, and a feed that fails when told to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import numpy as np
+
+from services.common.errors import ServiceUnavailableError
+from services.common.vectors import Metric
+from services.common.versions import Version
+from services.search.adapters.memory import MemoryIndex
+from services.search.adapters.memory_feed import MemoryChangeFeed
+from services.search.collection_index import CollectionIndex
+from services.search.feed import ChangePart, Space, SpaceVectors, Table
+
+PHOTOS = "collections/photos"
+FLAT = Space("flat", 2, Metric.EUCLIDEAN, "made by hand")
+DEEP = Space("deep", 3, Metric.COSINE)
+ORIGIN = np.zeros(2, np.float32)
+
+
+def make_index(table: Table) -> CollectionIndex:
+    return CollectionIndex(table.spaces, lambda space: MemoryIndex(space.dimensions, space.metric))
+
+
+def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangePart:
+    """Items at (x, 0) in the space "flat"."""
+    vectors = np.array([[x, 0] for x in items.values()], np.float32).reshape(-1, 2)
+    found = {"flat": SpaceVectors(np.arange(len(items)), vectors)}
+    return ChangePart(list(items), [metadata] * len(items), found, deleted)
+
+
+class WeakFeed:
+    """A feed over another: down when told, its streams break after some parts, and it may not hear of drops."""
+
+    def __init__(self, feed: MemoryChangeFeed) -> None:
+        self.feed = feed
+        self.down = False
+        self.deaf = False
+        self.parts_to_come: int | None = None
+        self.error: Exception = ServiceUnavailableError("store")
+        self.resumed_after: list[Version | None] = []
+
+    async def collections(self) -> list[str]:
+        self._fail_if(self.down)
+        return await self.feed.collections()
+
+    async def table(self, collection: str) -> Table:
+        self._fail_if(self.down)
+        return await self.feed.table(collection)
+
+    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
+        self._fail_if(self.down)
+        self.resumed_after.append(after)
+        deaf = self.deaf
+        stream = self.feed.changes(collection, after)
+        while not (deaf and collection not in await self.feed.collections()):
+            try:
+                found = await anext(stream)
+            except Exception:
+                if not deaf:
+                    raise
+                break
+            self._fail_if(self.down or self.parts_to_come == 0)
+            if self.parts_to_come is not None:
+                self.parts_to_come -= 1
+            yield found
+        await asyncio.Event().wait()
+
+    def _fail_if(self, failing: bool) -> None:
+        if failing:
+            self.parts_to_come = None
+            raise self.error
