@@ -1,8 +1,8 @@
 """What the server said at the end of a stream, where gRPC's asynchronous calls forget it.
 
-When the server ends a call while a message is on its way out, the failure of that message becomes the call's status: for
-a moment if the server's status is still to come, for good if it came just before. So the status is read when it is first
-set, and, where that is the failure, once more when the server's has arrived.
+When the server ends a call while a message is on its way out, the failure of that message becomes the call's status:
+for a moment if the server's status is still to come, for good if it came just before. So the status is read when it is
+first set, and, where that is the failure, once more when the server's has arrived.
 """
 
 import asyncio

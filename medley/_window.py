@@ -6,7 +6,7 @@ from collections import deque
 
 from medley.errors import Error
 
-MAX_ITEMS = 256
+MAX_ITEMS = 1024
 MAX_BYTES = 64 * 2**20
 
 

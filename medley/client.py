@@ -114,7 +114,7 @@ class Client:
     ) -> Iterator[IngestResult]:
         """Send `items` as the returned iterator is advanced, and yield what became of each, in order.
 
-        Nothing is sent before the first result is asked for, and no more than 256 items or 64 MiB are under way
+        Nothing is sent before the first result is asked for, and no more than 1024 items or 64 MiB are under way
         unanswered. `items` are drawn on another thread; what they raise is raised here once all that was sent is
         answered. Closing the iterator, or leaving it, ends the ingest: what was answered is durable, what was not may
         or may not be. Has no time limit unless given one.

@@ -64,11 +64,13 @@ _KINDS: dict[grpc.StatusCode, type[Error]] = {
     grpc.StatusCode.ABORTED: ConflictError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,  # by a server that stops: a client's own never comes back as an error
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
 }
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _REASONS = {
     grpc.StatusCode.UNAVAILABLE: "SERVICE_UNAVAILABLE",
+    grpc.StatusCode.CANCELLED: "SERVICE_UNAVAILABLE",
     grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "OVERLOADED",
 }

@@ -190,7 +190,7 @@ def test_an_ingest_looks_a_bounded_way_ahead(connect: Any) -> None:
     drawn: list[int] = []
 
     def counted() -> Iterator[NewItem]:
-        for number, item in enumerate(items(1000)):
+        for number, item in enumerate(items(3000)):
             drawn.append(number)
             yield item
 
@@ -206,9 +206,9 @@ def test_an_ingest_looks_a_bounded_way_ahead(connect: Any) -> None:
         results = client.ingest("c", counted())
         next(results)
         time.sleep(0.3)
-        assert len(drawn) <= 1 + 256 + 1
-        allowed.release(1000)
-        assert len(list(results)) == 999
+        assert len(drawn) <= 1 + 1024 + 1
+        allowed.release(3000)
+        assert len(list(results)) == 2999
 
 
 def test_leaving_an_ingest_early_ends_it(connect: Any) -> None:

@@ -1,0 +1,66 @@
+"""The commands together, and what becomes of their errors."""
+
+import os
+import sys
+
+import click
+
+from medley import __version__
+from medley.cli.commands.collections import collections
+from medley.cli.commands.demo import demo
+from medley.cli.commands.ingest import ingest
+from medley.cli.commands.items import delete, get, list_, update
+from medley.cli.commands.search import search
+from medley.cli.commands.status import status
+from medley.cli.commands.up import up
+from medley.cli.printing import complain
+from medley.errors import Error, UnavailableError
+from medley.inputs import InputError
+from medley.suite import SuiteError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="medley")
+def medley() -> None:
+    """Search pictures and texts by words, by pictures, by both: on your own machine.
+
+    Try `medley demo` first. Then `medley up` starts the server, `medley ingest FOLDER --collection NAME --create` fills
+    a collection, and `medley search WORDS --collection NAME` asks it.
+    """
+
+
+for command in (up, demo, ingest, search, get, list_, update, delete, collections, status):
+    medley.add_command(command)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command; return its exit code, with one line on stderr where it failed."""
+    try:
+        code = medley.main(arguments, prog_name="medley", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Error, InputError, SuiteError, ValueError, OSError) as error:
+        complain(_line(error))
+    except Exception as error:  # a bug, which is told like any failure, with its kind
+        complain(f"unexpected {type(error).__name__}: {error}")
+    return 1
+
+
+def _line(error: Exception) -> str:
+    match error:
+        case UnavailableError(reason="SERVICE_UNAVAILABLE", metadata={}) if not error.metadata:
+            return f"{error}"
+        case OSError(filename=str() | bytes() as name, strerror=str() as problem):
+            return f"{name!s}: {problem}"
+        case _:
+            return " ".join(str(error).split())

@@ -1,0 +1,105 @@
+"""`medley collections`."""
+
+import click
+
+from medley.cli.printing import print_json, print_table
+from medley.cli.session import Session, session_options
+from medley.values import Collection, Space
+
+
+@click.group()
+def collections() -> None:
+    """List, create, show and drop collections."""
+
+
+@collections.command("list")
+@session_options
+def list_(session: Session) -> None:
+    """List the collections."""
+    with session.connected() as client:
+        found = list(client.collections())
+    if session.as_json:
+        print_json(found)
+    elif found:
+        rows = ((each.name, ", ".join(space.name for space in each.spaces), _day(each)) for each in found)
+        print_table({"collection": {"min_width": 12}, "spaces": {"ratio": 1}, "created": {}}, rows)
+    else:
+        click.echo("no collections")
+
+
+@collections.command()
+@click.argument("name")
+@click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    metavar="NAME=MODEL|DIMENSIONS",
+    help="A space, e.g. clip=medley-mini, or own=768 for vectors of your own.  [default: clip and text]",
+)
+@session_options
+def create(session: Session, name: str, spaces: tuple[str, ...]) -> None:
+    """Create an empty collection; the same one again is left as it is."""
+    with session.connected() as client:
+        _show(session, client.create_collection(name, list(map(_space, spaces)) or None))
+
+
+@collections.command()
+@click.argument("name")
+@session_options
+def show(session: Session, name: str) -> None:
+    """Show a collection's spaces and how many items it has."""
+    with session.connected() as client:
+        _show(session, client.collection(name), client.count(name))
+
+
+@collections.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@session_options
+def drop(session: Session, name: str, yes: bool) -> None:
+    """Remove a collection with all its items."""
+    with session.connected() as client:
+        if not yes:
+            click.confirm(f"Remove {name} with its {client.count(name)} items?", abort=True)
+        client.drop_collection(name)
+    if session.as_json:
+        print_json({"dropped": name})
+    else:
+        click.echo(f"dropped {name}")
+
+
+def _show(session: Session, collection: Collection, items: int | None = None) -> None:
+    if session.as_json:
+        print_json(collection if items is None else {"collection": collection, "items": items})
+        return
+    counted = "" if items is None else f", {items} items"
+    click.echo(f"{collection.name}: version {collection.version}{counted}")
+    columns = {
+        "space": {"min_width": 8},
+        "model": {},
+        "dim": {"justify": "right"},
+        "metric": {},
+        "made from": {"ratio": 1},
+    }
+    print_table(columns, map(_space_row, collection.spaces))
+
+
+def _space_row(space: Space) -> tuple[object, ...]:
+    return (
+        space.name,
+        space.model or "(your own)",
+        space.dimensions,
+        space.metric,
+        ", ".join(space.sources) or "vectors",
+    )
+
+
+def _space(spelt: str) -> Space:
+    name, _, kind = spelt.partition("=")
+    if not name or not kind:
+        raise click.UsageError(f"--space {spelt}: wants NAME=MODEL or NAME=DIMENSIONS")
+    return Space(name, dimensions=int(kind)) if kind.isdecimal() else Space(name, model=kind)
+
+
+def _day(collection: Collection) -> str:
+    return f"{collection.create_time:%Y-%m-%d %H:%M}" if collection.create_time else ""

@@ -1,0 +1,123 @@
+"""`medley demo`."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from medley.cli.commands.ingest import print_report, progress
+from medley.cli.commands.search import print_result
+from medley.client import Client
+from medley.contact_sheet import Query, gathered, write_sheet
+from medley.demo.catalogue import LIMIT, Product, catalogue
+from medley.inputs import Input
+from medley.loading import Loader
+from medley.suite import SuiteError, free_ports, suite
+from medley.values import NewItem, SearchResult
+
+COLLECTION = "demo"
+WORDS = "a green t-shirt"
+FILTER = '{"colour": "blue", "price": {"$lt": 30}}'
+
+
+class DemoError(SuiteError):
+    """Something of the demo did not come out as it should."""
+
+
+@click.command()
+@click.option("--count", default=360, show_default=True, type=click.IntRange(20, LIMIT), help="Products to draw.")
+@click.option(
+    "--sheet-dir",
+    default="demo-output",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the contact sheets.",
+)
+def demo(count: int, sheet_dir: Path) -> None:
+    """Draw a catalogue, start the services, fill a collection and search it in every way; then stop and clean up."""
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="medley-demo-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        with suite(folder / "data", free_ports(), folder / "services.log") as running:
+            click.echo("Starting the services …")
+            running.wait_until_ready()
+            with Client(running.server) as client:
+                picture = _fill(client, count)
+                _search(client, picture, sheet_dir)
+                _read_media(client)
+    click.echo(f"\nDone in {time.monotonic() - begin:.0f} seconds. Contact sheets: {sheet_dir}/*.html and *.png")
+    click.echo("Next: `medley up`, then in another terminal:")
+    click.echo("  medley ingest FOLDER-OF-PICTURES --collection photos --create")
+    click.echo('  medley search "a red ball" --collection photos --sheet found.html')
+
+
+def _fill(client: Client, count: int) -> Product:
+    """Ingest the catalogue and return a product to search by."""
+    client.create_collection(COLLECTION)
+    shown: list[Product] = []
+
+    def inputs() -> Iterator[Input]:
+        for product in catalogue(count):
+            if product.metadata["type"] == "mug" and not shown:
+                shown.append(product)
+            yield Input(product.name, _item(product))
+
+    begin = time.monotonic()
+    with progress("Drawing and ingesting", count) as report:
+        Loader(client, COLLECTION).load(inputs(), report)
+    print_report(report)
+    click.echo(f"{report.ingested / (time.monotonic() - begin):.0f} products a second, drawing included")
+    stored = client.count(COLLECTION)
+    if not report.ok or stored != count or not shown:
+        raise DemoError(f"the demo drew {count} products, the collection has {stored}")
+    return shown[0]
+
+
+def _item(product: Product) -> NewItem:
+    return NewItem(product.id, product.description, product.picture, {"name": product.name, **product.metadata})
+
+
+def _search(client: Client, product: Product, sheet_dir: Path) -> None:
+    mug = f"the picture of {product.name}"
+    _show(client, "words to pictures", f'"{WORDS}"', Query(COLLECTION, WORDS), sheet_dir / "1-words", space="clip")
+    _show(client, "picture to pictures", mug, Query(COLLECTION, image=product.picture), sheet_dir / "2-picture")
+    both = Query(COLLECTION, "red and striped", product.picture)
+    _show(client, "words and a picture, fused", f'"{both.text}" and {mug}', both, sheet_dir / "3-both")
+    filtered = _show(
+        client,
+        "words under a filter",
+        f'"a present" where {FILTER}',
+        Query(COLLECTION, "a present", where=FILTER),
+        sheet_dir / "4-filter",
+    )
+    for hit in filtered:
+        metadata = hit.item.metadata or {}
+        if metadata.get("colour") != "blue" or not float(str(metadata.get("price"))) < 30:
+            raise DemoError(f"{hit.id} does not satisfy the filter {FILTER}")
+
+
+def _show(client: Client, heading: str, asked: str, query: Query, path: Path, *, space: str = "") -> SearchResult:
+    """Search, print the ranking and write its contact sheets."""
+    result = client.search(COLLECTION, text=query.text, image=query.image, where=query.where, space=space)
+    click.echo(f"\n{heading}: {asked}")
+    print_result(result)
+    if not result.hits:
+        raise DemoError(f"no hits for {asked}")
+    sheet = gathered(client, query, result)
+    for suffix in (".html", ".png"):
+        write_sheet(sheet, path.with_suffix(suffix))
+    return result
+
+
+def _read_media(client: Client) -> None:
+    """Read one item's picture and compare it with its name, which is its hash."""
+    item = next(client.list(COLLECTION, page_size=1))
+    if item.media is None:
+        raise DemoError(f"{item.id} has no picture")
+    content = b"".join(client.download_media(item.media.sha256))
+    if hashlib.sha256(content).hexdigest() != item.media.sha256:
+        raise DemoError(f"the picture of {item.id} came back changed")
+    click.echo(f"\nmedia: {item.id} read back, {len(content)} bytes, SHA-256 as stored")

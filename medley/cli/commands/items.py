@@ -1,0 +1,145 @@
+"""`medley get`, `list`, `update` and `delete`: single items."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from medley.cli.printing import one_line, print_json, print_table, shortened, title
+from medley.cli.session import Session, collection_option, session_options
+from medley.client import Client
+from medley.values import Item
+
+
+@click.command()
+@click.argument("item_id", metavar="ID")
+@collection_option
+@click.option("--media", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write its media to this file.")
+@session_options
+def get(session: Session, item_id: str, collection: str, out: Path | None) -> None:
+    """Show an item."""
+    with session.connected() as client:
+        item = client.get(collection, item_id)
+        if out is not None:
+            _write_media(client, item, out)
+    if session.as_json:
+        print_json(item)
+    else:
+        print_item(item)
+
+
+@click.command("list")
+@collection_option
+@click.option("--where", metavar="JSON", help="Only items that satisfy this filter.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Items wanted at most.")
+@session_options
+def list_(session: Session, collection: str, where: str | None, limit: int) -> None:
+    """List items by id."""
+    with session.connected() as client:
+        items = client.list(collection, where=where, page_size=min(limit, 1000))
+        shown = list(islice(items, limit))
+        more = client.count(collection, where=where) - len(shown) if len(shown) == limit else 0
+    if session.as_json:
+        print_json(shown)
+        return
+    columns = {"id": {"min_width": 8, "max_width": 32}, "kind": {}, "what": {"ratio": 1}, "rev": {"justify": "right"}}
+    print_table(columns, ((item.id, item.content_type, shortened(title(item), 200), item.revision) for item in shown))
+    if more > 0:
+        click.echo(f"… and {more} more: --limit")
+
+
+@click.command()
+@click.argument("item_id", metavar="ID")
+@collection_option
+@click.option("--text", help='New text; "" removes it.')
+@click.option("--image", type=click.Path(dir_okay=False, path_type=Path), help="New picture.")
+@click.option("--remove-media", is_flag=True, help="Remove the picture.")
+@click.option("--metadata", metavar="JSON", help="New metadata in place of the old.")
+@click.option("--merge", metavar="JSON", help="Metadata to set; null removes a key.")
+@session_options
+def update(
+    session: Session, item_id: str, collection: str, metadata: str | None, merge: str | None, **changes: Any
+) -> None:
+    """Change some of an item and keep the rest."""
+    changes["media"] = changes.pop("image")
+    if all(value in (None, False) for value in (*changes.values(), metadata, merge)):
+        raise click.UsageError("Nothing to change: give --text, --image, --remove-media, --metadata or --merge.")
+    if metadata is not None and merge is not None:
+        raise click.UsageError("Give --metadata or --merge, not both.")
+    changes |= {"metadata": _object("--metadata", metadata), "merge": _object("--merge", merge)}
+    with session.connected() as client:
+        item = client.update(collection, item_id, **changes)
+    if session.as_json:
+        print_json(item)
+    else:
+        print_item(item)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@collection_option
+@click.option("--where", metavar="JSON", help="All items that satisfy this filter.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@session_options
+def delete(session: Session, ids: tuple[str, ...], collection: str, where: str | None, yes: bool) -> None:
+    """Delete items by id, or all that satisfy a filter."""
+    if bool(ids) == (where is not None):
+        raise click.UsageError("Give either ids or --where.")
+    with session.connected() as client:
+        if where is not None and not yes:
+            click.confirm(f"Delete {client.count(collection, where=where)} items of {collection}?", abort=True)
+        deleted = client.delete(collection, ids or None, where=where)
+    if session.as_json:
+        print_json({"deleted": deleted})
+    else:
+        click.echo(f"{deleted} deleted")
+
+
+def print_item(item: Item) -> None:
+    """Print all there is to an item, a line each."""
+    for name, value in _lines(item):
+        click.echo(f"{name + ':':<10} {value}")
+
+
+def _lines(item: Item) -> Iterator[tuple[str, str]]:
+    yield "id", one_line(item.id)
+    yield "kind", item.content_type or ""
+    if item.text is not None:
+        yield "text", one_line(item.text)
+    if item.media is not None:
+        media = item.media
+        size = f", {media.width}x{media.height}" if media.width else ""
+        yield "media", f"{media.mime_type}, {media.size_bytes} bytes{size}"
+        yield "sha256", media.sha256
+    yield "metadata", json.dumps(item.metadata or {}, ensure_ascii=False)
+    yield "spaces", ", ".join(item.spaces)
+    yield "revision", f"{item.revision}, written {item.update_time:%Y-%m-%d %H:%M:%S} UTC" if item.update_time else ""
+
+
+def _write_media(client: Client, item: Item, out: Path) -> None:
+    """Write an item's media to `out`, whole or not at all."""
+    if item.media is None:
+        raise ValueError(f"item {item.id!r} has no media")
+    partial = out.with_name(f"{out.name}.part")
+    try:
+        with partial.open("wb") as file:
+            for block in client.download_media(item.media.sha256):
+                file.write(block)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _object(option: str, spelt: str | None) -> dict[str, Any] | None:
+    if spelt is None:
+        return None
+    try:
+        value = json.loads(spelt)
+    except ValueError as error:
+        raise click.UsageError(f"{option} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise click.UsageError(f"{option} wants a JSON object")
+    return value

@@ -1,0 +1,106 @@
+"""A search on one page: the query, and the pictures found with their ranks and scores. Needs the extra `cli`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medley.client import Client
+from medley.values import Hit, Item, SearchResult
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked: any of a text, a picture and an item, under a filter."""
+
+    collection: str
+    text: str | None = None
+    image: bytes | None = field(default=None, repr=False)
+    item: str | None = None
+    where: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """The query in words."""
+        picture = "this picture" if self.image is not None else None
+        item = f"item {self.item}" if self.item is not None else None
+        text = f"“{self.text}”" if self.text is not None else None
+        return " + ".join(filter(None, (text, picture, item)))
+
+    @property
+    def conditions(self) -> str:
+        """Where was looked."""
+        return f"in {self.collection}, where {self.where}" if self.where else f"in {self.collection}"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One hit: its place, what it is, its scores, and its picture if it has one."""
+
+    rank: int
+    id: str
+    title: str
+    text: str
+    score: float
+    arms: tuple[str, ...]
+    picture: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A page: the query, its picture, the cards in order, and a line an arm."""
+
+    query: Query
+    picture: bytes | None = field(repr=False)
+    cards: tuple[Card, ...]
+    arms: tuple[str, ...]
+
+
+def gathered(client: Client, query: Query, result: SearchResult) -> Sheet:
+    """Return the sheet of `result`, reading the pictures from the server."""
+    picture = query.image
+    if picture is None and query.item is not None:
+        picture = _picture(client, client.get(query.collection, query.item))
+    spaces = [report.space for report in result.arms]
+    arms = tuple(
+        f"{number}. {report.space}: {report.metric}, weight {report.weight:g}, {report.mode} among {report.candidates}"
+        for number, report in enumerate(result.arms, start=1)
+    )
+    return Sheet(query, picture, tuple(_card(client, hit, spaces) for hit in result), arms)
+
+
+def write_sheet(sheet: Sheet, path: Path) -> None:
+    """Write `sheet` to `path` as HTML or PNG, by its suffix; folders on the way are made.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match path.suffix.lower():
+        case ".html" | ".htm":
+            from medley.contact_sheet_html import html  # noqa: PLC0415  # Pillow is loaded only where it is needed
+
+            path.write_text(html(sheet), "utf-8")
+        case ".png":
+            from medley.contact_sheet_png import png  # noqa: PLC0415  # likewise
+
+            path.write_bytes(png(sheet))
+        case _:
+            raise ValueError(f"{path}: a contact sheet is .html or .png")
+
+
+def _card(client: Client, hit: Hit, spaces: list[str]) -> Card:
+    scores = tuple(f"{spaces[score.arm]} #{score.rank} · {score.score:.3f}" for score in hit.arms)
+    title, text = _words(hit.item)
+    return Card(hit.rank, hit.id, title, text, hit.score, scores, _picture(client, hit.item))
+
+
+def _words(item: Item) -> tuple[str, str]:
+    """Return an item's name, or its id, and its text."""
+    metadata = item.metadata or {}
+    named = next((value for key in ("name", "title") if isinstance(value := metadata.get(key), str) and value), None)
+    return named or item.id, item.text or ""
+
+
+def _picture(client: Client, item: Item) -> bytes | None:
+    if item.media is None or not item.media.mime_type.startswith("image/"):
+        return None
+    return b"".join(client.download_media(item.media.sha256))
