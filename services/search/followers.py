@@ -65,6 +65,8 @@ class Followers:
                     self._follow(collection)
             except ServiceError as error:
                 log.warning("collections cannot be listed now: %s", error)
+            except Exception:
+                log.exception("collections cannot be listed")
             discovered.set()
             await asyncio.sleep(seconds)
 
