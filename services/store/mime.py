@@ -40,5 +40,5 @@ def content_of(mime: str) -> Content | None:
 
 
 def _is_mpeg_audio(head: bytes) -> bool:
-    """Tell an MPEG audio frame: eleven bits set, then a version and a layer that exist."""
-    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x18 != 0x08 and head[1] & 6 != 0
+    """Tell a layer III frame: eleven bits set, a version that exists, the layer, a bit rate that exists."""
+    return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[1] & 0x18 != 0x08 and head[2] < 0xF0

@@ -1,0 +1,34 @@
+"""Rows and tables to test with."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from services.common.vectors import Matrix, Metric
+from services.store.rows import Content, Definition, Row, Space
+
+NOW = datetime(2026, 5, 6, tzinfo=UTC)
+SPACES = (
+    Space("clip", 2, Metric.COSINE, "medley-mini", (Content.IMAGE, Content.TEXT), "p"),
+    Space("text", 2, Metric.COSINE, "minilm", (Content.TEXT,), "q"),
+    Space("own", 2, Metric.DOT_PRODUCT),
+)
+PHOTOS = Definition("collections/photos", "u1", SPACES, NOW)
+
+
+def row(row_id: str, **fields: Any) -> Row:
+    return Row(row_id, **{"content": Content.TEXT, "text": "a text", "revision": 1, **fields})
+
+
+def vectors(*names: str) -> dict[str, Matrix]:
+    return {name: vector(1, 2) for name in names}
+
+
+def vector(*components: float) -> Matrix:
+    return np.array(components, np.float32)
+
+
+def ids(rows: Sequence[Row]) -> list[str]:
+    return [each.id for each in rows]
