@@ -173,4 +173,7 @@ def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | t
     for reader in readers:
         reader.join()
     assert failures == []
-    assert index.shared_bytes < 3_000_000
+    taken = [space.memory_bytes for space in index.spaces]
+    for number in range(versions, 2 * versions):
+        put(number)
+    assert [space.memory_bytes for space in index.spaces] == taken
