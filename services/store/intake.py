@@ -66,7 +66,7 @@ class Intake:
 
     async def admit(self, definition: Definition, drafts: Sequence[RowDraft]) -> list[Admitted | ServiceError]:
         """Return for each draft the row it makes or why it cannot be, in order; its media are stored by then."""
-        checked = _checked(definition, drafts)
+        checked = await asyncio.to_thread(_checked, definition, drafts)
         media = await self._all_media(
             [draft if isinstance(row, Row) else None for draft, row in zip(drafts, checked, strict=True)]
         )

@@ -15,7 +15,7 @@ from services.store.rows import Part, Parts, Row
 from services.store.tables import Table
 from services.store.writer import checked_number
 
-LOT = 100  # full rows read at a time
+LOT = 128  # full rows read at a time
 FIRST_STEP = 1000  # rows looked through for a filter, to begin with
 LARGEST_STEP = 16_000
 

@@ -27,10 +27,12 @@ class StoreSettings(ServerSettings):
     max_inline_media_bytes: int = Field(MIB, ge=0, description="largest media sent along with an item")
     max_waiting_rows: int = Field(20_000, gt=0, description="rows that may wait to be written, a collection")
     poll_seconds: float = Field(1.0, gt=0, description="how often to look for commits by other processes")
-    tidy_seconds: float = Field(60.0, gt=0, description="how often tables are tidied: compacted and indexed")
+    tidy_seconds: float = Field(15.0, gt=0, description="how often tables are tidied: compacted and indexed")
     collect_seconds: float = Field(HOUR, gt=0, description="how often media that nothing refers to are looked for")
     media_grace_seconds: float = Field(DAY, ge=0, description="how long media that nothing refers to are kept")
     deletions_kept_seconds: float = Field(
         7 * DAY, ge=0, description="how long deletions are known; a follower away for longer starts over"
     )
-    versions_kept_seconds: float = Field(HOUR, ge=0, description="how long old commits are kept for reads under way")
+    versions_kept_seconds: float = Field(
+        HOUR / 4, ge=0, description="how long old commits are kept for reads under way"
+    )

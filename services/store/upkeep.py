@@ -11,7 +11,7 @@ from services.common.errors import CollectionNotFoundError
 from services.store.keeper import Collections
 from services.store.media_store import MediaStore
 from services.store.rows import Part
-from services.store.tables import Table
+from services.store.tables import Table, WriteConflictError
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class Upkeep:
         for table in await self._collections.tables():
             try:
                 await table.tidy(now - self._retention.deletions, now - self._retention.versions)
-            except CollectionNotFoundError:
-                continue  # dropped since
+            except (CollectionNotFoundError, WriteConflictError):
+                continue  # dropped since, or another process was at it
             except Exception:
                 log.exception("cannot tidy %s", table.definition.name)
 

@@ -1,13 +1,15 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import lance
 import pytest
 
+from services.store.adapters.durable_files import commit_files
 from services.store.adapters.lance_catalogue import LanceCatalogue
 from services.store.adapters.memory_tables import MemoryCatalogue
 from services.store.adapters.threads import Threads
-from services.store.tables import Catalogue
-from tests.contract.store_tables import CatalogueContract, TableContract
+from services.store.tables import Catalogue, Table
+from tests.contract.store_tables import EARLIER, LATER, CatalogueContract, TableContract, row
 
 CACHE_BYTES = 16 * 2**20
 
@@ -46,4 +48,16 @@ class TestMemoryTable(InMemory, TableContract):
 
 
 class TestLanceTable(InLance, TableContract):
-    pass
+    async def test_the_files_of_a_commit_are_known(self, table: Table, tmp_path: Path) -> None:
+        """A file that Lance names otherwise would not be synced, and nobody would notice."""
+        folder = tmp_path / "rows" / "u1.lance"
+        for _ in range(12):
+            await table.write([row("a"), row("b")], [], table.version)
+        await table.tidy(EARLIER, LATER)
+        await table.write([row("c"), row("d")], [], table.version)
+        await table.write([row("a")], ["c"], table.version)
+        dataset = lance.dataset(str(folder))
+        assert dataset.version == table.version
+        known = set(commit_files(folder, dataset))
+        assert all(path.exists() for path in known)
+        assert {path.parent.name for path in known} >= {"data", "_deletions", "_versions", "_indices"}

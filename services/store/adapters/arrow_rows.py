@@ -113,6 +113,11 @@ def from_arrow(definition: Definition, table: pa.Table) -> list[Row]:
     ]
 
 
+def from_batch(definition: Definition, batch: pa.RecordBatch) -> list[Row]:
+    """Return the rows in `batch`, as `from_arrow` does."""
+    return from_arrow(definition, pa.Table.from_batches([batch]))
+
+
 def changed_rows(definition: Definition, batch: pa.RecordBatch) -> ChangedRows:
     """Return a batch of changes, with the columns `id`, `metadata`, `deleted` and the vectors'."""
     deleted = batch.column("deleted")

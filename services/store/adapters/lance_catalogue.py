@@ -18,7 +18,7 @@ import lance
 from services.common.errors import CollectionNotFoundError
 from services.store.adapters.arrow_rows import schema_of
 from services.store.adapters.definition_json import from_json, to_json
-from services.store.adapters.durable_files import DurableFiles, sync_path
+from services.store.adapters.durable_files import DurableFiles, sync_path, sync_tree
 from services.store.adapters.lance_table import LanceTable, create_dataset, raise_as_ours
 from services.store.adapters.threads import Threads
 from services.store.errors import CollectionExistsError
@@ -123,7 +123,7 @@ class LanceCatalogue:
             rows = self._rows(definition)
             try:
                 create_dataset(str(rows), schema_of(definition), self._session)
-                DurableFiles(rows).sync()
+                sync_tree(rows)
                 self._publish(definition)
             except OSError as error:
                 shutil.rmtree(rows, ignore_errors=True)

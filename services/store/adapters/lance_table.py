@@ -17,7 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.common.errors import CollectionNotFoundError
-from services.store.adapters.arrow_rows import MOMENT, changed_rows, columns_of, from_arrow, to_arrow, vector_column
+from services.store.adapters.arrow_rows import (
+    MOMENT,
+    changed_rows,
+    columns_of,
+    from_arrow,
+    from_batch,
+    to_arrow,
+    vector_column,
+)
 from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_merging
 from services.store.adapters.durable_files import DurableFiles
 from services.store.adapters.threads import Threads
@@ -35,6 +43,7 @@ ID_INDEX = "id_idx"
 FORGOTTEN = "medley.deletions_forgotten_up_to"
 LOOKUP_IDS = 10_000
 BATCH_BYTES = 8 * 2**20
+UNINDEXED_ROWS = 1000
 
 
 def create_dataset(uri: str, schema: pa.Schema, session: Any) -> Dataset:
@@ -93,21 +102,21 @@ class LanceTable:
         """Look the ids up in the index."""
         dataset = self._dataset
         columns = columns_of(self._definition, parts)
-        table = await self._run(_lookup, dataset, list(ids), columns)
-        return Found(dataset.version, {row.id: row for row in from_arrow(self._definition, table)})
+        rows = await self._run(lambda: from_arrow(self._definition, _lookup(dataset, list(ids), columns)))
+        return Found(dataset.version, {row.id: row for row in rows})
 
     async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
         """Find the ids first, then their rows."""
-        table = await self._run(_page, self._dataset, after, limit, columns_of(self._definition, parts))
-        return from_arrow(self._definition, table)
+        dataset, columns = self._dataset, columns_of(self._definition, parts)
+        return await self._run(lambda: from_arrow(self._definition, _page(dataset, after, limit, columns)))
 
     async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
         """Read the commit that is the newest at the first step."""
         scanner = self._dataset.scanner(
             columns=columns_of(self._definition, parts), filter="NOT deleted", batch_size=BATCH_ROWS
         )
-        async for batch in self._batches(scanner):
-            yield from_arrow(self._definition, pa.Table.from_batches([batch]))
+        async for rows in self._batches(scanner, from_batch):
+            yield rows
 
     async def count(self) -> int:
         """Let Lance count."""
@@ -117,8 +126,7 @@ class LanceTable:
     async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
         """Merge by id, removals as rows marked deleted."""
         async with self._turn:
-            table = to_arrow(self._definition, rows, deletions, datetime.now(UTC))
-            return self._adopt(await self._run(_merge, self._dataset, table, based_on, self._files))
+            return self._adopt(await self._run(self._write, rows, deletions, based_on))
 
     async def changes(self, after: int) -> Changes:
         """Ask for rows last updated by a later commit."""
@@ -159,18 +167,24 @@ class LanceTable:
         with self._errors():
             dataset = await self._upkeep.run(_newest, self._dataset)
             await self._upkeep.run(work, dataset, before)
-            await self._upkeep.run(self._files.sync)
+            await self._upkeep.run(self._files.sync, dataset)
         return dataset
 
     async def _changed(self, scanner: Any) -> AsyncGenerator[ChangedRows, None]:
-        async for batch in self._batches(scanner):
-            yield changed_rows(self._definition, batch)
+        async for rows in self._batches(scanner, changed_rows):
+            if rows.ids or rows.deleted_ids:
+                yield rows
 
-    async def _batches(self, scanner: Any) -> AsyncGenerator[pa.RecordBatch, None]:
-        batches = await self._run(lambda: iter(scanner.to_batches()))
+    async def _batches(
+        self, scanner: Any, decoded: Callable[[Definition, pa.RecordBatch], T]
+    ) -> AsyncGenerator[T, None]:
+        batches = await self._run(lambda: (decoded(self._definition, each) for each in scanner.to_batches()))
         while (batch := await self._run(next, batches, None)) is not None:
-            if batch.num_rows:
-                yield batch
+            yield batch
+
+    def _write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> Dataset:
+        table = to_arrow(self._definition, rows, deletions, datetime.now(UTC))
+        return _merge(self._dataset, table, based_on, self._files)
 
     async def _run(self, work: Callable[..., T], *args: Any) -> T:
         self._bell.check()
@@ -229,7 +243,7 @@ def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: DurableFiles)
     base = dataset.checkout_version(based_on)
     merge = base.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
     merge.use_index(False).conflict_retries(0).execute(rows)
-    files.sync()
+    files.sync(base)
     return base
 
 
@@ -263,8 +277,9 @@ def _compact(dataset: Dataset, before: datetime) -> None:
 
 
 def _index(dataset: Dataset, before: datetime) -> None:
-    """Index the rows written since the last time."""
-    if dataset.stats.index_stats(ID_INDEX)["num_unindexed_rows"]:
+    """Index the rows written since the last time, once they are more than a moment's search."""
+    index = dataset.stats.index_stats(ID_INDEX)
+    if index["num_unindexed_rows"] > UNINDEXED_ROWS + index["num_indexed_rows"] // 50:
         dataset.optimize.optimize_indices()
 
 
