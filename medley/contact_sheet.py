@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medley.client import Client
-from medley.values import Hit, Item, SearchResult
+from medley.values import ArmReport, Hit, Item, SearchResult
+
+SHEET_SUFFIXES = (".html", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,12 @@ class Query:
         item = f"item {self.item}" if self.item is not None else None
         text = f"“{self.text}”" if self.text is not None else None
         return " + ".join(filter(None, (text, picture, item)))
+
+    def label(self, report: ArmReport) -> str:
+        """Return what the arm of `report` looked for, and where: "words in clip"."""
+        queries = {"words": self.text, "picture": self.image, "item": self.item}
+        given = [kind for kind, query in queries.items() if query is not None]
+        return f"{given[report.request_arm]} in {report.space}"
 
     @property
     def conditions(self) -> str:
@@ -59,12 +67,15 @@ def gathered(client: Client, query: Query, result: SearchResult) -> Sheet:
     picture = query.image
     if picture is None and query.item is not None:
         picture = _picture(client, client.get(query.collection, query.item))
-    spaces = [report.space for report in result.arms]
-    arms = tuple(
-        f"{number}. {report.space}: {report.metric}, weight {report.weight:g}, {report.mode} among {report.candidates}"
-        for number, report in enumerate(result.arms, start=1)
-    )
-    return Sheet(query, picture, tuple(_card(client, hit, spaces) for hit in result), arms)
+    labels = [query.label(report) for report in result.arms]
+    cards = tuple(_card(client, hit, labels) for hit in result)
+    return Sheet(query, picture, cards, tuple(map(summary, labels, result.arms)))
+
+
+def summary(label: str, report: ArmReport) -> str:
+    """Return a line on what an arm did."""
+    how = f"{report.metric}, weight {report.weight:g}, {report.mode} among {report.candidates}"
+    return f"{label}: {how}, {report.milliseconds:.0f} ms"
 
 
 def write_sheet(sheet: Sheet, path: Path) -> None:
@@ -75,7 +86,7 @@ def write_sheet(sheet: Sheet, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     match path.suffix.lower():
-        case ".html" | ".htm":
+        case ".html":
             from medley.contact_sheet_html import html  # noqa: PLC0415  # Pillow is loaded only where it is needed
 
             path.write_text(html(sheet), "utf-8")
@@ -87,8 +98,8 @@ def write_sheet(sheet: Sheet, path: Path) -> None:
             raise ValueError(f"{path}: a contact sheet is .html or .png")
 
 
-def _card(client: Client, hit: Hit, spaces: list[str]) -> Card:
-    scores = tuple(f"{spaces[score.arm]} #{score.rank} · {score.score:.3f}" for score in hit.arms)
+def _card(client: Client, hit: Hit, labels: list[str]) -> Card:
+    scores = tuple(f"{labels[score.arm]} #{score.rank} · {score.score:.3f}" for score in hit.arms)
     title, text = _words(hit.item)
     return Card(hit.rank, hit.id, title, text, hit.score, scores, _picture(client, hit.item))
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +18,9 @@ from medley.errors import Error
 from medley.values import Item
 
 WIDTH = 80
-ID_CHARACTERS = 32
+GAP = 2
+MIN_STRETCHED = 16
+MIN_ID = 12
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -36,14 +39,31 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(plain(value), ensure_ascii=True, indent=2))
 
 
-def print_table(columns: Mapping[str, Any], rows: Iterable[Sequence[object]]) -> None:
-    """Print `rows` under `columns`, name to options of rich's; cells are cut with … rather than wrapped."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, options in columns.items():
-        table.add_column(name, no_wrap=True, overflow="ellipsis", **options)
-    for row in rows:
-        table.add_row(*(Text(one_line("" if cell is None else str(cell))) for cell in row))
-    console().print(table)
+def print_table(
+    names: Sequence[str], rows: Iterable[Sequence[object]], *, stretched: str, right: Iterable[str] = ()
+) -> None:
+    """Print `rows` under `names`, one line each.
+
+    Where the line is too short, the column `stretched` is cut first, with …, then the first one; the others never are.
+    """
+    cells = [[one_line("" if cell is None else str(cell)) for cell in row] for row in rows]
+    screen = console()
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for name, width in zip(names, _widths(names, cells, names.index(stretched), screen.width), strict=True):
+        justify: JustifyMethod = "right" if name in right else "left"
+        table.add_column(name, width=width, no_wrap=True, overflow="ellipsis", justify=justify)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    screen.print(table)
+
+
+def _widths(names: Sequence[str], cells: Sequence[Sequence[str]], stretched: int, line: int) -> list[int]:
+    """Return how many columns of the screen each column of the table gets."""
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    for cut, least in ((stretched, MIN_STRETCHED), (0, MIN_ID)):
+        excess = sum(widths) + GAP * (len(widths) - 1) - line
+        widths[cut] = max(min(widths[cut], least), widths[cut] - max(0, excess))
+    return widths
 
 
 def one_line(text: str) -> str:

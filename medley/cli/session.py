@@ -76,4 +76,4 @@ def collection_option(command: Command) -> Command:
 
 def _short(problem: str) -> str:
     """Return the end of gRPC's account, which is the cause."""
-    return problem.rsplit(": ", 1)[-1].strip() or problem
+    return problem.rsplit(": ", 1)[-1].strip(" []") or problem

@@ -22,7 +22,7 @@ def list_(session: Session) -> None:
         print_json(found)
     elif found:
         rows = ((each.name, ", ".join(space.name for space in each.spaces), _day(each)) for each in found)
-        print_table({"collection": {"min_width": 12}, "spaces": {"ratio": 1}, "created": {}}, rows)
+        print_table(("collection", "spaces", "created"), rows, stretched="spaces")
     else:
         click.echo("no collections")
 
@@ -74,14 +74,8 @@ def _show(session: Session, collection: Collection, items: int | None = None) ->
         return
     counted = "" if items is None else f", {items} items"
     click.echo(f"{collection.name}: version {collection.version}{counted}")
-    columns = {
-        "space": {"min_width": 8},
-        "model": {},
-        "dim": {"justify": "right"},
-        "metric": {},
-        "made from": {"ratio": 1},
-    }
-    print_table(columns, map(_space_row, collection.spaces))
+    rows = map(_space_row, collection.spaces)
+    print_table(("space", "model", "dim", "metric", "made from"), rows, stretched="made from", right=("dim",))
 
 
 def _space_row(space: Space) -> tuple[object, ...]:

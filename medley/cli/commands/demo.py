@@ -20,6 +20,7 @@ from medley.values import NewItem, SearchResult
 
 COLLECTION = "demo"
 WORDS = "a green t-shirt"
+MUG, DRESS = SHOWN = ("Blue mug", "Red dress")
 FILTER = '{"colour": "blue", "price": {"$lt": 30}}'
 
 
@@ -45,8 +46,8 @@ def demo(count: int, sheet_dir: Path) -> None:
             click.echo("Starting the services …")
             running.wait_until_ready()
             with Client(running.server) as client:
-                picture = _fill(client, count)
-                _search(client, picture, sheet_dir)
+                pictures = _fill(client, count)
+                _search(client, pictures, sheet_dir)
                 _read_media(client)
     click.echo(f"\nDone in {time.monotonic() - begin:.0f} seconds. Contact sheets: {sheet_dir}/*.html and *.png")
     click.echo("Next: `medley up`, then in another terminal:")
@@ -54,15 +55,15 @@ def demo(count: int, sheet_dir: Path) -> None:
     click.echo('  medley search "a red ball" --collection photos --sheet found.html')
 
 
-def _fill(client: Client, count: int) -> Product:
-    """Ingest the catalogue and return a product to search by."""
+def _fill(client: Client, count: int) -> dict[str, bytes]:
+    """Ingest the catalogue and return the pictures to search by."""
     client.create_collection(COLLECTION)
-    shown: list[Product] = []
+    shown: dict[str, bytes] = {}
 
     def inputs() -> Iterator[Input]:
         for product in catalogue(count):
-            if product.metadata["type"] == "mug" and not shown:
-                shown.append(product)
+            if product.name in SHOWN:
+                shown[product.name] = product.picture
             yield Input(product.name, _item(product))
 
     begin = time.monotonic()
@@ -71,41 +72,37 @@ def _fill(client: Client, count: int) -> Product:
     print_report(report)
     click.echo(f"{report.ingested / (time.monotonic() - begin):.0f} products a second, drawing included")
     stored = client.count(COLLECTION)
-    if not report.ok or stored != count or not shown:
+    if not report.ok or stored != count or set(shown) != set(SHOWN):
         raise DemoError(f"the demo drew {count} products, the collection has {stored}")
-    return shown[0]
+    return shown
 
 
 def _item(product: Product) -> NewItem:
     return NewItem(product.id, product.description, product.picture, {"name": product.name, **product.metadata})
 
 
-def _search(client: Client, product: Product, sheet_dir: Path) -> None:
-    mug = f"the picture of {product.name}"
-    _show(client, "words to pictures", f'"{WORDS}"', Query(COLLECTION, WORDS), sheet_dir / "1-words", space="clip")
-    _show(client, "picture to pictures", mug, Query(COLLECTION, image=product.picture), sheet_dir / "2-picture")
-    both = Query(COLLECTION, "red and striped", product.picture)
-    _show(client, "words and a picture, fused", f'"{both.text}" and {mug}', both, sheet_dir / "3-both")
-    filtered = _show(
-        client,
-        "words under a filter",
-        f'"a present" where {FILTER}',
-        Query(COLLECTION, "a present", where=FILTER),
-        sheet_dir / "4-filter",
-    )
+def _search(client: Client, pictures: dict[str, bytes], sheets: Path) -> None:
+    words = Query(COLLECTION, WORDS)
+    picture = Query(COLLECTION, image=pictures[MUG])
+    both = Query(COLLECTION, "red and striped", pictures[DRESS])
+    present = Query(COLLECTION, "a present", where=FILTER)
+    _show(client, f'Words to pictures: "{WORDS}"', words, sheets / "1-words", space="clip")
+    _show(client, f"Picture to pictures: {MUG}", picture, sheets / "2-picture")
+    _show(client, f'Words and a picture, fused: "{both.text}" and {DRESS}', both, sheets / "3-both")
+    filtered = _show(client, f'Words under a filter: "{present.text}" where {FILTER}', present, sheets / "4-filter")
     for hit in filtered:
         metadata = hit.item.metadata or {}
         if metadata.get("colour") != "blue" or not float(str(metadata.get("price"))) < 30:
             raise DemoError(f"{hit.id} does not satisfy the filter {FILTER}")
 
 
-def _show(client: Client, heading: str, asked: str, query: Query, path: Path, *, space: str = "") -> SearchResult:
+def _show(client: Client, heading: str, query: Query, path: Path, *, space: str = "") -> SearchResult:
     """Search, print the ranking and write its contact sheets."""
     result = client.search(COLLECTION, text=query.text, image=query.image, where=query.where, space=space)
-    click.echo(f"\n{heading}: {asked}")
-    print_result(result)
+    click.echo(f"\n{heading}")
+    print_result(query, result)
     if not result.hits:
-        raise DemoError(f"no hits for {asked}")
+        raise DemoError(f"no hits for {query.heading}")
     sheet = gathered(client, query, result)
     for suffix in (".html", ".png"):
         write_sheet(sheet, path.with_suffix(suffix))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from medley.cli.printing import one_line, print_json, print_table, shortened, title
+from medley.cli.printing import one_line, print_json, print_table, title
 from medley.cli.session import Session, collection_option, session_options
 from medley.client import Client
 from medley.values import Item
@@ -45,8 +45,8 @@ def list_(session: Session, collection: str, where: str | None, limit: int) -> N
     if session.as_json:
         print_json(shown)
         return
-    columns = {"id": {"min_width": 8, "max_width": 32}, "kind": {}, "what": {"ratio": 1}, "rev": {"justify": "right"}}
-    print_table(columns, ((item.id, item.content_type, shortened(title(item), 200), item.revision) for item in shown))
+    rows = ((item.id, item.content_type, title(item), item.revision) for item in shown)
+    print_table(("id", "kind", "what", "rev"), rows, stretched="what", right=("rev",))
     if more > 0:
         click.echo(f"… and {more} more: --limit")
 

@@ -1,15 +1,18 @@
 """`medley search`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from medley.cli.printing import one_line, print_json, print_table, shortened, title
+from medley.cli.printing import print_json, print_table, title
 from medley.cli.session import Session, collection_option, session_options
-from medley.contact_sheet import Query, gathered, write_sheet
+from medley.contact_sheet import SHEET_SUFFIXES, Query, gathered, summary, write_sheet
 from medley.values import ArmScore, Hit, SearchResult
 
 QUERIES = ("text", "image", "item")
+ARMS_WITH_SCORES = 3
+"""With more arms than these a line has room for their ranks alone."""
 
 
 @click.command()
@@ -29,6 +32,7 @@ QUERIES = ("text", "image", "item")
     "sheets",
     multiple=True,
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=lambda _context, _option, paths: _checked(paths),
     help="Write a contact sheet, .html or .png.",
 )
 @session_options
@@ -67,40 +71,45 @@ def search(
     if session.as_json:
         print_json(result)
     else:
-        print_result(result)
-    for path in sheets if sheet else ():
-        assert sheet
-        write_sheet(sheet, path)
-        click.echo(f"contact sheet: {path}", err=session.as_json)
+        print_result(query, result)
+    if sheet is not None:
+        for path in sheets:
+            write_sheet(sheet, path)
+            click.echo(f"contact sheet: {path}", err=session.as_json)
 
 
-def print_result(result: SearchResult) -> None:
+def print_result(query: Query, result: SearchResult) -> None:
     """Print a ranking, then what its arms did."""
     if not result.hits:
         click.echo("no hits")
-    columns = {
-        "#": {"justify": "right"},
-        "id": {"min_width": 8, "max_width": 24},
-        "what": {"ratio": 1},
-        "score": {"justify": "right", "min_width": 7},
-        **{
-            f"{number} {report.space}": {"justify": "right", "min_width": 10}
-            for number, report in enumerate(result.arms, 1)
-        },
-    }
-    if result.hits:
-        print_table(columns, (_row(hit, len(result.arms)) for hit in result))
+        return
+    arms = [f"arm {number}" for number in range(1, len(result.arms) + 1)]
+    show = _rank_and_score if len(arms) <= ARMS_WITH_SCORES else _rank
+    rows = (_row(hit, len(arms), show) for hit in result)
+    print_table(("id", "#", "what", "score", *arms), rows, stretched="what", right=("#", "score", *arms))
     for number, report in enumerate(result.arms, start=1):
-        click.echo(
-            f"arm {number}: {report.space}, {report.metric}, weight {report.weight:g}, {report.mode} "
-            f"among {report.candidates}, {report.milliseconds:.0f} ms"
-        )
+        click.echo(f"arm {number}: {summary(query.label(report), report)}")
 
 
-def _row(hit: Hit, arms: int) -> tuple[str, ...]:
-    scores: dict[int, ArmScore] = {score.arm: score for score in hit.arms}
-    cells = (f"#{scores[arm].rank} {scores[arm].score:.3f}" if arm in scores else "-" for arm in range(arms))
-    return str(hit.rank), hit.id, shortened(one_line(title(hit.item)), 200), f"{hit.score:.4f}", *cells
+def _row(hit: Hit, arms: int, show: Callable[[ArmScore], str]) -> tuple[object, ...]:
+    scores = {score.arm: score for score in hit.arms}
+    evidence = (show(scores[arm]) if arm in scores else "-" for arm in range(arms))
+    return hit.id, hit.rank, title(hit.item), f"{hit.score:.4f}", *evidence
+
+
+def _rank_and_score(score: ArmScore) -> str:
+    return f"#{score.rank} {score.score:.3f}"
+
+
+def _rank(score: ArmScore) -> str:
+    return f"#{score.rank}"
+
+
+def _checked(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    for path in paths:
+        if path.suffix.lower() not in SHEET_SUFFIXES:
+            raise click.BadParameter(f"{path}: a contact sheet is one of {', '.join(SHEET_SUFFIXES)}")
+    return paths
 
 
 def _weight(spelt: str) -> tuple[str, float]:

@@ -2,7 +2,7 @@
 
 import click
 
-from medley.cli.printing import print_json, print_table, shortened
+from medley.cli.printing import print_json, print_table
 from medley.cli.session import Session, session_options
 from medley.values import CollectionStatus, Status
 
@@ -22,29 +22,17 @@ def status(session: Session) -> int:
 
 def print_status(state: Status) -> None:
     """Print the services, the models and the collections."""
-    services = [
-        (service.name, "ok" if service.error is None else f"down: {service.error}") for service in state.services
-    ]
-    print_table({"service": {"min_width": 10}, "state": {"ratio": 1}}, services)
+    services = ((each.name, "ok" if each.error is None else f"down: {each.error}") for each in state.services)
+    print_table(("service", "state"), services, stretched="state")
     if state.models:
         click.echo()
-        models = [
-            (model.name, model.dimensions, "+".join(model.inputs), shortened(model.summary, 200))
-            for model in state.models
-        ]
-        print_table({"model": {"min_width": 12}, "dim": {"justify": "right"}, "inputs": {}, "": {"ratio": 1}}, models)
+        models = ((each.name, each.dimensions, "+".join(each.inputs), each.summary) for each in state.models)
+        print_table(("model", "dim", "inputs", "about"), models, stretched="about", right=("dim",))
     if state.collections:
         click.echo()
-        numbers = {"justify": "right", "min_width": 7}
-        columns = {
-            "collection": {"min_width": 12},
-            "items": numbers,
-            "space": {},
-            "vectors": numbers,
-            "engine": {},
-            "": {},
-        }
-        print_table(columns, (row for collection in state.collections for row in _rows(collection)))
+        names = ("collection", "items", "space", "vectors", "engine", "index")
+        rows = (row for each in state.collections for row in _rows(each))
+        print_table(names, rows, stretched="engine", right=("items", "vectors"))
 
 
 def _rows(state: CollectionStatus) -> list[tuple[object, ...]]:
@@ -60,4 +48,4 @@ def _rows(state: CollectionStatus) -> list[tuple[object, ...]]:
         )
         for index in state.indexes
     ]
-    return rows or [(name, state.items, "", "", "", "not indexed yet")]
+    return rows or [(name, state.items, "", "", "", "none yet")]
