@@ -21,6 +21,7 @@ from services.search.followers import Followers
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 10_000
+_WAITING_SHARE = 0.9  # of the time there is, so that the refusal arrives before the caller has given up
 _BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined names sort as the pair
 
 
@@ -102,7 +103,7 @@ class Searcher:
     async def _index(self, query: Query) -> CollectionIndex:
         follower = await self._followers.follower(query.collection)
         try:
-            async with asyncio.timeout(remaining_seconds(self._wait_seconds)):
+            async with asyncio.timeout(remaining_seconds(self._wait_seconds) * _WAITING_SHARE):
                 return await follower.reached(query.version)
         except TimeoutError as error:
             raise VersionNotReachedError(query.collection, _spelt(query.version), _applied(follower)) from error

@@ -129,7 +129,9 @@ async def write(store: Stub, photos: Photos, ids: Sequence[str]) -> str:
     return str(answer.results[-1].written.version)
 
 
-async def ask(search: Stub, query: Matrix, version: str = "", top_k: int = 20, spelt: str = "{}") -> Any:
+async def ask(
+    search: Stub, query: Matrix, version: str = "", top_k: int = 20, spelt: str = "{}", *, seconds: float = 20
+) -> Any:
     request = pb.SearchIndexRequest(
         collection=PHOTOS,
         space="v",
@@ -138,7 +140,7 @@ async def ask(search: Stub, query: Matrix, version: str = "", top_k: int = 20, s
         filter=to_message(from_json(spelt)),
         version=version,
     )
-    return await search.SearchIndex(request, timeout=20)
+    return await search.SearchIndex(request, timeout=seconds)
 
 
 async def assert_right(search: Stub, photos: Photos, version: str) -> None:
@@ -228,7 +230,7 @@ async def test_a_collection_dropped_and_made_again_is_another(tmp_path: Path) ->
     async with (
         store_process(tmp_path) as (_, store_port),
         store_stub(store_port) as store,
-        search_process(store_port, SEARCH_WAIT_SECONDS="2") as (_, port),
+        search_process(store_port) as (_, port),
         search_stub(port) as search,
     ):
         assert await refused(ask(search, query)) == (
@@ -239,7 +241,7 @@ async def test_a_collection_dropped_and_made_again_is_another(tmp_path: Path) ->
         assert (await ask(search, query, await create(store, "v"))).candidates == 0
         old = await write(store, photos, ["x", "y"])
         await assert_right(search, photos, old)
-        code, reason, metadata = await refused(ask(search, query, old.replace(".", ".9")))
+        code, reason, metadata = await refused(ask(search, query, old.replace(".", ".9"), seconds=2))
         assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "VERSION_NOT_REACHED")
         assert metadata == {"wanted": old.replace(".", ".9"), "applied": old}
         await store.DropTable(store_pb.DropTableRequest(name=PHOTOS))

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
 
+from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
+from services.common.neighbours import STREAM_SECONDS
 from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search.adapters.memory import MemoryIndex
@@ -31,7 +33,10 @@ def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: s
 
 
 class WeakFeed:
-    """A feed over another: down when told, its streams break after some parts, and it may not hear of drops."""
+    """A feed over another: down when told, its streams break after some parts, and it may not hear of drops.
+
+    Before a stream breaks it may yield a `stray` part, of a change that is another when the stream resumes.
+    """
 
     def __init__(self, feed: MemoryChangeFeed) -> None:
         self.feed = feed
@@ -39,7 +44,9 @@ class WeakFeed:
         self.deaf = False
         self.parts_to_come: int | None = None
         self.error: Exception = ServiceUnavailableError("store")
+        self.stray: ChangePart | None = None
         self.resumed_after: list[Version | None] = []
+        self.stream_seconds: list[float] = []
 
     async def collections(self) -> list[str]:
         self._fail_if(self.down)
@@ -52,6 +59,7 @@ class WeakFeed:
     async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
         self._fail_if(self.down)
         self.resumed_after.append(after)
+        self.stream_seconds.append(remaining_seconds(STREAM_SECONDS))
         deaf = self.deaf
         stream = self.feed.changes(collection, after)
         while not (deaf and collection not in await self.feed.collections()):
@@ -61,6 +69,9 @@ class WeakFeed:
                 if not deaf:
                     raise
                 break
+            if self.stray is not None:
+                yield self.stray
+                self.stray = None
             self._fail_if(self.down or self.parts_to_come == 0)
             if self.parts_to_come is not None:
                 self.parts_to_come -= 1
