@@ -17,6 +17,7 @@ async def main(settings: StoreSettings) -> None:
         async with running(settings, "medley.v1.StoreService", register) as port:
             logging.info("store listens on port %d", port)
             await until_signalled()
+            servicer.end_watches()
 
 
 if __name__ == "__main__":

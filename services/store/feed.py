@@ -1,12 +1,14 @@
 """The change feed: what changed in a collection, and goes on changing."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from services.common.errors import ServiceUnavailableError
 from services.common.versions import Version
 from services.store.keeper import Collections
-from services.store.tables import ChangedRows, VectorColumn
+from services.store.tables import ChangedRows, Table, VectorColumn
 
 BEGINNING = 0
 MAX_PORTION_BYTES = 8 * 2**20
@@ -26,6 +28,11 @@ class Feed:
 
     def __init__(self, collections: Collections) -> None:
         self._collections = collections
+        self._stopping = asyncio.Event()
+
+    def end(self) -> None:
+        """End every watch: who watches comes again, to whoever answers then."""
+        self._stopping.set()
 
     async def watch(self, collection: str, after: Version | None) -> AsyncGenerator[Change, None]:
         """Yield what changed since `after`, None for a reader that holds nothing, then each commit's changes.
@@ -35,6 +42,7 @@ class Feed:
 
         Raises:
             CollectionNotFoundError: no such collection, or no more.
+            ServiceUnavailableError: the service is stopping.
         """
         table = await self._collections.table(collection)
         uid = table.definition.uid
@@ -49,7 +57,19 @@ class Feed:
                     reset = False
             yield Change(reset, version=Version(uid, changes.version))
             reset, cursor = False, changes.version
-            await table.newer_than(cursor)
+            await self._newer_than(table, cursor)
+
+    async def _newer_than(self, table: Table, version: int) -> None:
+        commit = asyncio.create_task(table.newer_than(version))
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((commit, stop), return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping.is_set():
+                raise ServiceUnavailableError("store", "is stopping")
+            commit.result()
+        finally:
+            commit.cancel()
+            stop.cancel()
 
 
 async def _portions(batches: AsyncIterator[ChangedRows]) -> AsyncGenerator[ChangedRows, None]:

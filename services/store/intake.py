@@ -20,6 +20,7 @@ from services.store.media_store import Announcement, MediaStore
 from services.store.mime import SNIFFED_BYTES, content_of, mime_type
 from services.store.rows import Content, Definition, Media, Row
 
+MAX_ROWS = 10_000
 MAX_TEXT_CHARACTERS = 1_000_000
 UPLOADS_AT_A_TIME = 8
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -111,6 +112,16 @@ class Intake:
             sha256, size = stored.sha256, stored.size_bytes
         mime = draft.mime_type or mime_type(await self._media.read(sha256, 0, SNIFFED_BYTES))
         return Media(sha256, mime, size, draft.width, draft.height), _content(content, mime)
+
+
+def check_number(what: str, number: int) -> None:
+    """Check that a batch has a size that is allowed.
+
+    Raises:
+        ArgumentError: it has not.
+    """
+    if not 1 <= number <= MAX_ROWS:
+        raise ArgumentError(what, number, f"there must be 1 to {MAX_ROWS}")
 
 
 def check_passports(definition: Definition, passports: Mapping[str, str]) -> None:

@@ -8,12 +8,12 @@ from services.common.errors import IdError, ItemNotFoundError, ServiceError
 from services.common.filters import Filter
 from services.common.names import checked_id
 from services.store.errors import AnswerTooLargeError
+from services.store.intake import check_number
 from services.store.keeper import Collections
 from services.store.media_store import MediaStore
 from services.store.plans import satisfies
 from services.store.rows import Part, Parts, Row
 from services.store.tables import Table
-from services.store.writer import checked_number
 
 LOT = 128  # full rows read at a time
 FIRST_STEP = 1000  # rows looked through for a filter, to begin with
@@ -64,7 +64,7 @@ class Reader:
             ArgumentError: no ids, or too many.
             AnswerTooLargeError: together the items are too large.
         """
-        checked_number("ids", len(ids))
+        check_number("ids", len(ids))
         table = await self._collections.table(collection)
         faults = {row_id: fault for row_id in ids if (fault := _fault(row_id))}
         found = (await table.get({row_id for row_id in ids if row_id not in faults}, wanted.parts)).rows

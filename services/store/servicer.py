@@ -24,6 +24,10 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         self._library = library
         self._feed = feed
 
+    def end_watches(self) -> None:
+        """End the streams that would go on for ever, before the server waits for calls to finish."""
+        self._feed.end()
+
     async def CreateTable(self, request: pb.CreateTableRequest, context: Context) -> pb.CreateTableResponse:
         table = await self._collections.create(request.collection.name, codec.space_values(request.collection))
         return pb.CreateTableResponse(collection=codec.collection_message(table))

@@ -13,6 +13,7 @@ from services.store.intake import (
     Intake,
     MediaDraft,
     RowDraft,
+    check_number,
     check_passports,
     checked_text,
     checked_vectors,
@@ -22,8 +23,6 @@ from services.store.merge_patch import merged
 from services.store.plans import Delete, Update, Upsert, Written, satisfies
 from services.store.rows import Content, Definition, Part, Row
 from services.store.tables import Table
-
-MAX_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Writer:
             ArgumentError: no rows, or too many.
             OverloadedError: too many writes wait.
         """
-        checked_number("rows", len(drafts))
+        check_number("rows", len(drafts))
         table = await self._collections.table(collection)
         check_passports(table.definition, passports)
         plan = Upsert(await self._intake.admit(table.definition, drafts))
@@ -117,16 +116,6 @@ class Writer:
         return replace(update, media=media)
 
 
-def checked_number(what: str, number: int) -> None:
-    """Check that a batch has a size that is allowed.
-
-    Raises:
-        ArgumentError: it has not.
-    """
-    if not 1 <= number <= MAX_ROWS:
-        raise ArgumentError(what, number, f"there must be 1 to {MAX_ROWS}")
-
-
 def _metadata_change(change: Replace | Merge | None) -> Callable[[str], str] | None:
     match change:
         case Replace(metadata_json):
@@ -141,7 +130,7 @@ def _metadata_change(change: Replace | Merge | None) -> Callable[[str], str] | N
 
 async def _doomed(table: Table, selection: Sequence[str] | Filter) -> Delete:
     if isinstance(selection, Sequence):
-        checked_number("ids", len(selection))
+        check_number("ids", len(selection))
         return Delete(selection)
     ids = [row.id async for rows in table.scan(frozenset({Part.METADATA})) for row in rows if satisfies(row, selection)]
     return Delete(ids, selection)

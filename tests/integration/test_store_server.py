@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -655,9 +657,16 @@ class TestChanges:
         assert await refusal(asyncio.wait_for(messages.read(), 5)) == "COLLECTION_NOT_FOUND"
 
 
+async def test_stopping_ends_watches_so_that_they_come_again(servicer: StoreServicer, photos: Stub) -> None:
+    messages = photos.WatchChanges(pb.WatchChangesRequest(collection=PHOTOS))
+    await next_change(messages)
+    servicer.end_watches()
+    assert await refusal(asyncio.wait_for(messages.read(), 5)) == "SERVICE_UNAVAILABLE"
+
+
 async def test_direct_calls_need_no_context(servicer: StoreServicer) -> None:
     stub = LocalStub(servicer)
-    with pytest.raises(CollectionNotFoundError.__mro__[1]):
+    with pytest.raises(CollectionNotFoundError):
         await call("store", stub.GetTable, pb.GetTableRequest(name=PHOTOS))
     await call("store", stub.CreateTable, create())
     answer = await call("store", stub.PutMedia, uploads(PNG))
@@ -710,6 +719,65 @@ async def test_two_processes_share_a_folder(tmp_path: Path) -> None:
             while True:
                 await next_change(watch)
         assert info(rpc_status.from_call(caught.value))[0] == "COLLECTION_NOT_FOUND"  # type: ignore[arg-type]
+
+
+class Follower:
+    """Holds a collection by its change feed, and loses the connection again and again."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.held: dict[str, str] = {}
+        self.version = ""
+        self._dice = dice
+
+    async def follow(self, stub: Stub) -> None:
+        while True:
+            messages = stub.WatchChanges(pb.WatchChangesRequest(collection=PHOTOS, after=self.version))
+            for _ in range(self._dice.randint(1, 20)):
+                self._apply(await messages.read())
+            messages.cancel()
+
+    def _apply(self, message: pb.WatchChangesResponse) -> None:
+        if message.reset:
+            self.held.clear()
+        for item_id in message.deleted_ids:
+            self.held.pop(item_id, None)
+        self.held |= {item_id: each["metadata"] for item_id, each in rows_of(message).items()}
+        self.version = message.version or self.version
+
+
+async def disturb(stub: Stub, dice: random.Random, rounds: int) -> None:
+    """Write, update and remove items at random."""
+    for _ in range(rounds):
+        ids = [f"{i}" for i in dice.sample(range(100), 5)]
+        metadata = json.dumps({"n": dice.random()})
+        if dice.random() < 0.7:
+            await written(stub, *(row(item_id, metadata_json=metadata) for item_id in ids))
+        else:
+            await stub.DeleteRows(pb.DeleteRowsRequest(collection=PHOTOS, ids=pb.ItemIds(ids=ids)))
+
+
+@pytest.mark.parametrize("deletions_kept_seconds", [3600, 0.1])
+async def test_a_follower_holds_what_the_store_holds(tmp_path: Path, deletions_kept_seconds: float) -> None:
+    """Two processes write, compact and forget, one tells; only what was committed counts."""
+    dice = random.Random(7)
+    config = settings(
+        tmp_path, tidy_seconds=0.1, versions_kept_seconds=1, deletions_kept_seconds=deletions_kept_seconds
+    )
+    async with (
+        store_servicer(config) as one,
+        store_servicer(config) as other,
+        serving(one, config) as first,
+        serving(other, config) as second,
+    ):
+        await first.CreateTable(create())
+        follower = Follower(dice)
+        following = asyncio.create_task(follower.follow(second))
+        await asyncio.gather(*(disturb(stub, dice, 20) for stub in (first, first, second)))
+        last = int((await written(first, row("last"))).split(".")[1])
+        await until(lambda: following.done() or int(follower.version.split(".")[1]) >= last)
+        following.cancel()
+        listed = await first.ListRows(pb.ListRowsRequest(collection=PHOTOS, page_size=1000))
+        assert follower.held == {each.id: each.metadata_json for each in listed.items}
 
 
 async def revisions(stub: Stub) -> list[int]:
@@ -797,5 +865,7 @@ async def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
         assert not reset
         assert set(rows) == set(listed) - {"first"}
         assert removed == {"doomed"}
+        messages = stub.WatchChanges(pb.WatchChangesRequest(collection=PHOTOS))
+        await next_change(messages)
         store.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(store.wait(), 30) == 0
+        assert await asyncio.wait_for(store.wait(), StoreSettings().drain_seconds - 1) == 0

@@ -44,6 +44,7 @@ FORGOTTEN = "medley.deletions_forgotten_up_to"
 LOOKUP_IDS = 10_000
 BATCH_BYTES = 8 * 2**20
 UNINDEXED_ROWS = 1000
+CONFLICTS = ("Too many concurrent writers", "ommit conflict", "Incompatible transaction")
 
 
 def create_dataset(uri: str, schema: pa.Schema, session: Any) -> Dataset:
@@ -213,7 +214,7 @@ class LanceTable:
 def raise_as_ours(error: Exception, uri: str) -> None:
     """Raise what one of Lance's errors means to us; Lance tells them apart by their text alone."""
     text = str(error)
-    if "Too many concurrent writers" in text or "ommit conflict" in text:
+    if any(words in text for words in CONFLICTS):
         raise WriteConflictError from error
     if "No space left on device" in text or "Disk quota exceeded" in text:
         raise StorageFullError(uri) from error
