@@ -117,8 +117,9 @@ class Space(_message.Message):
     """
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___ContentType.ValueType]:
-        """Which content of an item is embedded: the first of these that the item has. Unset: what fits the model, pictures
-        before text. Always empty without a model.
+        """Which content of an item is embedded: the first of these that the item has. Unset: pictures for a model that takes
+        pictures, else text. (Texts among pictures lie nearer to a query in words than any picture does, and would hide the
+        pictures: name both only where that is wanted.) Always empty without a model.
         """
 
     def __init__(

@@ -873,7 +873,9 @@ class SearchRequest(_message.Message):
     top_k: _builtins.int
     """Hits wanted, 1 to 10,000; 0 means 10."""
     depth: _builtins.int
-    """Items each arm brings to the fusion, `top_k` to 10,000; 0 means the larger of `top_k` and 100."""
+    """Items each arm brings to the fusion, `top_k` to 10,000; 0 means the larger of `top_k` and 100, for a lone arm `top_k`
+    and a few to spare.
+    """
     version: _builtins.str
     """Version token the answer must be at least as new as; empty asks for none."""
     @_builtins.property

@@ -13,6 +13,7 @@ MAX_ARMS = 16
 MAX_TOP_K = 10_000
 DEFAULT_TOP_K = 10
 DEFAULT_DEPTH = 100
+SPARE_HITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +142,22 @@ def checked_top_k(top_k: int) -> int:
 
 
 def checked_depth(depth: int, top_k: int) -> int:
-    """Return how many items each arm brings, 0 meaning the larger of `top_k` and 100.
+    """Return `depth` if it is 0 or at least `top_k`.
 
     Raises:
         ArgumentError: below `top_k` or over 10,000.
     """
     if depth and not top_k <= depth <= MAX_TOP_K:
         raise ArgumentError("depth", depth, f"must be top_k ({top_k}) to {MAX_TOP_K}, or 0")
-    return depth or max(top_k, DEFAULT_DEPTH)
+    return depth
+
+
+def default_depth(arms: int, top_k: int) -> int:
+    """Return how many items each of so many arms brings where the caller does not say.
+
+    A lone arm needs no more than `top_k`, and a few in the place of items deleted meanwhile.
+    """
+    return min(top_k + SPARE_HITS, MAX_TOP_K) if arms == 1 else max(top_k, DEFAULT_DEPTH)
 
 
 def checked_rrf_k(k: float) -> float:

@@ -28,6 +28,7 @@ from services.gateway.planning import (
     checked_rrf_k,
     checked_top_k,
     checked_wishes,
+    default_depth,
     items_asked,
     models_asked,
     plan,
@@ -111,11 +112,12 @@ class Searcher(Generic[ShownItem]):
 
     async def _run_all(self, wish: SearchWish, arms: Sequence[PlannedArm]) -> list[ArmRun]:
         scope = Scope(wish.collection, wish.condition, wish.version)
+        depth = wish.depth or default_depth(len(arms), wish.top_k)
         async with task_group() as group:
             embeddings = {
                 model: group.create_task(self._embed(model, contents)) for model, contents in _contents(arms).items()
             }
-            tasks = [group.create_task(self._run(scope, wish.depth, arm, embeddings)) for arm in arms]
+            tasks = [group.create_task(self._run(scope, depth, arm, embeddings)) for arm in arms]
         return [task.result() for task in tasks]
 
     async def _embed(self, model: tuple[str, str], contents: Sequence[Content]) -> dict[Content, Matrix]:

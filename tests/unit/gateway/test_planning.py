@@ -20,6 +20,7 @@ from services.gateway.planning import (
     checked_rrf_k,
     checked_top_k,
     checked_wishes,
+    default_depth,
     items_asked,
     models_asked,
     plan,
@@ -148,8 +149,13 @@ def test_top_k_is_bounded(top_k: int) -> None:
     assert [checked_top_k(each) for each in (0, 1, 10_000)] == [10, 1, 10_000]
 
 
-def test_depth_is_top_k_or_a_hundred_and_bounded() -> None:
-    assert [checked_depth(0, 5), checked_depth(0, 500), checked_depth(7, 7)] == [100, 500, 7]
+def test_each_arm_brings_a_hundred_or_top_k_and_a_lone_one_a_few_to_spare() -> None:
+    assert [default_depth(2, 5), default_depth(2, 500)] == [100, 500]
+    assert [default_depth(1, 5), default_depth(1, 10_000)] == [15, 10_000]
+
+
+def test_depth_is_at_least_top_k_and_bounded() -> None:
+    assert [checked_depth(0, 5), checked_depth(7, 7), checked_depth(10_000, 5)] == [0, 7, 10_000]
     for depth in (-1, 4, 10_001):
         with pytest.raises(ArgumentError):
             checked_depth(depth, 5)
