@@ -13,12 +13,11 @@ from medley.cli.commands.items import delete, get, list_, update
 from medley.cli.commands.search import search
 from medley.cli.commands.status import status
 from medley.cli.commands.up import up
+from medley.cli.exits import INTERRUPTED
 from medley.cli.printing import complain
-from medley.errors import Error, UnavailableError
+from medley.errors import Error
 from medley.inputs import InputError
 from medley.suite import SuiteError
-
-INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,8 +57,6 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _line(error: Exception) -> str:
     match error:
-        case UnavailableError(reason="SERVICE_UNAVAILABLE", metadata={}) if not error.metadata:
-            return f"{error}"
         case OSError(filename=str() | bytes() as name, strerror=str() as problem):
             return f"{name!s}: {problem}"
         case _:

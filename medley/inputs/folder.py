@@ -65,12 +65,12 @@ def _sidecar(path: Path) -> tuple[str | None, Mapping[str, object]]:
     try:
         content = json.loads(_text(path))
     except ValueError as error:
-        raise BadInputError(f"{path.name}: {error}") from error
+        raise BadInputError(f"{path}: {error}") from error
     if not isinstance(content, dict):
-        raise BadInputError(f"{path.name}: wants a JSON object")
+        raise BadInputError(f"{path}: wants a JSON object")
     text, nested = content.pop("text", None), content.pop("metadata", {})
     if not isinstance(text, str | None) or not isinstance(nested, dict):
-        raise BadInputError(f'{path.name}: "text" wants a string, "metadata" an object')
+        raise BadInputError(f'{path}: "text" wants a string, "metadata" an object')
     return text or None, cleaned({**content, **nested})
 
 
@@ -78,4 +78,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInputError(f"{path.name}: not UTF-8 at byte {error.start}") from error
+        raise BadInputError(f"{path}: not UTF-8 at byte {error.start}") from error

@@ -80,7 +80,7 @@ def _csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
             if len(cells) == len(columns):
                 yield Line(reader.line_num, dict(zip(columns, cells, strict=True)))
             elif cells:
-                yield Line(reader.line_num, problem=f"{len(cells)} cells, the header has {len(columns)}")
+                yield Line(reader.line_num, problem=f"the row has {len(cells)} of the header's {len(columns)} cells")
 
 
 def _spelt_cell(value: Any) -> Any:

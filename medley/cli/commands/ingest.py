@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from medley.cli.exits import INTERRUPTED
 from medley.cli.printing import complain, console, plain, print_json, shortened
 from medley.cli.session import Session, collection_option, session_options
 from medley.client import Client
@@ -17,6 +18,7 @@ from medley.inputs import Columns, open_inputs
 from medley.loading import Loader, Report
 
 SHOWN_FAILURES = 20
+INTERRUPTION = "interrupted"
 
 
 @click.command()
@@ -56,28 +58,35 @@ def ingest(
     """
     inputs = open_inputs(path, _columns(**columns))
     with session.connected() as client:
-        if create:
-            ensure_collection(client, collection)
+        ensure_collection(client, collection, create=create)
         with progress(f"Ingesting {path.name}", inputs.total) as report:
             waiting = lambda error: complain(f"waiting for the server: {shortened(str(error), 100)}")  # noqa: E731
             try:
                 Loader(client, collection, patience_seconds=patience, waiting=waiting).load(inputs.each, report)
             except KeyboardInterrupt:
-                report.stopped = "interrupted"
+                report.stopped = INTERRUPTION
         if session.as_json:
             print_json(summary(report))
         else:
             print_report(report)
     if report_path:
         report_path.write_text(json.dumps(plain(summary(report)), indent=2) + "\n", "utf-8")
+    if report.stopped == INTERRUPTION:
+        return INTERRUPTED
     return 0 if report.ok else 1
 
 
-def ensure_collection(client: Client, name: str) -> None:
-    """Create the collection `name` with the usual spaces, unless there is one with whatever spaces."""
+def ensure_collection(client: Client, name: str, *, create: bool) -> None:
+    """See that there is a collection `name`, with whatever spaces; make one with the usual spaces if that is wanted.
+
+    Raises:
+        NotFoundError: there is none, and none is wanted.
+    """
     try:
         client.collection(name)
-    except NotFoundError:
+    except NotFoundError as error:
+        if not create:
+            raise NotFoundError(f"{error}: --create makes it", error.reason, error.metadata) from error
         client.create_collection(name)
 
 

@@ -1,0 +1,6 @@
+"""`python -m medley`: the command line."""
+
+from medley.cli import main
+
+if __name__ == "__main__":
+    main()
