@@ -1,5 +1,6 @@
 """Reads from a collection."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -66,13 +67,14 @@ class Reader:
         """
         check_number("ids", len(ids))
         table = await self._collections.table(collection)
-        faults = {row_id: fault for row_id in ids if (fault := _fault(row_id))}
+        faults: dict[str, Item | ServiceError] = {row_id: fault for row_id in ids if (fault := _fault(row_id))}
         found = (await table.get({row_id for row_id in ids if row_id not in faults}, wanted.parts)).rows
         size = sum(self._size(found[row_id], wanted) for row_id in ids if row_id in found)
         if size > self._max_answer_bytes:
             raise AnswerTooLargeError(size, self._max_answer_bytes)
-        items = {row_id: await self._item(row, wanted) for row_id, row in found.items()}
-        return [faults.get(row_id) or items.get(row_id) or ItemNotFoundError(row_id) for row_id in ids]
+        items = await asyncio.gather(*(self._item_or_fault(row, wanted) for row in found.values()))
+        outcomes = faults | dict(zip(found, items, strict=True))
+        return [outcomes.get(row_id) or ItemNotFoundError(row_id) for row_id in ids]
 
     async def page(
         self, collection: str, condition: Filter | None, *, after: str | None, size: int, wanted: Wanted
@@ -101,6 +103,12 @@ class Reader:
             sum(satisfies(row, condition) for row in rows) async for rows in table.scan(frozenset({Part.METADATA}))
         ]
         return sum(counts)
+
+    async def _item_or_fault(self, row: Row, wanted: Wanted) -> Item | ServiceError:
+        try:
+            return await self._item(row, wanted)
+        except ServiceError as error:
+            return error
 
     async def _item(self, row: Row, wanted: Wanted) -> Item:
         if not wanted.media_bytes or row.media is None or row.media.size_bytes > self._max_inline_bytes:

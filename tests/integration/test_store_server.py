@@ -477,6 +477,15 @@ class TestReads:
             page = await stub.ListRows(pb.ListRowsRequest(collection=PHOTOS, fields=[inline]))
             assert [each.id for each in page.items] == ["large", "small"]
 
+    async def test_media_that_are_lost_are_told_of_their_item_alone(self, tmp_path: Path) -> None:
+        config = settings(tmp_path)
+        async with store_servicer(config) as servicer, serving(servicer, config) as stub:
+            await stub.CreateTable(create())
+            await written(stub, row("lost", media=item_pb2.Media(data=PNG)), row("here"))
+            (tmp_path / "media" / PNG_SHA[:2] / PNG_SHA[2:4] / PNG_SHA).unlink()
+            lost, here = await get(stub, "lost", "here", fields=[item_pb2.ITEM_FIELD_MEDIA_DATA])
+            assert (reason(lost), here.item.id) == ("MEDIA_NOT_FOUND", "here")
+
     async def test_lists_by_id_in_pages(self, photos: Stub) -> None:
         await written(
             photos, *(row(f"{i:02d}", metadata_json=f'{{"even": {str(i % 2 == 0).lower()}}}') for i in range(20))
