@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.common.errors import (
+    AlreadyExistsError,
     CollectionNotFoundError,
     InvalidError,
     ItemNotFoundError,
@@ -49,6 +50,15 @@ class ModelNotFoundError(NotFoundError):
 
     def __init__(self, model: str, known: Sequence[str]) -> None:
         super().__init__(f"no model {model!r}", model=model, known=",".join(known))
+
+
+class CollectionExistsError(AlreadyExistsError):
+    """The collection is there with other spaces."""
+
+    reason = "COLLECTION_EXISTS"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"collection {collection!r} is there with other spaces", collection=collection)
 
 
 class ObjectNotFoundError(NotFoundError):
@@ -127,7 +137,10 @@ class MemoryStore:
     async def create(self, collection: Collection) -> Collection:
         """Make a table."""
         self._created += 1
-        return self._tables.setdefault(collection.name, _Table(collection, f"t{self._created}")).collection
+        table = self._tables.setdefault(collection.name, _Table(collection, f"t{self._created}"))
+        if table.collection != collection:
+            raise CollectionExistsError(collection.name)
+        return table.collection
 
     async def drop(self, name: str) -> None:
         """Remove the table."""

@@ -1,0 +1,42 @@
+"""The gateway's ports: neighbours in memory, and the services themselves behind their APIs."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from services.common.neighbours import LocalStub
+from services.common.vectors import Metric
+from services.embedder.settings import EmbedderSettings
+from services.embedder.wiring import embedder_servicer
+from services.gateway.adapters.embedder import GrpcEmbedder
+from services.gateway.adapters.memory import MemoryEmbedder, MemoryIndex, MemoryStore
+from services.gateway.adapters.search import GrpcIndex
+from services.gateway.adapters.store import GrpcStore
+from services.gateway.embedder import Model
+from services.gateway.items import ContentType
+from services.search.settings import SearchSettings
+from services.search.wiring import search_servicer
+from services.store.settings import StoreSettings
+from services.store.wiring import store_servicer
+from tests.contract.gateway_neighbours import MODEL, EmbedderContract, IndexContract, Neighbours, StoreContract
+
+
+class TestMemory(EmbedderContract, StoreContract, IndexContract):
+    @pytest.fixture
+    async def neighbours(self) -> Neighbours:
+        model = Model(MODEL, 8, Metric.COSINE, (ContentType.IMAGE, ContentType.TEXT), "p/1")
+        store = MemoryStore()
+        return Neighbours(MemoryEmbedder([model]), store, MemoryIndex(store))
+
+
+class TestServices(EmbedderContract, StoreContract, IndexContract):
+    @pytest.fixture
+    async def neighbours(self, tmp_path: Path) -> AsyncIterator[Neighbours]:
+        store_settings = StoreSettings(directory=tmp_path, rows="memory", media="memory")
+        async with AsyncExitStack() as stack:
+            embedder = await stack.enter_async_context(embedder_servicer(EmbedderSettings(runtime="memory")))
+            store = LocalStub(await stack.enter_async_context(store_servicer(store_settings)))
+            search = await stack.enter_async_context(search_servicer(SearchSettings(engine="memory"), store=store))
+            yield Neighbours(GrpcEmbedder(LocalStub(embedder)), GrpcStore(store), GrpcIndex(LocalStub(search)))
