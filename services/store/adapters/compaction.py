@@ -21,19 +21,20 @@ class Fragment:
 def worth_merging(fragments: Sequence[Fragment]) -> set[int]:
     """Return the numbers of the fragments to rewrite; none while that would gain little.
 
-    Those are, once there are several, the smallest, up to one larger than all before it together: a row is then
-    rewritten a number of times that grows only with the logarithm of the table. And those with much deleted.
+    Those are, once there are several, small ones of about one size, none larger than all before it together: a row is
+    then rewritten a number of times that grows only with the logarithm of the table. And those with much deleted.
     """
-    small = _smallest([fragment for fragment in fragments if fragment.rows < FRAGMENT_ROWS])
-    chosen = {fragment.number for fragment in fragments if fragment.deletions > MUCH_DELETED * fragment.rows}
-    return chosen | set(small) if len(small) >= SMALL_FRAGMENTS else chosen
+    deleted = {fragment.number for fragment in fragments if fragment.deletions > MUCH_DELETED * fragment.rows}
+    return deleted | _small([fragment for fragment in fragments if fragment.rows < FRAGMENT_ROWS // 2])
 
 
-def _smallest(fragments: Sequence[Fragment]) -> list[int]:
-    total, chosen = 0, []
+def _small(fragments: Sequence[Fragment]) -> set[int]:
+    chosen, total = set[int](), 0
     for fragment in sorted(fragments, key=lambda fragment: fragment.rows):
-        if fragment.rows > max(SMALL_ROWS, total):
-            break
+        if fragment.rows > max(SMALL_ROWS, total) or total > FRAGMENT_ROWS:
+            if len(chosen) >= SMALL_FRAGMENTS:
+                break
+            chosen, total = set(), 0
+        chosen.add(fragment.number)
         total += fragment.rows
-        chosen.append(fragment.number)
-    return chosen
+    return chosen if len(chosen) >= SMALL_FRAGMENTS else set()

@@ -44,6 +44,7 @@ FORGOTTEN = "medley.deletions_forgotten_up_to"
 LOOKUP_IDS = 10_000
 BATCH_BYTES = 8 * 2**20
 UNINDEXED_ROWS = 1000
+UNINDEXED_FRAGMENTS = 4
 CONFLICTS = ("Too many concurrent writers", "ommit conflict", "Incompatible transaction")
 
 
@@ -221,12 +222,13 @@ def raise_as_ours(error: Exception, uri: str) -> None:
 
 
 def _lookup(dataset: Dataset, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """Return the rows of `ids`, in any order."""
+    """Return the rows of `ids`, in any order. Marked ones are left out here: Lance would take half as long again."""
     lots = [ids[start : start + LOOKUP_IDS] for start in range(0, len(ids), LOOKUP_IDS)] or [[]]
-    return pa.concat_tables(
-        dataset.to_table(columns=columns, filter=f"NOT deleted AND id IN ({', '.join(map(_quoted, lot)) or 'NULL'})")
+    found = pa.concat_tables(
+        dataset.to_table(columns=[*columns, "deleted"], filter=f"id IN ({', '.join(map(_quoted, lot)) or 'NULL'})")
         for lot in lots
     )
+    return found.filter(pc.invert(found.column("deleted"))).drop_columns("deleted")
 
 
 def _page(dataset: Dataset, after: str | None, limit: int, columns: Sequence[str]) -> pa.Table:
@@ -278,9 +280,10 @@ def _compact(dataset: Dataset, before: datetime) -> None:
 
 
 def _index(dataset: Dataset, before: datetime) -> None:
-    """Index the rows written since the last time, once they are more than a moment's search."""
+    """Index the rows written since the last time, once it takes a while to look through them."""
     index = dataset.stats.index_stats(ID_INDEX)
-    if index["num_unindexed_rows"] > UNINDEXED_ROWS + index["num_indexed_rows"] // 50:
+    few_rows = index["num_unindexed_rows"] <= UNINDEXED_ROWS + index["num_indexed_rows"] // 50
+    if not few_rows or index["num_unindexed_fragments"] > UNINDEXED_FRAGMENTS:
         dataset.optimize.optimize_indices()
 
 

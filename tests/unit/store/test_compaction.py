@@ -17,6 +17,15 @@ def test_a_large_one_is_taken_once_the_small_ones_weigh_as_much() -> None:
     assert worth_merging(fragments(8000, *[1000] * 8)) == set(range(9))
 
 
+def test_middling_ones_are_merged_past_a_few_tiny_ones() -> None:
+    assert worth_merging(fragments(1, 1, *[4000] * 8)) == set(range(2, 10))
+
+
+def test_one_merge_is_bounded() -> None:
+    rows = FRAGMENT_ROWS // 4
+    assert len(worth_merging(fragments(*[rows] * 100))) * rows <= 2 * FRAGMENT_ROWS + rows
+
+
 def test_full_ones_are_left() -> None:
     assert worth_merging(fragments(*[FRAGMENT_ROWS] * 20)) == set()
 
