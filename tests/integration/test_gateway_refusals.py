@@ -45,17 +45,35 @@ async def gateway(suite: Suite) -> AsyncIterator["pb_grpc.GatewayServiceAsyncStu
         yield stub
 
 
+@pytest.fixture(scope="module")
+def things(suite: Suite) -> str:
+    """A collection with one item, that nothing in this module changes."""
+
+    async def make() -> str:
+        async with suite.gateway() as stub:
+            return await with_an_item(stub, "things")
+
+    return asyncio.run(make())
+
+
 @pytest.fixture
-async def things(gateway: "pb_grpc.GatewayServiceAsyncStub") -> AsyncIterator[str]:
+async def scratch(gateway: "pb_grpc.GatewayServiceAsyncStub") -> AsyncIterator[str]:
+    """A collection with one item, anew for each test."""
+    name = await with_an_item(gateway, "scratch")
+    yield name
+    await gateway.DropCollection(pb.DropCollectionRequest(name=name))
+
+
+async def with_an_item(gateway: "pb_grpc.GatewayServiceAsyncStub", name: str) -> str:
     spaces = [
         collection_pb2.Space(name="clip", model="medley-mini"),
         collection_pb2.Space(name="text", model="minilm"),
         own_space(),
     ]
-    name = (await make_collection(gateway, "things", *spaces)).name
-    await ingest(gateway, name, item("there", text="a thing", vectors={"own": vector(1, 2)}))
-    yield name
-    await gateway.DropCollection(pb.DropCollectionRequest(name=name))
+    name = (await make_collection(gateway, name, *spaces)).name
+    answers = await ingest(gateway, name, item("there", text="a thing", vectors={"own": vector(1, 2)}))
+    assert outcomes(answers) == ["written"]
+    return name
 
 
 def huge_picture() -> bytes:
@@ -97,25 +115,25 @@ BAD_ITEMS = {
 
 @pytest.mark.parametrize("name", BAD_ITEMS)
 async def test_a_bad_item_is_refused_in_its_place(
-    gateway: "pb_grpc.GatewayServiceAsyncStub", things: str, name: str
+    gateway: "pb_grpc.GatewayServiceAsyncStub", scratch: str, name: str
 ) -> None:
     bad, reason = BAD_ITEMS[name]
-    answers = await ingest(gateway, things, item("before", text="one"), bad, item("after", text="two"))
+    answers = await ingest(gateway, scratch, item("before", text="one"), bad, item("after", text="two"))
     assert outcomes(answers) == ["written", reason, "written"]
     assert [answer.id for answer in answers] == ["before", bad.id, "after"]
-    listed = await gateway.ListItems(pb.ListItemsRequest(collection=things))
+    listed = await gateway.ListItems(pb.ListItemsRequest(collection=scratch))
     assert sorted(each.id for each in listed.items) == ["after", "before", "there"]
 
 
 async def test_many_bad_items_among_good_ones_are_answered_in_order(
-    gateway: "pb_grpc.GatewayServiceAsyncStub", things: str
+    gateway: "pb_grpc.GatewayServiceAsyncStub", scratch: str
 ) -> None:
     items, expected = [], []
     for number in range(300):
         bad = number % 3 == 1
         items.append(item(f"item{number}", text="" if bad else f"text {number}"))
         expected.append("TEXT_INVALID" if bad else "written")
-    answers = await ingest(gateway, things, *items)
+    answers = await ingest(gateway, scratch, *items)
     assert outcomes(answers) == expected
     assert [answer.sequence for answer in answers] == list(range(300))
 
@@ -332,12 +350,12 @@ async def test_ingest_begins_with_its_target(gateway: "pb_grpc.GatewayServiceAsy
 
 
 async def test_a_second_target_ends_the_stream_after_what_came_before_is_answered(
-    gateway: "pb_grpc.GatewayServiceAsyncStub", things: str
+    gateway: "pb_grpc.GatewayServiceAsyncStub", scratch: str
 ) -> None:
     async def two_targets() -> AsyncIterator[pb.IngestItemsRequest]:
-        yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=things))
+        yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=scratch))
         yield pb.IngestItemsRequest(item=item("a", text="x"))
-        yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=things))
+        yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=scratch))
 
     answers = gateway.IngestItems(two_targets(), timeout=SECONDS)
     received = []
