@@ -72,7 +72,7 @@ def _environment(ports: Mapping[str, int], folder: Path) -> Mapping[str, str]:
         for asker in ("GATEWAY", "SEARCH")
         for name in ("embedder", "store", "search")
     }
-    own = {"STORE_DIRECTORY": str(folder / "data"), "EMBEDDER_TEXT_CACHE_ENTRIES": "0"}
+    own = {"STORE_DATA_DIR": str(folder / "data"), "EMBEDDER_TEXT_CACHE_ENTRIES": "0"}
     return {**os.environ, **listens, **addresses, **own}
 
 
