@@ -14,6 +14,9 @@ from services.common.settings import ServerSettings
 
 Register = Callable[[grpc.aio.Server], None]
 
+PING_MS = 30_000
+"""How often a client that waits for an answer may ask whether the server lives; one that asks more often is cut off."""
+
 
 class ListenError(Exception):
     """A server's address cannot be had."""
@@ -34,6 +37,7 @@ async def running(settings: ServerSettings, service: str, register: Register) ->
     """
     # Without this a second server would share the port, and each call would go to either.
     options = [*message_limits(settings), ("grpc.so_reuseport", 0)]
+    options.append(("grpc.http2.min_ping_interval_without_data_ms", PING_MS))
     server = grpc.aio.server(interceptors=[CallInterceptor(settings.max_calls)], options=options)
     register(server)
     status = health.aio.HealthServicer()
