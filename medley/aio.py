@@ -5,7 +5,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -99,7 +99,7 @@ class Client:
         items: AsyncIterable[NewItem] | Iterable[NewItem],
         *,
         timeout: float | None = None,
-    ) -> AsyncIterator[IngestResult]:
+    ) -> AsyncGenerator[IngestResult, None]:
         """Send `items` as the returned iterator is advanced, and yield what became of each, in order.
 
         As `medley.Client.ingest`; `items` are drawn by a task of this event loop. To end it early, close the iterator,
@@ -260,7 +260,7 @@ class Client:
 
     async def download_media(
         self, sha256: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a stored object, block by block; see `medley.Client.download_media`."""
         request = calls.download_request(sha256, offset, length)
         download = Download(request)

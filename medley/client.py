@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
@@ -111,7 +111,7 @@ class Client:
 
     def ingest(
         self, collection: str, items: Iterable[NewItem], *, timeout: float | None = None
-    ) -> Iterator[IngestResult]:
+    ) -> Generator[IngestResult, None, None]:
         """Send `items` as the returned iterator is advanced, and yield what became of each, in order.
 
         Nothing is sent before the first result is asked for, and no more than 1024 items or 64 MiB are under way
@@ -297,7 +297,7 @@ class Client:
 
     def download_media(
         self, sha256: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Yield the bytes of a stored object, or `length` of them from `offset` on, block by block.
 
         A whole object is checked against its hash. Has no time limit unless given one.

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from medley.client import Client
 from medley.errors import DeadlineError, Error, OverloadedError, UnavailableError
@@ -83,7 +82,7 @@ class Loader:
         return not report.stopped
 
     def _stream(self, feed: Feed, report: Report) -> None:
-        with closing(cast(Any, self._client.ingest(self._collection, feed.stream()))) as results:
+        with closing(self._client.ingest(self._collection, feed.stream())) as results:
             for result in results:
                 draft = feed.answered()
                 if result.error is not None and is_passing(result.error):

@@ -1,0 +1,106 @@
+"""The command line as a user runs it: in processes of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+COMMAND_SECONDS = 90
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("MEDLEY_")} | {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def started(*arguments: object, cwd: Path, server: str = "") -> subprocess.Popen[str]:
+    """Start a command and leave it running."""
+    environment = ENVIRONMENT | ({"MEDLEY_SERVER": server} if server else {})
+    command = [sys.executable, "-m", "medley", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(*arguments: object, cwd: Path, server: str = "") -> Answer:
+    """Run a command to its end."""
+    return ended(started(*arguments, cwd=cwd, server=server))
+
+
+def ended(process: subprocess.Popen[str]) -> Answer:
+    """Wait for a command to end."""
+    try:
+        out, err = process.communicate(timeout=COMMAND_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return Answer(process.returncode, out, err)
+
+
+@dataclass(frozen=True)
+class Medley:
+    """Commands against one server, in one folder."""
+
+    server: str
+    folder: Path
+
+    def __call__(self, *arguments: object) -> Answer:
+        return run(*arguments, cwd=self.folder, server=self.server)
+
+    def json(self, *arguments: object) -> Any:
+        """Return the JSON answer of a command that must succeed."""
+        answer = self(*arguments, "--json")
+        assert answer.code == 0, answer.err
+        return answer.json
+
+
+@contextmanager
+def up(folder: Path) -> Iterator[str]:
+    """Run `medley up` while the block runs; yield the address it says."""
+    process = started("up", "--data", folder / "data", "--port-base", free_port_base(), cwd=folder)
+    try:
+        yield _said_address(process)
+    finally:
+        process.terminate()
+        answer = ended(process)
+        assert answer.code == 0, answer.err
+
+
+def free_port_base() -> int:
+    """Return the first of four neighbouring ports that are free."""
+    for base in range(20000 + os.getpid() % 10000, 60000, 4):
+        if all(_free(base + offset) for offset in range(4)):
+            return base
+    raise AssertionError("no four neighbouring ports are free")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _said_address(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("medley is up on "):
+            return line.split()[4].rstrip(",")
+    raise AssertionError(f"medley up ended: {ended(process).err}")
