@@ -1,8 +1,8 @@
 """No more than so many, and no more than so much, at a time."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from services.common.errors import OverloadedError
 
@@ -47,6 +47,15 @@ class Budget:
                 self._given.clear()
                 await self._given.wait()
             self._used += amount
+
+    @asynccontextmanager
+    async def taken(self, amount: int) -> AsyncIterator[None]:
+        """Take `amount` while the block runs."""
+        await self.take(amount)
+        try:
+            yield
+        finally:
+            self.give(amount)
 
     def charge(self, amount: int) -> None:
         """Take `amount` whether it fits or not: it is held already, only now known."""

@@ -8,12 +8,13 @@ from typing import Any
 from services.common.errors import ServiceError
 from services.common.tasks import together
 from services.common.vectors import Matrix
+from services.gateway.concurrency import Budget
 from services.gateway.embedder import Content, Embedded, Embedder
 from services.gateway.items import ContentType, MediaFacts, MediaSource, Space
 from services.gateway.patience import patiently
 from services.gateway.store import RowMedia
 
-MAX_CALL_INPUTS = 64
+MAX_CALL_INPUTS = 32
 MAX_CALL_BYTES = 8 * 2**20
 
 
@@ -62,11 +63,16 @@ def row_media(source: MediaSource | None, encoded: Encoded) -> RowMedia | None:
 
 
 class Encoder:
-    """Embeds many items with few calls, all at once; a neighbour that is away or full is waited for."""
+    """Embeds many items with few calls, several at a time; a neighbour that is away or full is waited for.
 
-    def __init__(self, embedder: Embedder, retry_seconds: float) -> None:
+    No more than `inputs_in_flight` are with the embedder at a time: enough to keep it busy, and so few that a query
+    does not wait for long behind them.
+    """
+
+    def __init__(self, embedder: Embedder, retry_seconds: float, inputs_in_flight: int) -> None:
         self._embedder = embedder
         self._retry_seconds = retry_seconds
+        self._inputs = Budget(inputs_in_flight)
 
     async def encode(self, items: Sequence[Contents]) -> list[Encoded | ServiceError]:
         """Return the vectors of each of `items`, in order, or why it was refused."""
@@ -96,7 +102,8 @@ class Encoder:
         attempt = partial(self._embedder.embed, model.name, model.passport, [content for _, content in part])
         answers: Sequence[Embedded | ServiceError]
         try:
-            answers = await patiently(attempt, self._retry_seconds)
+            async with self._inputs.taken(len(part)):
+                answers = await patiently(attempt, self._retry_seconds)
         except ServiceError as error:
             answers = [error] * len(part)
         return [(number, spaces[number], answer) for (number, _), answer in zip(part, answers, strict=True)]
@@ -104,7 +111,8 @@ class Encoder:
     async def _inspect(self, number: int, picture: bytes) -> "list[_Answer]":
         answer: MediaFacts | ServiceError
         try:
-            answer = await patiently(partial(self._embedder.inspect, picture), self._retry_seconds)
+            async with self._inputs.taken(1):
+                answer = await patiently(partial(self._embedder.inspect, picture), self._retry_seconds)
         except ServiceError as error:
             answer = error
         return [(number, [], answer)]

@@ -18,6 +18,7 @@ class GatewaySettings(ServerSettings):
     cache_seconds: float = Field(5.0, ge=0, description="how long the definition of a collection or model is kept")
     max_searches: int = Field(128, gt=0, description="searches planned at a time; one more is refused")
     max_ingests: int = Field(32, gt=0, description="ingest streams at a time; one more is refused")
+    inputs_in_flight: int = Field(128, gt=0, description="inputs that all ingests have with the embedder at a time")
     retry_seconds: float = Field(
         60.0, ge=0, description="how long an ingest waits for a neighbour that is away or full"
     )

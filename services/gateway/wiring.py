@@ -62,7 +62,7 @@ def _channel(settings: GatewaySettings, address: str) -> grpc.aio.Channel:
 def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServicer:
     embedder, store = GrpcEmbedder(neighbours.embedder), GrpcStore(neighbours.store)
     catalogue = Catalogue(store, embedder, settings.cache_seconds)
-    encoder = Encoder(embedder, settings.retry_seconds)
+    encoder = Encoder(embedder, settings.retry_seconds, settings.inputs_in_flight)
     searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
     return GatewayServicer(
         Desk(

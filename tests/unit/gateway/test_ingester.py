@@ -59,7 +59,7 @@ class RecordingWriter:
 def recorded(around: World, pace: Pace = PACE) -> tuple[Ingester, RecordingWriter]:
     writer = RecordingWriter(around.store)
     stores, slots = Stores(writer, around.store), Slots("ingests", 2)
-    ingester = Ingester(around.catalogue, Encoder(around.embedder, 5), stores, pace, slots)
+    ingester = Ingester(around.catalogue, Encoder(around.embedder, 5, inputs_in_flight=64), stores, pace, slots)
     return ingester, writer
 
 

@@ -84,7 +84,7 @@ async def world(collection: Collection = COLLECTION, pace: Pace = PACE, max_inge
     await store.create(collection)
     embedder = CountingEmbedder(MemoryEmbedder([CLIP_MODEL, TEXT_MODEL]))
     catalogue = Catalogue(store, embedder, seconds=60)
-    encoder = Encoder(embedder, pace.retry_seconds)
+    encoder = Encoder(embedder, pace.retry_seconds, inputs_in_flight=64)
     return World(
         store,
         embedder,
