@@ -4,6 +4,7 @@ Both need only the development dependencies: the imported google/*.proto files c
 """
 
 import filecmp
+import os
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROTOS = sorted(str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos").rglob("*.proto"))
 GENERATED = Path("medley/v1")
+BIN = Path(sys.executable).parent
 
 
 def generate(target: Path) -> None:
@@ -34,7 +36,7 @@ def check() -> int:
         image = Path(folder) / "api.binpb"
         _protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={image}")
         lint = subprocess.run(
-            [Path(sys.executable).parent / "buf", "lint", image, "--config", "buf.yaml", "--path", "medley"],
+            [BIN / "buf", "lint", image, "--config", "buf.yaml", "--path", "medley"],
             cwd=ROOT,
             check=False,
         )
@@ -45,11 +47,13 @@ def check() -> int:
 
 def _protoc(*outputs: str) -> None:
     includes = ["-I", "protos", "-I", sysconfig.get_path("purelib")]
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, *PROTOS], cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, *PROTOS]
+    plugins = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    subprocess.run(command, cwd=ROOT, env=plugins, check=True)
 
 
 def _buf(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([Path(sys.executable).parent / "buf", *arguments], cwd=ROOT, check=False)
+    return subprocess.run([BIN / "buf", *arguments], cwd=ROOT, check=False)
 
 
 def _differences(fresh: Path, committed: Path) -> list[str]:
