@@ -5,6 +5,7 @@ from pathlib import Path
 
 from medley.client import Client
 from medley.values import ArmReport, Hit, Item, SearchResult
+from medley.wording import name
 
 SHEET_SUFFIXES = (".html", ".png")
 
@@ -100,15 +101,8 @@ def write_sheet(sheet: Sheet, path: Path) -> None:
 
 def _card(client: Client, hit: Hit, labels: list[str]) -> Card:
     scores = tuple(f"{labels[score.arm]} #{score.rank} · {score.score:.3f}" for score in hit.arms)
-    title, text = _words(hit.item)
-    return Card(hit.rank, hit.id, title, text, hit.score, scores, _picture(client, hit.item))
-
-
-def _words(item: Item) -> tuple[str, str]:
-    """Return an item's name, or its id, and its text."""
-    metadata = item.metadata or {}
-    named = next((value for key in ("name", "title") if isinstance(value := metadata.get(key), str) and value), None)
-    return named or item.id, item.text or ""
+    item = hit.item
+    return Card(hit.rank, hit.id, name(item) or hit.id, item.text or "", hit.score, scores, _picture(client, item))
 
 
 def _picture(client: Client, item: Item) -> bytes | None:

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medley.contact_sheet import Card, Sheet
 from medley.contact_sheet_pictures import opened
+from medley.wording import one_line
 
 COLUMNS = 5
 MARGIN = 28
@@ -116,7 +117,7 @@ class _Canvas:
     def _wrapped(self, text: str, font: Font, width: float, lines: int) -> list[str]:
         """Return `text` in at most so many lines, the last cut with … if it must be."""
         wrapped: list[str] = []
-        words = " ".join(text.split()).split(" ")
+        words = one_line(text).split(" ")
         while words and len(wrapped) < lines - 1:
             line = words.pop(0)
             while words and font.getlength(f"{line} {words[0]}") <= width:
@@ -125,6 +126,7 @@ class _Canvas:
         return [*wrapped, self._cut(" ".join(words), font, width)] if words else wrapped
 
     def _cut(self, text: str, font: Font, width: float) -> str:
+        text = one_line(text)
         if font.getlength(text) <= width:
             return text
         low, high = 0, len(text)

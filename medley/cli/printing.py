@@ -16,6 +16,7 @@ from rich.text import Text
 
 from medley.errors import Error
 from medley.values import Item
+from medley.wording import name, one_line, printable
 
 WIDTH = 80
 GAP = 2
@@ -49,9 +50,9 @@ def print_table(
     cells = [[one_line("" if cell is None else str(cell)) for cell in row] for row in rows]
     screen = console()
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
-    for name, width in zip(names, _widths(names, cells, names.index(stretched), screen.width), strict=True):
-        justify: JustifyMethod = "right" if name in right else "left"
-        table.add_column(name, width=width, no_wrap=True, overflow="ellipsis", justify=justify)
+    for column, width in zip(names, _widths(names, cells, names.index(stretched), screen.width), strict=True):
+        justify: JustifyMethod = "right" if column in right else "left"
+        table.add_column(column, width=width, no_wrap=True, overflow="ellipsis", justify=justify)
     for row in cells:
         table.add_row(*map(Text, row))
     screen.print(table)
@@ -66,28 +67,10 @@ def _widths(names: Sequence[str], cells: Sequence[Sequence[str]], stretched: int
     return widths
 
 
-def one_line(text: str) -> str:
-    """Return `text` on one line, without control characters."""
-    return "".join(character for character in " ".join(printable(text).split()) if character.isprintable())
-
-
-def printable(text: str) -> str:
-    """Return `text` with what no output takes replaced: file names need not be Unicode."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def shortened(text: str, characters: int) -> str:
-    """Return `text` cut to so many characters, with … where something is missing."""
-    line = one_line(text)
-    return line if len(line) <= characters else f"{line[: characters - 1]}…"
-
-
 def title(item: Item) -> str:
-    """Return what names an item to people: its name or title, its text, or what kind of media it is."""
-    metadata = item.metadata or {}
-    named = next((value for key in ("name", "title") if isinstance(value := metadata.get(key), str) and value), None)
+    """Return what names an item to people: its name, its text, or what kind of media it is."""
     media = f"({item.media.mime_type or 'media'})" if item.media else ""
-    return named or item.text or media
+    return name(item) or item.text or media
 
 
 def plain(value: Any) -> Any:

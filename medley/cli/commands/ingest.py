@@ -10,12 +10,13 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from medley.cli.exits import INTERRUPTED
-from medley.cli.printing import complain, console, plain, print_json, shortened
+from medley.cli.printing import complain, console, plain, print_json
 from medley.cli.session import Session, collection_option, session_options
 from medley.client import Client
 from medley.errors import NotFoundError
 from medley.inputs import Columns, open_inputs
 from medley.loading import Loader, Report
+from medley.wording import shortened
 
 SHOWN_FAILURES = 20
 INTERRUPTION = "interrupted"

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from medley.cli.printing import one_line, print_json, print_table, title
+from medley.cli.printing import print_json, print_table, title
 from medley.cli.session import Session, collection_option, session_options
 from medley.client import Client
 from medley.values import Item
+from medley.wording import one_line
 
 
 @click.command()

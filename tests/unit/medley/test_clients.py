@@ -321,6 +321,7 @@ def test_an_upload_whose_source_fails_is_aborted(connect: Any) -> None:
 
     def upload(requests: Iterator[pb.UploadMediaRequest], context: Any) -> pb.UploadMediaResponse:
         list(requests)
+        time.sleep(0.3)  # this server tells the end of the requests before it tells that the call was cancelled
         finished.append(context.is_active())
         return pb.UploadMediaResponse()
 
