@@ -62,13 +62,14 @@ def _channel(settings: GatewaySettings, address: str) -> grpc.aio.Channel:
 def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServicer:
     embedder, store = GrpcEmbedder(neighbours.embedder), GrpcStore(neighbours.store)
     catalogue = Catalogue(store, embedder, settings.cache_seconds)
-    encoder = Encoder(embedder, settings.retry_seconds, settings.inputs_in_flight)
+    patient = Encoder(embedder, settings.retry_seconds, settings.inputs_in_flight)
+    prompt = Encoder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
     searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
     return GatewayServicer(
         Desk(
             founder=Founder(store, embedder),
-            ingester=Ingester(catalogue, encoder, Stores(rows=store, media=store), _pace(settings), ingests),
-            updater=Updater(catalogue, encoder, store, store, settings.max_media_bytes),
+            ingester=Ingester(catalogue, patient, Stores(rows=store, media=store), _pace(settings), ingests),
+            updater=Updater(catalogue, prompt, store, store, settings.max_media_bytes),
             searcher=Searcher(catalogue, embedder, GrpcIndex(neighbours.search), store, searches),
             relay=StoreRelay(neighbours.store),
             overview=Overview(neighbours),

@@ -134,6 +134,10 @@ async def test_a_service_that_is_down_is_named_and_used_again_once_it_is_back(
     await asyncio.to_thread(parted.kill, down)
     told = await refused(gateway.Search(search(things, arm)), UNAVAILABLE, "SERVICE_UNAVAILABLE")
     assert told["service"] == down
+    change = pb.UpdateItemRequest(collection=things, id="a", text=f"a thing without {down}")
+    if down != "search":
+        told = await refused(gateway.UpdateItem(change, timeout=SECONDS), UNAVAILABLE, "SERVICE_UNAVAILABLE")
+        assert told["service"] == down
     status = await gateway.GetStatus(pb.GetStatusRequest())
     assert [service.name for service in status.services if service.HasField("error")] == [down]
     await asyncio.to_thread(parted.start, down)
