@@ -1,6 +1,7 @@
 """The services as one process of this machine, for `medley up` and `medley demo`."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from medley.errors import Error
 SERVICES = ("gateway", "embedder", "store", "search")
 """In the order of their ports."""
 
+SERVER_PACKAGES = ("services", "faiss", "lance", "onnxruntime", "pydantic_settings", "tokenizers")
 POLL_SECONDS = 0.1
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -72,6 +74,7 @@ def suite(directory: Path, ports: list[int], log: Path | None = None) -> Iterato
     Raises:
         SuiteError: a port is taken, or the server's packages are not installed.
     """
+    _check_installed()
     for port in ports:
         _check_free(port)
     environment = os.environ | _settings(directory, ports)
@@ -96,6 +99,12 @@ def free_ports() -> list[int]:
 def _settings(directory: Path, ports: list[int]) -> dict[str, str]:
     listen = {f"{service.upper()}_LISTEN": f"127.0.0.1:{port}" for service, port in zip(SERVICES, ports, strict=True)}
     return listen | {"STORE_DATA_DIR": str(directory)}
+
+
+def _check_installed() -> None:
+    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SuiteError(f"the services need {', '.join(missing)}: pip install 'medley[server]'")
 
 
 def _check_free(port: int) -> None:

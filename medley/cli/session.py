@@ -75,5 +75,6 @@ def collection_option(command: Command) -> Command:
 
 
 def _short(problem: str) -> str:
-    """Return the end of gRPC's account, which is the cause."""
-    return problem.rsplit(": ", 1)[-1].strip(" []") or problem
+    """Return the cause, which gRPC's account of a failed connection names last."""
+    parts = [part.strip(" []") for part in problem.split(": ")]
+    return next((part for part in reversed(parts) if part not in ("", "OK")), problem)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from medley import Client
 from medley.demo.catalogue import Product
 from tests.e2e.commands import Medley, free_port_base, run, started, up
 
@@ -188,7 +189,8 @@ def test_what_cannot_be_is_said_in_one_line(
     (medley.folder / "bad.parquet").write_bytes(b"PAR1")
     (medley.folder / "m.jsonl").write_text('{"id": 1, "text": "a"}')
     (medley.folder / "no-id.csv").write_text("words,number\na,1\n")
-    assert medley("collections", "create", "c").code == 0
+    with Client(medley.server) as client:
+        client.create_collection("c")
     answer = medley(*arguments)
     assert answer.code == code
     assert problem in answer.err

@@ -28,7 +28,7 @@ class DemoError(SuiteError):
     """Something of the demo did not come out as it should."""
 
 
-@click.command()
+@click.command(short_help="Show it all: draw, ingest, search, clean up.")
 @click.option("--count", default=360, show_default=True, type=click.IntRange(20, LIMIT), help="Products to draw.")
 @click.option(
     "--sheet-dir",

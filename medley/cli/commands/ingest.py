@@ -22,7 +22,7 @@ SHOWN_FAILURES = 20
 INTERRUPTION = "interrupted"
 
 
-@click.command()
+@click.command(short_help="Bring a folder or a manifest into a collection.")
 @click.argument("path", type=click.Path(path_type=Path))
 @collection_option
 @click.option("--create", is_flag=True, help="Create the collection if there is none.")

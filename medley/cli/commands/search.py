@@ -15,7 +15,7 @@ ARMS_WITH_SCORES = 3
 """With more arms than these a line has room for their ranks alone."""
 
 
-@click.command()
+@click.command(short_help="Rank items by words, a picture, an item, or several.")
 @click.argument("text", required=False)
 @collection_option
 @click.option("--image", type=click.Path(dir_okay=False, path_type=Path), help="Search by this picture.")

@@ -7,7 +7,7 @@ from medley.cli.session import Session, session_options
 from medley.values import CollectionStatus, Status
 
 
-@click.command()
+@click.command(short_help="Show whether all is well.")
 @session_options
 def status(session: Session) -> int:
     """Show whether the services answer, the models, and how current each collection's indexes are."""
