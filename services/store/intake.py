@@ -22,7 +22,7 @@ from services.store.rows import Content, Definition, Media, Row
 
 MAX_ROWS = 10_000
 MAX_TEXT_CHARACTERS = 1_000_000
-UPLOADS_AT_A_TIME = 8
+UPLOADS_AT_A_TIME = 256
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

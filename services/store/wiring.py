@@ -78,8 +78,8 @@ async def _media(settings: StoreSettings, stack: AsyncExitStack) -> MediaStore:
     from services.store.adapters.folder_media import FolderMedia
     from services.store.adapters.threads import Threads
 
-    media = FolderMedia(
-        settings.directory / "media", await stack.enter_async_context(Threads("media", settings.threads))
-    )
+    threads = await stack.enter_async_context(Threads("media", settings.threads))
+    syncers = await stack.enter_async_context(Threads("sync", settings.sync_threads))
+    media = FolderMedia(settings.directory / "media", threads, syncers)
     await media.open()
     return media

@@ -10,8 +10,8 @@ import pytest
 from services.store.adapters.folder_media import FolderMedia
 from services.store.adapters.memory_media import MemoryMedia
 from services.store.adapters.threads import Threads
-from services.store.errors import StorageFullError
-from services.store.media_store import MediaStore
+from services.store.errors import StorageFullError, UploadIncompleteError
+from services.store.media_store import Announcement, MediaStore
 from tests.contract.store_media import ANYTHING, CONTENT, SHA, MediaStoreContract, before, chunks
 
 
@@ -24,13 +24,13 @@ class TestMemoryMedia(MediaStoreContract):
 class TestFolderMedia(MediaStoreContract):
     @pytest.fixture
     async def media(self, tmp_path: Path) -> AsyncIterator[MediaStore]:
-        async with Threads("media", 4) as threads:
-            media = FolderMedia(tmp_path / "media", threads)
+        async with Threads("media", 4) as threads, Threads("sync", 2) as syncers:
+            media = FolderMedia(tmp_path / "media", threads, syncers)
             await media.open()
             yield media
 
     def path(self, tmp_path: Path) -> Path:
-        return tmp_path / "media" / SHA[:2] / SHA[2:4] / SHA
+        return tmp_path / "media" / SHA[:2] / SHA
 
     def incoming(self, tmp_path: Path) -> list[Path]:
         return list((tmp_path / "media" / "incoming").iterdir())
@@ -61,6 +61,7 @@ class TestFolderMedia(MediaStoreContract):
 
         async def stalled() -> AsyncIterator[bytes]:
             yield CONTENT
+            yield CONTENT
             begun.set()
             await asyncio.Event().wait()
 
@@ -77,14 +78,15 @@ class TestFolderMedia(MediaStoreContract):
         begun, go_on = asyncio.Event(), asyncio.Event()
 
         async def slow() -> AsyncIterator[bytes]:
-            yield CONTENT
+            yield CONTENT[:7]
+            yield CONTENT[7:]
             begun.set()
             await go_on.wait()
 
         upload = asyncio.create_task(media.put(slow(), ANYTHING))
         await begun.wait()
         async with Threads("other", 1) as threads:
-            await FolderMedia(tmp_path / "media", threads).open()
+            await FolderMedia(tmp_path / "media", threads, threads).open()
         assert not left.exists()
         go_on.set()
         assert (await upload).sha256 == SHA
@@ -100,3 +102,16 @@ class TestFolderMedia(MediaStoreContract):
             await media.put(chunks(CONTENT), ANYTHING)
         assert self.incoming(tmp_path) == []
         assert await self.kept(media) == []
+
+    async def test_many_at_a_time_are_each_kept_once(self, media: MediaStore) -> None:
+        contents = [b"%d" % (number % 40) for number in range(100)]
+        stored = await asyncio.gather(*(media.put(chunks(content), ANYTHING) for content in contents))
+        assert [await media.read(each.sha256, 0, 9) for each in stored] == contents
+        assert len(await self.kept(media)) == 40
+
+    async def test_one_bad_upload_among_many_is_refused_alone(self, media: MediaStore) -> None:
+        uploads = [media.put(chunks(CONTENT), ANYTHING), media.put(chunks(b"short"), Announcement(6))]
+        kept, refused = await asyncio.gather(*uploads, return_exceptions=True)
+        assert not isinstance(kept, BaseException)
+        assert isinstance(refused, UploadIncompleteError)
+        assert await self.kept(media) == [SHA]

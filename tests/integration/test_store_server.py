@@ -482,7 +482,7 @@ class TestReads:
         async with store_servicer(config) as servicer, serving(servicer, config) as stub:
             await stub.CreateTable(create())
             await written(stub, row("lost", media=item_pb2.Media(data=PNG)), row("here"))
-            (tmp_path / "media" / PNG_SHA[:2] / PNG_SHA[2:4] / PNG_SHA).unlink()
+            (tmp_path / "media" / PNG_SHA[:2] / PNG_SHA).unlink()
             lost, here = await get(stub, "lost", "here", fields=[item_pb2.ITEM_FIELD_MEDIA_DATA])
             assert (reason(lost), here.item.id) == ("MEDIA_NOT_FOUND", "here")
 
@@ -613,6 +613,7 @@ class TestMedia:
 
             async def endless() -> AsyncIterator[pb.PutMediaRequest]:
                 yield pb.PutMediaRequest(header=pb.MediaHeader(size_bytes=10**9))
+                yield pb.PutMediaRequest(chunk=PNG)
                 yield pb.PutMediaRequest(chunk=PNG)
                 await asyncio.Event().wait()
 

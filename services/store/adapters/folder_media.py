@@ -1,4 +1,4 @@
-"""Media in a folder: `{aa}/{bb}/{sha256}` by the first bytes of the hash, and `incoming` for what is not whole yet."""
+"""Media in a folder: `{aa}/{sha256}` by the first byte of the hash, and `incoming` for what is not whole yet."""
 
 import asyncio
 import errno
@@ -6,18 +6,21 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from services.common.errors import InvalidError
 from services.store.adapters.durable_files import sync_path
 from services.store.adapters.threads import Threads
 from services.store.errors import MediaNotFoundError, StorageFullError
 from services.store.media_store import Announcement, StoredObject, checked_upload
 
+FILES_AT_A_TIME = 512
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -28,9 +31,12 @@ class FolderMedia:
     none is deleted between being found unused and being used.
     """
 
-    def __init__(self, folder: Path, threads: Threads) -> None:
+    def __init__(self, folder: Path, threads: Threads, syncers: Threads) -> None:
         self._folder = folder
         self._threads = threads
+        self._syncers = syncers
+        self._waiting: list[_Waiting] = []
+        self._keeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Make the folder if need be, and remove what uploads of a process that crashed have left."""
@@ -38,9 +44,14 @@ class FolderMedia:
 
     async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
         """Write the bytes beside, and name the file once they are whole and on the disk."""
-        incoming = _Incoming(self._folder / "incoming" / uuid4().hex)
+        first, second = await anext(chunks, b""), await anext(chunks, None)
+        if second is None:  # most media come in one piece
+            return await self._put_whole(first, announced)
+        incoming = self._incoming()
         try:
             await self._threads.run(self._begin, incoming)
+            for chunk in (first, second):
+                await self._threads.run(incoming.append, chunk)
             async for chunk in chunks:
                 await self._threads.run(incoming.append, chunk)
             stored = checked_upload(incoming.stored, announced)
@@ -48,6 +59,25 @@ class FolderMedia:
             return stored
         finally:
             await asyncio.shield(self._threads.run(incoming.discard))
+
+    async def _put_whole(self, content: bytes, announced: Announcement) -> StoredObject:
+        waiting = _Waiting(content, announced, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_waiting())
+        return await waiting.outcome
+
+    async def _keep_waiting(self) -> None:
+        """Keep all that waits together, then what came meanwhile: many files cost the disk little more than one."""
+        while batch := self._waiting[:FILES_AT_A_TIME]:
+            del self._waiting[: len(batch)]
+            try:
+                outcomes = await self._threads.run(self._keep_all, batch)
+            except Exception as error:  # each who waits raises it
+                outcomes = [error] * len(batch)
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                waiting.settle(outcome)
+        self._keeper = None
 
     async def claim(self, sha256s: Collection[str]) -> Mapping[str, int]:
         """Set the modification times."""
@@ -63,7 +93,7 @@ class FolderMedia:
 
     async def unused_since(self, moment: datetime) -> AsyncGenerator[str, None]:
         """Look through the folders, one after another."""
-        for shard in await self._threads.run(lambda: sorted(self._folder.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]"))):
+        for shard in await self._threads.run(lambda: sorted(self._folder.glob("[0-9a-f][0-9a-f]"))):
             for sha256 in await self._threads.run(_unused_in, shard, moment.timestamp()):
                 yield sha256
 
@@ -72,13 +102,47 @@ class FolderMedia:
         return await self._threads.run(self._delete, sha256, unused_since.timestamp())
 
     def _path(self, sha256: str) -> Path:
-        return self._folder / sha256[:2] / sha256[2:4] / sha256
+        return self._folder / sha256[:2] / sha256
+
+    def _incoming(self) -> "_Incoming":
+        return _Incoming(self._folder / "incoming" / uuid4().hex)
 
     def _open(self) -> None:
-        (self._folder / "incoming").mkdir(parents=True, exist_ok=True)
+        for name in ("incoming", *(f"{first:02x}" for first in range(256))):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        sync_path(self._folder)
         with self._locked():
             for path in (self._folder / "incoming").iterdir():
                 _remove_if_left(path)
+
+    def _keep_all(self, batch: Sequence["_Waiting"]) -> Sequence[StoredObject | Exception]:
+        outcomes = [waiting.checked() for waiting in batch]
+        contents = {
+            outcome.sha256: waiting.content
+            for waiting, outcome in zip(batch, outcomes, strict=True)
+            if isinstance(outcome, StoredObject)
+        }
+        for sha256 in self._claim(contents.keys()):
+            del contents[sha256]
+        self._keep_new(contents)
+        return outcomes
+
+    def _keep_new(self, contents: Mapping[str, bytes]) -> None:
+        files = {sha256: self._incoming() for sha256 in contents}
+        try:
+            with self._locked():
+                for incoming in files.values():
+                    incoming.open()
+            for sha256, incoming in files.items():
+                incoming.append(contents[sha256])
+            self._syncers.each(_Incoming.sync, files.values())
+            with self._locked():
+                for sha256, incoming in files.items():
+                    incoming.rename(self._path(sha256))
+            self._syncers.each(sync_path, {self._path(sha256).parent for sha256 in files})
+        finally:
+            for incoming in files.values():
+                incoming.discard()
 
     def _begin(self, incoming: "_Incoming") -> None:
         with self._locked():
@@ -90,7 +154,6 @@ class FolderMedia:
             if _touched(path):
                 return
         incoming.sync()
-        _make_durable_folder(path.parent, self._folder)
         with self._locked():
             incoming.rename(path)
         sync_path(path.parent)
@@ -124,6 +187,30 @@ class FolderMedia:
         with (self._folder / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """Bytes that wait to be kept, and who waits for them."""
+
+    content: bytes
+    announced: Announcement
+    outcome: "asyncio.Future[StoredObject]"
+
+    def checked(self) -> StoredObject | Exception:
+        stored = StoredObject(hashlib.sha256(self.content).hexdigest(), len(self.content))
+        try:
+            return checked_upload(stored, self.announced)
+        except InvalidError as error:
+            return error
+
+    def settle(self, outcome: StoredObject | Exception) -> None:
+        if self.outcome.done():  # whoever waited was cancelled
+            return
+        if isinstance(outcome, Exception):
+            self.outcome.set_exception(outcome)
+        else:
+            self.outcome.set_result(outcome)
 
 
 class _Incoming:
@@ -214,15 +301,6 @@ def _write_fully(file: BinaryIO, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _make_durable_folder(folder: Path, root: Path) -> None:
-    """Make `folder`, two levels under `root`, so that it outlives a power failure."""
-    if not folder.is_dir():
-        with _storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        sync_path(folder.parent)
-        sync_path(root)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Blocking work, off the event loop and bounded."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class Threads:
@@ -21,6 +22,11 @@ class Threads:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await asyncio.to_thread(self._executor.shutdown)
+
+    def each(self, work: Callable[[E], object], elements: Iterable[E]) -> None:
+        """Do `work` on each of `elements`, from a thread that is none of these; raise the first error there was."""
+        for _ in self._executor.map(work, elements):
+            pass
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns. A caller that is cancelled does not stop work that has begun."""
