@@ -1,7 +1,7 @@
 """Reads from a collection."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from services.store.intake import check_number
 from services.store.keeper import Collections
 from services.store.media_store import MediaStore
 from services.store.plans import satisfies
+from services.store.recent_rows import RecentRows
 from services.store.rows import Part, Parts, Row
 from services.store.tables import Table
 
@@ -50,10 +51,17 @@ class Reader:
     """Answers what is in a collection. No answer has more than about `max_answer_bytes`."""
 
     def __init__(
-        self, collections: Collections, media: MediaStore, *, max_inline_bytes: int, max_answer_bytes: int
+        self,
+        collections: Collections,
+        media: MediaStore,
+        recent: RecentRows,
+        *,
+        max_inline_bytes: int,
+        max_answer_bytes: int,
     ) -> None:
         self._collections = collections
         self._media = media
+        self._recent = recent
         self._max_inline_bytes = max_inline_bytes
         self._max_answer_bytes = max_answer_bytes
 
@@ -68,11 +76,11 @@ class Reader:
         check_number("ids", len(ids))
         table = await self._collections.table(collection)
         faults: dict[str, Item | ServiceError] = {row_id: fault for row_id in ids if (fault := _fault(row_id))}
-        found = (await table.get({row_id for row_id in ids if row_id not in faults}, wanted.parts)).rows
+        found = await self._recent.get(table, {row_id for row_id in ids if row_id not in faults}, wanted.parts)
         size = sum(self._size(found[row_id], wanted) for row_id in ids if row_id in found)
         if size > self._max_answer_bytes:
             raise AnswerTooLargeError(size, self._max_answer_bytes)
-        items = await asyncio.gather(*(self._item_or_fault(row, wanted) for row in found.values()))
+        items = await self._items(found.values(), wanted)
         outcomes = faults | dict(zip(found, items, strict=True))
         return [outcomes.get(row_id) or ItemNotFoundError(row_id) for row_id in ids]
 
@@ -103,6 +111,11 @@ class Reader:
             sum(satisfies(row, condition) for row in rows) async for rows in table.scan(frozenset({Part.METADATA}))
         ]
         return sum(counts)
+
+    async def _items(self, rows: Collection[Row], wanted: Wanted) -> Sequence[Item | ServiceError]:
+        if not wanted.media_bytes:
+            return [Item(row, wanted) for row in rows]
+        return await asyncio.gather(*(self._item_or_fault(row, wanted) for row in rows))
 
     async def _item_or_fault(self, row: Row, wanted: Wanted) -> Item | ServiceError:
         try:

@@ -23,6 +23,7 @@ class StoreSettings(ServerSettings):
     directory: Path = Field(Path("data"), validation_alias="STORE_DATA_DIR", description="folder of rows and media")
     threads: int = Field(8, gt=0, description="threads for rows, and as many for media")
     sync_threads: int = Field(16, gt=0, description="media files that are written to the disk at a time")
+    row_cache_bytes: int = Field(32 * MIB, ge=0, description="memory for rows read lately, without their vectors")
     index_cache_bytes: int = Field(256 * MIB, gt=0, description="memory for the tables' indexes")
     metadata_cache_bytes: int = Field(256 * MIB, gt=0, description="memory for the tables' files")
     max_inline_media_bytes: int = Field(MIB, ge=0, description="largest media sent along with an item")

@@ -10,6 +10,7 @@ from services.store.keeper import Collections
 from services.store.library import Library
 from services.store.media_store import MediaStore
 from services.store.reader import Reader
+from services.store.recent_rows import RecentRows
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
 from services.store.tables import Catalogue
@@ -33,6 +34,7 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
         reader = Reader(
             collections,
             media,
+            RecentRows(settings.row_cache_bytes),
             max_inline_bytes=settings.max_inline_media_bytes,
             max_answer_bytes=settings.max_message_bytes // 2,
         )
