@@ -1,6 +1,6 @@
 """Write trained weights as `models/medley-mini`: two ONNX graphs and `model.json`.
 
-    python -m models.export_medley_mini WORK/average.pt [--output models/medley-mini]
+    python -m models.export_medley_mini WORK/average-64.pt [--output models/medley-mini]
 
 Weights are stored as float16 and widened when a session loads them: half the file, float32 arithmetic.
 Needs the extra `training`: torch, onnx.

@@ -123,6 +123,11 @@ class Trainer:
         ]
         return torch.optim.AdamW(groups, lr=self.plan.rate, betas=(0.9, 0.98))
 
+    def resume(self, weights: Path) -> None:
+        """Go on from the averaged weights of an earlier run."""
+        self.towers.load_state_dict(torch.load(weights, weights_only=True)["towers"])
+        self.average = Average(self.towers, self.plan.average)
+
     def step(self, batch: Batch, pixels: Tensor, rate: float) -> float:
         """Take one step on `batch` and return its loss."""
         for group in self.optimiser.param_groups:
@@ -184,12 +189,15 @@ def train(trainer: Trainer, validate_every: int, text: TextEncoder, validation: 
                 figures = validator.report(trainer.average.module, trainer.augment)
                 print(f"{step}, {minutes:.1f} min, {stage.size} px, loss {np.mean(losses):.3f}: {figures}", flush=True)
                 losses.clear()
-                torch.save({"towers": trainer.average.module.state_dict(), "size": stage.size}, work / "average.pt")
+                torch.save(
+                    {"towers": trainer.average.module.state_dict(), "size": stage.size},
+                    work / f"average-{stage.size}.pt",
+                )
                 clock.start()
 
 
 def main() -> None:
-    """Train, and leave the averaged weights in `--work`/average.pt for `models.export_medley_mini`."""
+    """Train, and leave each stage's averaged weights in `--work`/average-SIZE.pt for `models.export_medley_mini`."""
     arguments = argparse.ArgumentParser(description="Train models/medley-mini.")
     arguments.add_argument("--fashion", type=Path, required=True)
     arguments.add_argument("--caltech", type=Path, required=True)
@@ -198,6 +206,9 @@ def main() -> None:
     arguments.add_argument("--drawn-seeds", type=int, default=40, help="catalogues to draw, 360 products each")
     arguments.add_argument("--stages", nargs="+", default=["64:30", "96:30"], metavar="SIZE:MINUTES")
     arguments.add_argument("--rate", type=float, default=2e-3)
+    arguments.add_argument("--resume", type=Path, help="weights to go on from, with another --rate")
+    arguments.add_argument("--warm-up-steps", type=int, default=300)
+    arguments.add_argument("--average", type=float, default=0.998, help="decay of the moving average")
     arguments.add_argument("--validate-every", type=int, default=500)
     options = arguments.parse_args()
 
@@ -210,7 +221,10 @@ def main() -> None:
         for part in (Split.TRAIN, Split.VALIDATION)
     )
     examples += corpus.drawn([1000 + seed for seed in range(options.drawn_seeds)], 360) if options.drawn_seeds else []
-    trainer = Trainer(Plan(stages, rate=options.rate), examples, options.work / "captions.npz", text)
+    plan = Plan(stages, rate=options.rate, warm_up_steps=options.warm_up_steps, average=options.average)
+    trainer = Trainer(plan, examples, options.work / "captions.npz", text)
+    if options.resume:
+        trainer.resume(options.resume)
     print(f"{len(examples)} pictures, {len(trainer.text)} captions", flush=True)
     train(trainer, options.validate_every, text, validation, options.work)
 
