@@ -5,15 +5,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import medley
 
 SERVICES = ("gateway", "embedder", "store", "search")
 START_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +79,33 @@ def _environment(ports: Mapping[str, int], folder: Path) -> Mapping[str, str]:
     return {**os.environ, **listens, **addresses, **own}
 
 
+def ready(suite: Suite) -> None:
+    """Return once all services answer."""
+    with medley.Client(suite.server, timeout=START_SECONDS) as client:
+        _patiently(lambda: _all_well(client.status()))
+
+
 def first_answer(suite: Suite, collection: str, query: str) -> medley.SearchResult:
     """Return the answer to `query`, asked again and again from the start of the suite until it comes."""
-    give_up = time.monotonic() + START_SECONDS
     with medley.Client(suite.server, timeout=1) as client:
-        while True:
-            try:
-                return client.search(collection, text=query)
-            except (medley.UnavailableError, medley.DeadlineError):
-                if time.monotonic() > give_up:
-                    raise
-                time.sleep(0.01)
+        return _patiently(lambda: client.search(collection, text=query))
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    give_up = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return ask()
+        except (medley.UnavailableError, medley.DeadlineError):
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+
+
+def _all_well(status: medley.Status) -> None:
+    for service in status.services:
+        if service.error is not None:
+            raise service.error
 
 
 def _free_ports(count: int) -> list[int]:

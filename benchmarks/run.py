@@ -17,7 +17,7 @@ import medley
 from benchmarks.fashion import Product, products, queries
 from benchmarks.floors import RawEncoder, RawStack, encode_both, encode_pictures
 from benchmarks.machine import description
-from benchmarks.processes import Suite, first_answer, four_processes, one_process
+from benchmarks.processes import Suite, first_answer, four_processes, one_process, ready
 from benchmarks.timing import interleaved, seconds
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -65,6 +65,7 @@ def _ingest_rows(folder: Path, catalogue: list[Product], threads: int) -> list[R
     spaces = {PICTURES: [medley.Space("clip", model="medley-mini")], BOTH: None}
     rows = []
     with one_process(folder) as suite:
+        ready(suite)
         at_rest = suite.resident_mib()
         for name, floor in ((PICTURES, encode_pictures), (BOTH, encode_both)):
             floor_rate = len(catalogue) / seconds(partial(floor, encoder, catalogue, threads))
