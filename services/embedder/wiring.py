@@ -23,7 +23,7 @@ async def embedder_servicer(settings: EmbedderSettings) -> AsyncIterator[Embedde
     """Build the service, hand it over, release what it holds."""
     async with Workers(settings.threads) as workers:
         runtime = _runtime(settings, workers)
-        catalogue = Catalogue(read_models(settings.models_dir), runtime.identity)
+        catalogue = Catalogue(read_models(*settings.models_dir), runtime.identity)
         towers = _Builder(settings, catalogue, runtime).towers()
         if settings.preload:
             await _warm(towers.values())

@@ -8,7 +8,7 @@ from typing import Any
 from services.common.errors import ServiceError
 from services.common.tasks import together
 from services.common.vectors import Matrix
-from services.gateway.embedder import Content, Embedded, Embedder
+from services.gateway.embedder import Content, Embedded, Embedder, Purpose
 from services.gateway.items import ContentType, MediaFacts, MediaSource, Space
 from services.gateway.patience import patiently
 from services.gateway.store import RowMedia
@@ -62,7 +62,7 @@ def row_media(source: MediaSource | None, encoded: Encoded) -> RowMedia | None:
 
 
 class Encoder:
-    """Embeds many items with few calls, all at once; a neighbour that is away or full is waited for."""
+    """Embeds many items, as documents, with few calls, all at once; a neighbour that is away or full is waited for."""
 
     def __init__(self, embedder: Embedder, retry_seconds: float) -> None:
         self._embedder = embedder
@@ -93,7 +93,8 @@ class Encoder:
     async def _embed(
         self, model: _Model, part: "Sequence[_Numbered]", spaces: Mapping[int, list[str]]
     ) -> "list[_Answer]":
-        attempt = partial(self._embedder.embed, model.name, model.passport, [content for _, content in part])
+        contents = [content for _, content in part]
+        attempt = partial(self._embedder.embed, model.name, model.passport, contents, Purpose.DOCUMENT)
         answers: Sequence[Embedded | ServiceError]
         try:
             answers = await patiently(attempt, self._retry_seconds)
