@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 import services
@@ -21,8 +21,10 @@ class EmbedderSettings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="EMBEDDER_", frozen=True)
 
     listen: str = Field("127.0.0.1:50051", description="address and port; port 0 lets the system choose")
-    runtime: Literal["onnx", "memory"] = Field(
-        "onnx", description="what runs the models; memory needs no weights and its vectors mean little"
+    runtime: Literal["onnx", "triton", "memory"] = Field(
+        "onnx",
+        description="what runs the models: this process, Triton servers, or memory, which needs no weights and whose "
+        "vectors mean little",
     )
     models_dir: Annotated[tuple[Path, ...], NoDecode] = Field(
         (BUILT_IN_MODELS,),
@@ -34,6 +36,17 @@ class EmbedderSettings(ServerSettings):
     max_batch: int = Field(32, gt=0, description="pictures run together at most")
     max_waiting: int = Field(2048, ge=MAX_INPUTS, description="inputs in work at a time; more are refused")
     text_cache_entries: int = Field(4096, ge=0, description="text vectors kept for each text model")
+    triton_endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="gRPC addresses of the Triton servers, host:port, with commas between them"
+    )
+    triton_start_seconds: float = Field(60.0, gt=0, description="time Triton has to answer when the embedder starts")
+    triton_call_seconds: float = Field(30.0, gt=0, description="longest request to Triton; a caller's deadline is kept")
+    triton_canary_seconds: float = Field(2.0, gt=0, description="time between checks that each model still computes")
+    triton_canary_timeout_seconds: float = Field(2.0, gt=0, description="time a check may take where nothing else ends")
+    triton_reload: bool = Field(
+        False,
+        description="load a model anew whose backend died; Triton must run with `--model-control-mode=explicit`",
+    )
     max_picture_bytes: int = Field(32 * MIB, gt=0, description="largest picture file")
     max_pixels: int = Field(64_000_000, gt=0, description="most pixels of a picture, width times height")
 
@@ -47,6 +60,26 @@ class EmbedderSettings(ServerSettings):
                 return (given,)
             case _:
                 return given
+
+    @field_validator("triton_endpoints", mode="before")
+    @classmethod
+    def _endpoints(cls, given: object) -> object:
+        return tuple(filter(None, map(str.strip, given.split(",")))) if isinstance(given, str) else given
+
+    @field_validator("triton_endpoints")
+    @classmethod
+    def _addresses(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            host, _, port = endpoint.rpartition(":")
+            if not host or "/" in host or not port.isdecimal():
+                raise ValueError(f"{endpoint!r} is no host:port")
+        return endpoints
+
+    @model_validator(mode="after")
+    def _triton_is_somewhere(self) -> Self:
+        if self.runtime == "triton" and not self.triton_endpoints:
+            raise ValueError("runtime triton needs triton_endpoints")
+        return self
 
 
 def _names(given: str) -> list[str]:

@@ -12,7 +12,7 @@ TensorRT accelerator."""
 
 Tower = TextTower | TextHead | PictureTower
 
-identity = "onnxruntime cpu"
+IDENTITY = "onnxruntime cpu"
 """What every flavour says of itself in a passport: the same as the runtime in process.
 
 A passport names the arithmetic, not the host. That a server really computes as the process does is not taken on trust:

@@ -30,7 +30,8 @@ class TritonPythonModel:
         try:
             vectors = self._tower.vectors(np.concatenate(tensors))
         except Exception as error:
-            failure = pb_utils.TritonError(f"{type(error).__name__}: {error}")
+            # Not the default code: that one says that the process is broken.
+            failure = pb_utils.TritonError(f"{type(error).__name__}: {error}", pb_utils.TritonError.INVALID_ARG)
             return [pb_utils.InferenceResponse(error=failure) for _ in requests]
         ends = np.cumsum([len(tensor) for tensor in tensors])[:-1]
         return [_response(part) for part in np.split(vectors, ends)]

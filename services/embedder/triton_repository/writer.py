@@ -20,11 +20,11 @@ from services.embedder.triton_repository.golden import EXACT_COSINE, QUANTISED_C
 from services.embedder.triton_repository.layout import (
     ATTENTION_MASK,
     GOLDEN,
+    IDENTITY,
     PASSPORT,
     TOWER,
     Flavour,
     ServedTower,
-    identity,
     served_towers,
 )
 from services.embedder.workers import Workers
@@ -55,7 +55,7 @@ def write_repository(
         OSError: `out` cannot be written.
     """
     models = read_models(*([models_dir] if isinstance(models_dir, Path) else models_dir))
-    catalogue = Catalogue(models, identity)
+    catalogue = Catalogue(models, IDENTITY)
     out.mkdir(parents=True, exist_ok=True)
     towers = served_towers(models)
     for served in towers:
