@@ -102,7 +102,7 @@ class TritonServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()  # it holds nothing worth waiting for
 
     def start(self) -> None:
         """Start it, and wait until it is ready.
