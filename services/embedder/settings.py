@@ -41,11 +41,10 @@ class EmbedderSettings(ServerSettings):
     )
     triton_start_seconds: float = Field(60.0, gt=0, description="time Triton has to answer when the embedder starts")
     triton_call_seconds: float = Field(30.0, gt=0, description="longest request to Triton; a caller's deadline is kept")
-    triton_canary_seconds: float = Field(2.0, gt=0, description="time between checks that each model still computes")
+    triton_canary_seconds: float = Field(5.0, gt=0, description="time between checks that each model still computes")
     triton_canary_timeout_seconds: float = Field(2.0, gt=0, description="time a check may take where nothing else ends")
     triton_reload: bool = Field(
-        False,
-        description="load a model anew whose backend died; Triton must run with `--model-control-mode=explicit`",
+        True, description="have a model whose backend died loaded anew, where Triton's model control mode is explicit"
     )
     max_picture_bytes: int = Field(32 * MIB, gt=0, description="largest picture file")
     max_pixels: int = Field(64_000_000, gt=0, description="most pixels of a picture, width times height")

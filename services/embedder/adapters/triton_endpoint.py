@@ -122,10 +122,14 @@ class Endpoint:
         with self._translated(""):
             return bool(await self._client.is_server_ready(client_timeout=seconds))
 
-    async def reload(self, model: str, seconds: float) -> None:
-        """Unload and load `model`, the one way to a new backend process; raises as `infer`."""
+    async def unload(self, model: str, seconds: float) -> None:
+        """Let the server forget `model`; raises as `infer`."""
         with self._translated(model):
             await self._client.unload_model(model, client_timeout=seconds)
+
+    async def load(self, model: str, seconds: float) -> None:
+        """Let the server load `model`; raises as `infer`."""
+        with self._translated(model):
             await self._client.load_model(model, client_timeout=seconds)
 
     async def _request(self, model: str, inputs: list[InferInput], seconds: float) -> Any:

@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
 EXAMINATION_SECONDS = 10.0
 """Time a server has to answer each question before it is admitted: it may just have begun."""
 
+RELOAD_SECONDS = 60.0
+"""Time a server has to unload a model, and to load it: large ones take long."""
+
+RELOAD_EVERY_SECONDS = 30.0
+"""Least time between two reloads of a model: one that dies at once must not keep its server busy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -68,6 +74,9 @@ class _Post:
     golden: Golden | None = None
     refusal: ServiceError | None = None
     """Why it is out."""
+    reloaded_at: float = float("-inf")
+    unloaded: bool = False
+    """Whether it was unloaded from here, and not loaded since."""
 
     @property
     def name(self) -> str:
@@ -192,7 +201,7 @@ class Pool:
                 post.endpoint.abandon(post.name)
         except ServiceError as error:
             self._take_out(post, error)
-            if self._reload and isinstance(error, DeadBackendError):
+            if self._reload and (post.unloaded or isinstance(error, DeadBackendError)):
                 await self._revive(post)
         except Exception as error:  # a watch must not end: what nobody foresaw keeps the post out, and is told
             log.exception("examining %s at %s", post.name, post.endpoint.address)
@@ -222,12 +231,20 @@ class Pool:
                 raise _refused(post, problem)
 
     async def _revive(self, post: _Post) -> None:
-        log.warning("loading %s at %s anew", post.name, post.endpoint.address)
+        """Unload and load the model, the one way to a new backend process, and not all the time."""
+        if time.monotonic() < post.reloaded_at + RELOAD_EVERY_SECONDS:
+            return
+        log.warning("triton at %s is told to load %s anew", post.endpoint.address, post.name)
         try:
-            await post.endpoint.reload(post.name, EXAMINATION_SECONDS)
+            await post.endpoint.unload(post.name, RELOAD_SECONDS)
+            post.unloaded = True
+            await post.endpoint.load(post.name, RELOAD_SECONDS)
+            post.unloaded, post.reloaded_at = False, time.monotonic()
             await self._admit(post)
         except ServiceError as error:
-            log.warning("%s", error)
+            self._take_out(post, error)
+            if not post.unloaded:  # it may not be, there: try again some time
+                post.reloaded_at = time.monotonic()
 
     def _take_out(self, post: _Post, error: ServiceError) -> None:
         if post.card or str(error) != str(post.refusal):
