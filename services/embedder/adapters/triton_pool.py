@@ -132,10 +132,10 @@ class Pool:
         return any(post.golden for post in self._posts[model])
 
     def width(self, model: str) -> Width:
-        """Return how wide requests for `model` should be: two for each copy, one that runs and one that waits."""
+        """Return how wide requests for `model` should be: at each server one for each copy, and one that waits."""
         cards = [post.card for post in self._admitted(model) if post.card]
         together = min((card.max_batch for card in cards), default=1)
-        lanes = 2 * sum(card.copies for card in cards)
+        lanes = sum(card.copies + 1 for card in cards)
         return Width(min(together, self._posts[model][0].wanted.feed.together), max(1, lanes))
 
     async def vectors(self, model: str, elements: Sequence[Any], seconds: float) -> Matrix:
