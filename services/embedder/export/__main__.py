@@ -21,10 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(quiet=getattr(options, "quiet", False))
     try:
         return _build(options, console) if options.command == "build" else _list(options)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith(("services", "medley")):
-            raise
-        console.complain(f"building models needs {error.name}: pip install 'medley[export]'")
     except (ExportError, ServiceError, OSError) as error:
         console.complain(str(error))
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from services.embedder.settings import BUILT_IN_MODELS
 if TYPE_CHECKING:
     from services.embedder.export.writing import Making
 
+EXPORTERS = ("torch", "transformers", "onnx", "onnxruntime", "safetensors", "huggingface_hub")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -91,7 +93,8 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _exported(given: str, wishes: Wishes, console: Console) -> Path:
-    # torch and transformers take seconds to import, and are not needed for what is refused before
+    _require_exporters()
+    # torch and transformers, that these import, take seconds; nothing else here needs them
     from services.embedder.export.sources import checked_files, found
     from services.embedder.export.writing import Making
 
@@ -157,6 +160,13 @@ def _written(out: Path, name: str) -> Iterator[Path]:
         for folder in made:
             folder.rmdir()
         raise
+
+
+def _require_exporters() -> None:
+    """Refuse before anything is downloaded."""
+    missing = [name for name in EXPORTERS if find_spec(name) is None]
+    if missing:
+        raise ExportError(f"building models needs {', '.join(missing)}: pip install 'medley[export]'")
 
 
 def _there(place: Path) -> ExportError:
