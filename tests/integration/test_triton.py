@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -457,3 +459,37 @@ async def test_a_model_that_takes_tokens_gets_them_and_int8_texts_alone(tokens_s
     async with TritonRuntime(minilm(), [tokens_server.endpoint], IMPATIENT, max_batch=32) as served, onnx() as here:
         expected = await here.text_encoder(text_tower()).encode(texts)
         assert np.array_equal(await served.text_encoder(text_tower()).encode(texts), expected)
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Model], TritonServer]]:
+    """The built-in models, but texts filled up to a fixed length, and pictures each alone."""
+    folder = tmp_path_factory.mktemp("padded")
+    shutil.copytree(BUILT_IN_MODELS / "minilm", folder / "models" / "minilm")
+    shutil.copytree(BUILT_IN_MODELS / "medley-mini", folder / "models" / "medley-mini")
+    for name, tower, changes in (
+        ("minilm", "text", {"max_tokens": 24, "pad_to": 32, "pad_id": 0}),
+        ("medley-mini", "image", {"alone": True}),
+    ):
+        manifest = folder / "models" / name / "model.json"
+        described = json.loads(manifest.read_text())
+        described[tower] |= changes
+        manifest.write_text(json.dumps(described))
+    with triton(folder, models=folder / "models") as server:
+        yield read_models(folder / "models"), server
+
+
+async def test_padding_and_running_alone_are_as_in_process(padded: tuple[list[Model], TritonServer]) -> None:
+    models, server = padded
+    towers = {model.name: model for model in models}
+    text, image = towers["minilm"].text, towers["medley-mini"].image
+    assert isinstance(text, TextTower)
+    assert text.padding
+    assert image
+    assert image.alone
+    async with TritonRuntime(models, [server.endpoint], IMPATIENT, max_batch=32) as served, onnx() as here:
+        for texts in (["a red shoe"], ["a red shoe", "word " * 100, "ein grüner Stuhl"]):
+            expected = await here.text_encoder(text).encode(texts)
+            assert np.array_equal(await served.text_encoder(text).encode(texts), expected)
+        alone = await here.picture_encoder(image).encode(pictures())
+        assert (alone * await served.picture_encoder(image).encode(pictures())).sum(axis=1).min() >= 0.9999

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -113,19 +114,16 @@ class Pool:
         """Wait until a server is admitted for `model`.
 
         Raises:
-            ModelFileError: a server has another model under that name, or none.
+            ModelFileError: no server serves it, and at least one has another model under that name, or none.
             ServiceUnavailableError: no server answers in time.
         """
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(remaining_seconds(self._patience.start)):
-                while not self._admitted(model):
-                    for post in self._posts[model]:
-                        if isinstance(post.refusal, ModelFileError):
-                            raise post.refusal
+                while not self._admitted(model) and len(self._refusals(model)) < len(self._posts[model]):
                     self._changed.clear()
                     await self._changed.wait()
-        except TimeoutError:
-            raise self._nobody(model) from None
+        if not self._admitted(model):
+            raise next(iter(self._refusals(model)), self._nobody(model))
 
     def met(self, model: str) -> bool:
         """Tell whether any server was ever admitted for `model`."""
@@ -165,6 +163,11 @@ class Pool:
 
     def _admitted(self, model: str) -> list[_Post]:
         return [post for post in self._posts[model] if post.card]
+
+    def _refusals(self, model: str) -> list[ModelFileError]:
+        """Return why servers have a model other than wanted; one that may yet answer is none of them."""
+        reasons = (post.refusal for post in self._posts[model])
+        return [reason for reason in reasons if isinstance(reason, ModelFileError)]
 
     def _nobody(self, model: str) -> ServiceUnavailableError:
         reasons = "; ".join(

@@ -18,6 +18,7 @@ from services.embedder.catalogue import Catalogue
 from services.embedder.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import IDENTITY, Flavour, write_repository
+from services.embedder.triton_repository.__main__ import main
 from services.embedder.triton_repository.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
 
 NAMES = ["medley-mini.image", "medley-mini.text", "minilm.text"]
@@ -152,3 +153,14 @@ def test_golden_rows_differ_and_stay_within_two_of_nothing() -> None:
     assert rows.shape == (2, 3, 4, 4)
     assert np.abs(rows).max() <= 1.01
     assert not np.array_equal(rows[0], rows[1])
+
+
+def test_the_command_writes_and_names_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["triton_repository", str(tmp_path / "out"), "--models-dir", "built-in"])
+    main()
+    assert sorted(capsys.readouterr().out.split()) == NAMES
+    monkeypatch.setattr("sys.argv", ["triton_repository", str(tmp_path / "out"), "--models-dir", str(tmp_path / "no")])
+    with pytest.raises(SystemExit, match=r"no folder in it holds a model\.json"):
+        main()
