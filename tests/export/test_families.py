@@ -79,7 +79,8 @@ def shown(files: Mapping[str, bytes]) -> list[Image.Image]:
 
 def texts_of_two_towers(kind: Any, **padding: Any) -> Original:
     def original(folder: Path) -> Matrix:
-        model, tokenizer = kind.from_pretrained(folder).eval(), transformers.AutoTokenizer.from_pretrained(folder)
+        fast = transformers.PreTrainedTokenizerFast if kind is transformers.SiglipModel else transformers.AutoTokenizer
+        model, tokenizer = kind.from_pretrained(folder).eval(), fast.from_pretrained(folder)
         tokens = tokenizer(TEXTS, truncation=True, return_tensors="pt", **padding)
         if kind is transformers.SiglipModel:
             tokens = {"input_ids": tokens["input_ids"]}
@@ -129,6 +130,7 @@ FAMILIES: Mapping[str, tuple[Callable[[Path], None], Original | None, Original |
     "clip": (tiny.clip, CLIP_TEXTS, CLIP_PICTURES),
     "open_clip": (tiny.open_clip, CLIP_TEXTS, CLIP_PICTURES),
     "siglip": (tiny.siglip, SIGLIP_TEXTS, SIGLIP_PICTURES),
+    "siglip_pieces": (tiny.siglip_pieces, SIGLIP_TEXTS, SIGLIP_PICTURES),
     "siglip2": (tiny.siglip2, SIGLIP_TEXTS, SIGLIP_PICTURES),
     "vit": (tiny.vit, None, vit),
     "clap": (tiny.clap, texts_of_two_towers(transformers.ClapModel, padding=True, max_length=64), None),

@@ -117,6 +117,13 @@ def siglip(folder: Path) -> None:
     squash_processor(folder, "SiglipImageProcessor", 3)
 
 
+def siglip_pieces(folder: Path) -> None:
+    """As SigLIP's are published: by a class that wants sentencepiece, with a tokenizer.json beside it."""
+    siglip(folder)
+    ends = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>", "model_max_length": 64}
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "SiglipTokenizer", **ends})
+
+
 def siglip2(folder: Path) -> None:
     """SigLIP 2 of a fixed size: another tokenizer, and bilinear pictures."""
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters()]

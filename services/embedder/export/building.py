@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,12 +153,23 @@ def _written(out: Path, name: str) -> Iterator[Path]:
             folder = Path(scratch) / "new" / name
             folder.mkdir(parents=True)
             yield folder
-            if place.exists():
-                place.rename(Path(scratch) / "replaced")
-            folder.rename(place)
+            _put_in_place(folder, place, Path(scratch) / "replaced")
     except BaseException:
         for folder in made:
-            folder.rmdir()
+            with suppress(OSError):  # something else came into it meanwhile
+                folder.rmdir()
+        raise
+
+
+def _put_in_place(folder: Path, place: Path, aside: Path) -> None:
+    if not place.exists():
+        folder.rename(place)
+        return
+    place.rename(aside)
+    try:
+        folder.rename(place)
+    except OSError:
+        aside.rename(place)
         raise
 
 

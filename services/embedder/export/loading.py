@@ -18,6 +18,7 @@ from services.embedder.preprocessing import Interpolation, Preprocessing, Resize
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}
 """Pillow's numbers, as preprocessor_config.json has them, and our names."""
 
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
 WHITE = (255, 255, 255)
 
 transformers.utils.logging.set_verbosity_error()
@@ -34,11 +35,10 @@ def model(kind: Any, source: Source, *, unused: Sequence[str] = (), **options: A
     try:
         loaded, report = kind.from_pretrained(
             source.folder,
-            local_files_only=True,
-            trust_remote_code=False,
             dtype=torch.float32,
             attn_implementation="eager",
             output_loading_info=True,
+            **LOCAL,
             **options,
         )
     except Exception as error:  # of transformers, safetensors and torch, without a common class
@@ -53,23 +53,33 @@ def model(kind: Any, source: Source, *, unused: Sequence[str] = (), **options: A
 def tokenizers_of(source: Source) -> tuple[Tokenizer, Any]:
     """Return the tokenizer of `source` twice: free of padding and cutting, and as transformers uses it.
 
+    Where transformers has only a slow one, the tokenizer.json that is published beside it counts: the slow ones differ
+    from it by oddities of their own, such as a token for a space at the beginning.
+
     Raises:
         ExportError: there is none that works without its own code.
     """
     try:
-        original = transformers.AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+        original = transformers.AutoTokenizer.from_pretrained(source.folder, **LOCAL)
     except Exception as error:  # as in `model`
-        raise ExportError(f"cannot load the tokenizer of {source.given}: {first_line(error)}") from error
-    path = source.folder / "tokenizer.json"
-    if getattr(original, "backend_tokenizer", None) is not None:
-        ours = Tokenizer.from_str(original.backend_tokenizer.to_str())
-    elif path.is_file():
-        ours = Tokenizer.from_file(str(path))
-    else:
-        raise ExportError(f"{source.given} has no tokenizer.json, and its tokenizer cannot be made into one")
+        original = _published(source, error)
+    if getattr(original, "backend_tokenizer", None) is None:
+        original = _published(source, None)
+    ours = Tokenizer.from_str(original.backend_tokenizer.to_str())
     ours.no_padding()
     ours.no_truncation()
     return ours, original
+
+
+def _published(source: Source, error: Exception | None) -> Any:
+    """Return the tokenizer that the source's tokenizer.json is."""
+    if not (source.folder / "tokenizer.json").is_file():
+        reason = f": {first_line(error)}" if error else ", and its tokenizer cannot be made into one"
+        raise ExportError(f"{source.given} has no tokenizer.json{reason}") from error
+    try:
+        return transformers.PreTrainedTokenizerFast.from_pretrained(source.folder, **LOCAL)
+    except Exception as worse:  # as in `model`
+        raise ExportError(f"cannot load the tokenizer of {source.given}: {first_line(worse)}") from worse
 
 
 def reference(original: Any, inputs: Sequence[str], **options: Any) -> Callable[[Sequence[str]], tuple[Tensor, ...]]:
@@ -104,9 +114,7 @@ def pictures(source: Source, size: int) -> tuple[Preprocessing, Any]:
         ExportError: they are made in a way that ours has no equal for.
     """
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(
-            source.folder, local_files_only=True, trust_remote_code=False, backend="pil"
-        )
+        processor = transformers.AutoImageProcessor.from_pretrained(source.folder, backend="pil", **LOCAL)
     except Exception as error:  # as in `model`
         raise ExportError(f"cannot load the image processor of {source.given}: {first_line(error)}") from error
     return preprocessing(processor.to_dict(), size), processor

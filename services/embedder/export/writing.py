@@ -15,6 +15,7 @@ from services.embedder.adapters.model_folders import MANIFEST
 from services.embedder.export import golden, graphs
 from services.embedder.export.checking import Closeness, features
 from services.embedder.export.console import megabytes
+from services.embedder.export.errors import ExportError
 from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart
 from services.embedder.export.precision import Precision
 from services.embedder.export.sources import Source, sha256_of
@@ -44,6 +45,8 @@ def write_model(folder: Path, parts: Parts, making: Making) -> dict[str, Any]:
         towers["text"] = _write_text(folder, parts.text, making.precision, lengths)
     if parts.audio is not None:
         towers["audio"] = _write_audio(folder, parts.audio, making.precision, lengths)
+    if len(lengths) != 1:
+        raise ExportError(f"its towers end in vectors of {sorted(lengths)} dimensions, which are not one space")
     (dimensions,) = lengths
     manifest = {
         "name": making.name,
