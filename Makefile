@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CODE := medley services tests benchmarks examples models tools
 TYPED := medley services tests benchmarks examples tools
 
-.PHONY: help demo test up lint type fmt proto docs bench lock clean
+.PHONY: help demo test up lint type fmt proto docs bench triton-server triton lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,12 @@ docs: $(VENV)/.dev ## Generate docs/api.md and docs/settings.md.
 
 bench: $(VENV)/.dev ## Measure Medley beside its floors; DATA=… names the fashion products' Parquet file.
 	$(BIN)/python -m benchmarks.run $(if $(DATA),--data $(DATA)) $(ARGS)
+
+triton-server: $(VENV)/bin/python ## Set up a Triton server for development and tests under .cache/triton.
+	$(BIN)/python -m tools.triton set-up
+
+triton: $(VENV)/.dev ## Serve the built-in models by Triton in the foreground; prints its ports.
+	$(BIN)/python -m tools.triton serve $(ARGS)
 
 lock: ## Resolve the dependencies anew into requirements/ (needs uv).
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra server --extra build pyproject.toml -o requirements/server.txt

@@ -6,8 +6,8 @@ import sys
 
 from pydantic import ValidationError
 
+from services.common.errors import ServiceUnavailableError
 from services.common.server import ListenError, until_signalled
-from services.embedder.errors import ModelFileError
 from services.settings import SuiteSettings
 from services.wiring import suite
 
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     try:
         asyncio.run(main(SuiteSettings()))
-    except (ListenError, ModelFileError, ValidationError, OSError) as error:
+    except (ListenError, ServiceUnavailableError, ValidationError, OSError) as error:
         sys.exit(f"medley cannot start: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,5 +1,6 @@
 """Generate docs/settings.md and docs/api.md from the code and the protos, or check that they are current."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -61,6 +62,8 @@ def _settings_table(name: str) -> str:
 
 
 def _shown(default: object) -> str:
+    if isinstance(default, tuple):
+        return os.pathsep.join(_shown(part) for part in default)
     if isinstance(default, Path):
         default = default.relative_to(ROOT) if default.is_relative_to(ROOT) else default
     return f"`{default}`" if default not in ("", None) else ""

@@ -10,6 +10,7 @@ from medley.cli.commands.collections import collections
 from medley.cli.commands.demo import demo
 from medley.cli.commands.ingest import ingest
 from medley.cli.commands.items import delete, get, list_, update
+from medley.cli.commands.models import models
 from medley.cli.commands.search import search
 from medley.cli.commands.status import status
 from medley.cli.commands.up import up
@@ -30,7 +31,7 @@ def medley() -> None:
     """
 
 
-for command in (up, demo, ingest, search, get, list_, update, delete, collections, status):
+for command in (up, demo, ingest, search, get, list_, update, delete, collections, models, status):
     medley.add_command(command)
 
 

@@ -28,13 +28,15 @@ from medley.v1 import item_pb2 as medley_dot_v1_dot_item__pb2
 from medley.v1 import vector_pb2 as medley_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n medley/v1/embedder_service.proto\x12\tmedley.v1\x1a\x17google/rpc/status.proto\x1a\x1amedley/v1/collection.proto\x1a\x14medley/v1/item.proto\x1a\x16medley/v1/vector.proto\"\x97\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\x05\x12!\n\x06metric\x18\x03 \x01(\x0e\x32\x11.medley.v1.Metric\x12&\n\x06inputs\x18\x04 \x03(\x0e\x32\x16.medley.v1.ContentType\x12\x10\n\x08passport\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.medley.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.medley.v1.Model\"V\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08passport\x18\x02 \x01(\t\x12%\n\x06inputs\x18\x03 \x03(\x0b\x32\x15.medley.v1.EmbedInput\"8\n\nEmbedInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"J\n\rEmbedResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.medley.v1.EmbedResult\x12\x10\n\x08passport\x18\x02 \x01(\t\"h\n\x0b\x45mbedResult\x12)\n\tembedding\x18\x01 \x01(\x0b\x32\x14.medley.v1.EmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"O\n\tEmbedding\x12!\n\x06vector\x18\x01 \x01(\x0b\x32\x11.medley.v1.Vector\x12\x1f\n\x05media\x18\x02 \x01(\x0b\x32\x10.medley.v1.Media\"#\n\x13InspectMediaRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"e\n\x14InspectMediaResponse\x12\x1f\n\x05media\x18\x01 \x01(\x0b\x32\x10.medley.v1.Media\x12,\n\x0c\x63ontent_type\x18\x02 \x01(\x0e\x32\x16.medley.v1.ContentType2\xae\x02\n\x0f\x45mbedderService\x12I\n\nListModels\x12\x1c.medley.v1.ListModelsRequest\x1a\x1d.medley.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.medley.v1.GetModelRequest\x1a\x1b.medley.v1.GetModelResponse\x12:\n\x05\x45mbed\x12\x17.medley.v1.EmbedRequest\x1a\x18.medley.v1.EmbedResponse\x12O\n\x0cInspectMedia\x12\x1e.medley.v1.InspectMediaRequest\x1a\x1f.medley.v1.InspectMediaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n medley/v1/embedder_service.proto\x12\tmedley.v1\x1a\x17google/rpc/status.proto\x1a\x1amedley/v1/collection.proto\x1a\x14medley/v1/item.proto\x1a\x16medley/v1/vector.proto\"\x97\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\x05\x12!\n\x06metric\x18\x03 \x01(\x0e\x32\x11.medley.v1.Metric\x12&\n\x06inputs\x18\x04 \x03(\x0e\x32\x16.medley.v1.ContentType\x12\x10\n\x08passport\x18\x05 \x01(\t\x12\x0f\n\x07summary\x18\x06 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.medley.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.medley.v1.Model\"\x80\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08passport\x18\x02 \x01(\t\x12%\n\x06inputs\x18\x03 \x03(\x0b\x32\x15.medley.v1.EmbedInput\x12(\n\x07purpose\x18\x04 \x01(\x0e\x32\x17.medley.v1.EmbedPurpose\"8\n\nEmbedInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"J\n\rEmbedResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.medley.v1.EmbedResult\x12\x10\n\x08passport\x18\x02 \x01(\t\"h\n\x0b\x45mbedResult\x12)\n\tembedding\x18\x01 \x01(\x0b\x32\x14.medley.v1.EmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"O\n\tEmbedding\x12!\n\x06vector\x18\x01 \x01(\x0b\x32\x11.medley.v1.Vector\x12\x1f\n\x05media\x18\x02 \x01(\x0b\x32\x10.medley.v1.Media\"#\n\x13InspectMediaRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"e\n\x14InspectMediaResponse\x12\x1f\n\x05media\x18\x01 \x01(\x0b\x32\x10.medley.v1.Media\x12,\n\x0c\x63ontent_type\x18\x02 \x01(\x0e\x32\x16.medley.v1.ContentType*b\n\x0c\x45mbedPurpose\x12\x1d\n\x19\x45MBED_PURPOSE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45MBED_PURPOSE_QUERY\x10\x01\x12\x1a\n\x16\x45MBED_PURPOSE_DOCUMENT\x10\x02\x32\xae\x02\n\x0f\x45mbedderService\x12I\n\nListModels\x12\x1c.medley.v1.ListModelsRequest\x1a\x1d.medley.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.medley.v1.GetModelRequest\x1a\x1b.medley.v1.GetModelResponse\x12:\n\x05\x45mbed\x12\x17.medley.v1.EmbedRequest\x1a\x18.medley.v1.EmbedResponse\x12O\n\x0cInspectMedia\x12\x1e.medley.v1.InspectMediaRequest\x1a\x1f.medley.v1.InspectMediaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'medley.v1.embedder_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EMBEDPURPOSE']._serialized_start=1119
+  _globals['_EMBEDPURPOSE']._serialized_end=1217
   _globals['_MODEL']._serialized_start=147
   _globals['_MODEL']._serialized_end=298
   _globals['_LISTMODELSREQUEST']._serialized_start=300
@@ -45,20 +47,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_end=472
   _globals['_GETMODELRESPONSE']._serialized_start=474
   _globals['_GETMODELRESPONSE']._serialized_end=525
-  _globals['_EMBEDREQUEST']._serialized_start=527
-  _globals['_EMBEDREQUEST']._serialized_end=613
-  _globals['_EMBEDINPUT']._serialized_start=615
-  _globals['_EMBEDINPUT']._serialized_end=671
-  _globals['_EMBEDRESPONSE']._serialized_start=673
-  _globals['_EMBEDRESPONSE']._serialized_end=747
-  _globals['_EMBEDRESULT']._serialized_start=749
-  _globals['_EMBEDRESULT']._serialized_end=853
-  _globals['_EMBEDDING']._serialized_start=855
-  _globals['_EMBEDDING']._serialized_end=934
-  _globals['_INSPECTMEDIAREQUEST']._serialized_start=936
-  _globals['_INSPECTMEDIAREQUEST']._serialized_end=971
-  _globals['_INSPECTMEDIARESPONSE']._serialized_start=973
-  _globals['_INSPECTMEDIARESPONSE']._serialized_end=1074
-  _globals['_EMBEDDERSERVICE']._serialized_start=1077
-  _globals['_EMBEDDERSERVICE']._serialized_end=1379
+  _globals['_EMBEDREQUEST']._serialized_start=528
+  _globals['_EMBEDREQUEST']._serialized_end=656
+  _globals['_EMBEDINPUT']._serialized_start=658
+  _globals['_EMBEDINPUT']._serialized_end=714
+  _globals['_EMBEDRESPONSE']._serialized_start=716
+  _globals['_EMBEDRESPONSE']._serialized_end=790
+  _globals['_EMBEDRESULT']._serialized_start=792
+  _globals['_EMBEDRESULT']._serialized_end=896
+  _globals['_EMBEDDING']._serialized_start=898
+  _globals['_EMBEDDING']._serialized_end=977
+  _globals['_INSPECTMEDIAREQUEST']._serialized_start=979
+  _globals['_INSPECTMEDIAREQUEST']._serialized_end=1014
+  _globals['_INSPECTMEDIARESPONSE']._serialized_start=1016
+  _globals['_INSPECTMEDIARESPONSE']._serialized_end=1117
+  _globals['_EMBEDDERSERVICE']._serialized_start=1220
+  _globals['_EMBEDDERSERVICE']._serialized_end=1522
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
 from medley.v1 import item_pb2 as _item_pb2
@@ -21,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EmbedPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EmbedPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EmbedPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EMBED_PURPOSE_UNSPECIFIED: _EmbedPurpose.ValueType  # 0
+    """Not said: the text is embedded as it stands."""
+    EMBED_PURPOSE_QUERY: _EmbedPurpose.ValueType  # 1
+    """To search with: the model's prefix for queries comes before it."""
+    EMBED_PURPOSE_DOCUMENT: _EmbedPurpose.ValueType  # 2
+    """To be found: the model's prefix for documents comes before it."""
+
+class EmbedPurpose(_EmbedPurpose, metaclass=_EmbedPurposeEnumTypeWrapper):
+    """What a text is embedded for."""
+
+EMBED_PURPOSE_UNSPECIFIED: EmbedPurpose.ValueType  # 0
+"""Not said: the text is embedded as it stands."""
+EMBED_PURPOSE_QUERY: EmbedPurpose.ValueType  # 1
+"""To search with: the model's prefix for queries comes before it."""
+EMBED_PURPOSE_DOCUMENT: EmbedPurpose.ValueType  # 2
+"""To be found: the model's prefix for documents comes before it."""
+Global___EmbedPurpose: _TypeAlias = EmbedPurpose  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -175,10 +200,15 @@ class EmbedRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PASSPORT_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Name of the model."""
     passport: _builtins.str
     """The passport the vectors must have; empty takes any. Another one fails with PASSPORT_MISMATCH."""
+    purpose: Global___EmbedPurpose.ValueType
+    """What the texts are for. Models trained to tell a query from a document have another vector for each; for all others,
+    and for pictures, it makes no difference.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedInput]:
         """What to embed, 1 to 256 inputs."""
@@ -189,10 +219,11 @@ class EmbedRequest(_message.Message):
         model: _builtins.str = ...,
         passport: _builtins.str = ...,
         inputs: _abc.Iterable[Global___EmbedInput] | None = ...,
+        purpose: Global___EmbedPurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "passport", b"passport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "passport", b"passport", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

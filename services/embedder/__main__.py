@@ -6,8 +6,8 @@ import sys
 from functools import partial
 
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
+from services.common.errors import ServiceUnavailableError
 from services.common.server import running, until_signalled
-from services.embedder.errors import ModelFileError
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
 
@@ -25,5 +25,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     try:
         asyncio.run(main(EmbedderSettings()))
-    except ModelFileError as error:
+    except ServiceUnavailableError as error:  # a model's file, or the server that was to run it
         sys.exit(str(error))

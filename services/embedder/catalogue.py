@@ -1,7 +1,7 @@
 """Which models there are, and what each is made of."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -10,12 +10,21 @@ from services.embedder.errors import ModelNotFoundError
 from services.embedder.passport import fingerprint
 from services.embedder.preprocessing import Preprocessing
 
+TOKEN_INPUTS = ("input_ids", "attention_mask")
+
 
 class Content(Enum):
     """A kind of input that a model may embed."""
 
     TEXT = "text"
     IMAGE = "image"
+
+
+class Purpose(Enum):
+    """What a text is embedded for."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +37,57 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class PictureTower:
-    """A graph from pixels, made as `preprocessing` says, to vectors of `dimensions`."""
+    """A graph from pixels, made as `preprocessing` says, to vectors of `dimensions`.
+
+    Where it is to run each picture `alone`, a picture's vector would depend on those beside it in a batch.
+    """
 
     graph: ModelFile
     preprocessing: Preprocessing
     dimensions: int
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Texts filled up to `length` tokens by the token `token_id`."""
+
+    length: int
+    token_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """What a model was trained to see before a text, by its purpose; a text without a purpose gets none."""
+
+    query: str = ""
+    document: str = ""
+
+    def of(self, purpose: Purpose | None) -> str:
+        """Return what comes before a text of `purpose`."""
+        match purpose:
+            case Purpose.QUERY:
+                return self.query
+            case Purpose.DOCUMENT:
+                return self.document
+            case None:
+                return ""
 
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """A tokenizer, cutting off what is over `max_tokens`, and a graph from tokens to vectors of `dimensions`."""
+    """A tokenizer, cutting off what is over `max_tokens`, and a graph from tokens to vectors of `dimensions`.
+
+    The graph takes the `inputs`, of `TOKEN_INPUTS`; None for `padding` leaves each text as long as it is.
+    """
 
     graph: ModelFile
     tokenizer: ModelFile
     max_tokens: int
     dimensions: int
+    padding: Padding | None = None
+    inputs: tuple[str, ...] = TOKEN_INPUTS
+    prefixes: Prefixes = Prefixes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +115,10 @@ class Model:
         """What it embeds."""
         towers = ((Content.TEXT, self.text), (Content.IMAGE, self.image))
         return tuple(content for content, tower in towers if tower is not None)
+
+    def prefix(self, purpose: Purpose | None) -> str:
+        """Return what comes before a text of `purpose`; nothing where the model continues another one."""
+        return self.text.prefixes.of(purpose) if isinstance(self.text, TextTower) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +167,26 @@ class Catalogue:
         match model.text:
             case TextHead(graph, after):
                 return {"graph": graph.sha256, "after": self._text_makings(self.get(after))}
-            case TextTower(graph, tokenizer, max_tokens):
-                return {"graph": graph.sha256, "tokenizer": tokenizer.sha256, "max_tokens": max_tokens}
+            case TextTower() as tower:
+                return _tower_makings(tower)
             case None:
                 return None
+
+
+def _tower_makings(tower: TextTower) -> dict[str, object]:
+    """Return what makes a text's vector; what a tower leaves at its default is not named: passports are older."""
+    makings: dict[str, object] = {
+        "graph": tower.graph.sha256,
+        "tokenizer": tower.tokenizer.sha256,
+        "max_tokens": tower.max_tokens,
+    }
+    if tower.padding is not None:
+        makings["padding"] = asdict(tower.padding)
+    if tower.inputs != TOKEN_INPUTS:
+        makings["inputs"] = list(tower.inputs)
+    if tower.prefixes != Prefixes():
+        makings["prefixes"] = asdict(tower.prefixes)
+    return makings
 
 
 def _image_makings(model: Model) -> object:

@@ -2,15 +2,17 @@
 
 from medley.v1 import collection_pb2, item_pb2, vector_pb2
 from medley.v1 import embedder_service_pb2 as pb
-from services.common.errors import ServiceError
+from services.common.errors import ArgumentError, ServiceError
 from services.common.statuses import to_status
 from services.common.vectors import Metric, to_bytes
-from services.embedder.catalogue import Content, Model
+from services.embedder.catalogue import Content, Model, Purpose
 from services.embedder.embedder import Embedded, Embedding, Input, Outcome
 from services.embedder.pictures import Media
 
 _METRICS = {metric: vector_pb2.Metric.Value(f"METRIC_{metric.name}") for metric in Metric}
 _CONTENT_TYPES = {kind: collection_pb2.ContentType.Value(f"CONTENT_TYPE_{kind.name}") for kind in Content}
+
+_PURPOSES: dict[int, Purpose] = {pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}"): purpose for purpose in Purpose}
 
 
 def to_model(model: Model, passport: str) -> pb.Model:
@@ -34,6 +36,17 @@ def from_input(message: pb.EmbedInput) -> Input:
             return message.image
         case _:
             return None
+
+
+def from_purpose(number: int) -> Purpose | None:
+    """Return the purpose of the `number`; None where it is unset.
+
+    Raises:
+        ArgumentError: there is no such purpose.
+    """
+    if number and number not in _PURPOSES:
+        raise ArgumentError("purpose", number, f"must be one of {', '.join(map(str, (0, *_PURPOSES)))}")
+    return _PURPOSES.get(number)
 
 
 def to_response(embedded: Embedded) -> pb.EmbedResponse:

@@ -8,7 +8,7 @@ import numpy as np
 from services.common.errors import ArgumentError, PassportError, ServiceError
 from services.common.vectors import Matrix
 from services.embedder.admission import Admission
-from services.embedder.catalogue import Catalogue, Content, Model
+from services.embedder.catalogue import Catalogue, Content, Model, Purpose
 from services.embedder.encoder import TensorEncoder, TextEncoder
 from services.embedder.errors import InputNotSupportedError, TextError
 from services.embedder.pictures import Media, Picture, PictureReader
@@ -59,8 +59,10 @@ class Embedder:
         self._pictures = pictures
         self._admission = admission
 
-    async def embed(self, name: str, passport: str, inputs: Sequence[Input]) -> Embedded:
-        """Return what became of each of `inputs`, embedded by the model called `name`.
+    async def embed(
+        self, name: str, passport: str, inputs: Sequence[Input], purpose: Purpose | None = None
+    ) -> Embedded:
+        """Return what became of each of `inputs`, embedded by the model called `name`, its texts for `purpose`.
 
         Raises:
             ModelNotFoundError: there is no such model.
@@ -75,7 +77,7 @@ class Embedder:
         if not 1 <= len(inputs) <= MAX_INPUTS:
             raise ArgumentError("inputs", len(inputs), f"must be 1 to {MAX_INPUTS}")
         with self._admission.admit(len(inputs)):
-            return Embedded(await self._outcomes(model, inputs), actual)
+            return Embedded(await self._outcomes(model, inputs, purpose), actual)
 
     async def inspect(self, file: bytes) -> Media:
         """Return what the bytes of a media file are.
@@ -88,25 +90,27 @@ class Embedder:
         with self._admission.admit(1):
             return await self._pictures.inspect(file)
 
-    async def _outcomes(self, model: Model, inputs: Sequence[Input]) -> list[Outcome]:
+    async def _outcomes(self, model: Model, inputs: Sequence[Input], purpose: Purpose | None) -> list[Outcome]:
         texts = [(place, given) for place, given in enumerate(inputs) if isinstance(given, str)]
         files = [(place, given) for place, given in enumerate(inputs) if isinstance(given, bytes)]
         outcomes: dict[int, Outcome] = {
             place: ArgumentError("content", "", "must be text or image") for place in range(len(inputs))
         }
         if texts:
-            outcomes |= await self._embed_texts(model, texts)
+            outcomes |= await self._embed_texts(model, texts, purpose)
         if files:
             outcomes |= await self._embed_pictures(model, files)
         return [outcomes[place] for place in range(len(inputs))]
 
-    async def _embed_texts(self, model: Model, texts: Sequence[tuple[int, str]]) -> dict[int, Outcome]:
+    async def _embed_texts(
+        self, model: Model, texts: Sequence[tuple[int, str]], purpose: Purpose | None
+    ) -> dict[int, Outcome]:
         encoder = self._towers[model.name].text
         if encoder is None:
             return dict.fromkeys((place for place, _ in texts), InputNotSupportedError(model.name, Content.TEXT.value))
         refused = {place: problem for place, text in texts if (problem := text_problem(text))}
         good = [(place, text) for place, text in texts if place not in refused]
-        vectors = await encoder.encode([text for _, text in good])
+        vectors = await encoder.encode([model.prefix(purpose) + text for _, text in good])
         embeddings = {place: Embedding(vector) for (place, _), vector in zip(good, vectors, strict=True)}
         return {**refused, **embeddings}
 

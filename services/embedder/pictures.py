@@ -1,7 +1,7 @@
 """Bytes to pictures: what they are, whether they can be trusted, and their pixels."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -120,13 +120,13 @@ def read(file: bytes, limits: PictureLimits, wanted: Preprocessing) -> Picture:
 
 def inspected(file: bytes, limits: PictureLimits) -> Media:
     """Return what `file` is, having decoded it; raises as `PictureReader.inspect`."""
-    media, picture = _decoded(file, limits, INSPECTED_SIDE)
+    media, picture = _decoded(file, limits, lambda *_: INSPECTED_SIDE)
     with _refusing():
         flattened(picture, WHITE)
     return media
 
 
-def _decoded(file: bytes, limits: PictureLimits, side: int) -> tuple[Media, Image.Image]:
+def _decoded(file: bytes, limits: PictureLimits, side: "_Side") -> tuple[Media, Image.Image]:
     picture = _opened(file, limits)
     with _refusing():
         full = picture.size
@@ -156,9 +156,13 @@ def _opened(file: bytes, limits: PictureLimits) -> Image.Image:
     return picture
 
 
-def _shrink(picture: Image.Image, side: int) -> None:
-    """Let a JPEG be decoded small, its longer side `side` or more."""
-    longest = max(picture.size)
+_Side = Callable[[int, int], int]
+"""The longest side that a picture of some width and height may be decoded down to."""
+
+
+def _shrink(picture: Image.Image, shortened: _Side) -> None:
+    """Let a JPEG be decoded small, its longer side `shortened` or more."""
+    longest, side = max(picture.size), shortened(*picture.size)
     if picture.format in ("JPEG", "MPO") and longest > side:
         # Pillow divides side by side and takes the smaller quotient: ask for the same proportions, rounded down.
         picture.draft(None, tuple(max(1, length * side // longest) for length in picture.size))  # type: ignore[arg-type]

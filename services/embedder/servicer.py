@@ -27,7 +27,8 @@ class EmbedderServicer(pb_grpc.EmbedderServiceServicer):
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         inputs = [codec.from_input(message) for message in request.inputs]
-        return codec.to_response(await self._embedder.embed(request.model, request.passport, inputs))
+        purpose = codec.from_purpose(request.purpose)
+        return codec.to_response(await self._embedder.embed(request.model, request.passport, inputs, purpose))
 
     async def InspectMedia(self, request: pb.InspectMediaRequest, context: Context) -> pb.InspectMediaResponse:
         return codec.to_inspected(await self._embedder.inspect(request.data))

@@ -1,8 +1,8 @@
 """Which parts make an embedder: the only module that names adapters."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.admission import Admission
@@ -21,9 +21,9 @@ from services.embedder.workers import Workers
 @asynccontextmanager
 async def embedder_servicer(settings: EmbedderSettings) -> AsyncIterator[EmbedderServicer]:
     """Build the service, hand it over, release what it holds."""
-    async with Workers(settings.threads) as workers:
-        runtime = _runtime(settings, workers)
-        catalogue = Catalogue(read_models(settings.models_dir), runtime.identity)
+    models = read_models(*settings.models_dir)
+    async with Workers(settings.threads) as workers, _runtime(settings, models, workers) as runtime:
+        catalogue = Catalogue(models, runtime.identity)
         towers = _Builder(settings, catalogue, runtime).towers()
         if settings.preload:
             await _warm(towers.values())
@@ -32,16 +32,35 @@ async def embedder_servicer(settings: EmbedderSettings) -> AsyncIterator[Embedde
         yield EmbedderServicer(Embedder(catalogue, towers, pictures, admission), catalogue)
 
 
-def _runtime(settings: EmbedderSettings, workers: Workers) -> Runtime:
+@asynccontextmanager
+async def _runtime(settings: EmbedderSettings, models: Sequence[Model], workers: Workers) -> AsyncIterator[Runtime]:
     match settings.runtime:
         case "memory":
             from services.embedder.adapters.memory import MemoryRuntime
 
-            return MemoryRuntime()
+            yield MemoryRuntime()
         case "onnx":
             from services.embedder.adapters.onnx import OnnxRuntime
 
-            return OnnxRuntime(workers)
+            yield OnnxRuntime(workers)
+        case "triton":
+            async with _triton(settings, models) as runtime:
+                yield runtime
+
+
+def _triton(settings: EmbedderSettings, models: Sequence[Model]) -> AbstractAsyncContextManager[Runtime]:
+    from services.embedder.adapters.triton import TritonRuntime
+    from services.embedder.adapters.triton_pool import Patience
+
+    patience = Patience(
+        start=settings.triton_start_seconds,
+        call=settings.triton_call_seconds,
+        canary_every=settings.triton_canary_seconds,
+        canary_within=settings.triton_canary_timeout_seconds,
+    )
+    return TritonRuntime(
+        models, settings.triton_endpoints, patience, max_batch=settings.max_batch, reload=settings.triton_reload
+    )
 
 
 class _Builder:
@@ -74,6 +93,8 @@ class _Builder:
         if tower is None:
             return None
         encoder = self._runtime.picture_encoder(tower)
+        if self._settings.runtime == "triton":
+            return encoder
         return BatchedEncoder(encoder, max_batch=self._settings.max_batch, lanes=self._settings.threads)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from services.common.errors import ServiceError
@@ -12,6 +13,13 @@ MAX_INPUTS = 256
 
 Content = str | bytes
 """A text, or the bytes of a picture's file."""
+
+
+class Purpose(Enum):
+    """What texts are embedded for."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +56,12 @@ class Embedder(Protocol):
         """
         ...
 
-    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
+    async def embed(
+        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+    ) -> list[Embedded | ServiceError]:
         """Return the vector of each of `inputs`, 1 to `MAX_INPUTS`, in order, or why that one was refused.
+
+        Texts are embedded for `purpose`, by models that make a difference.
 
         Raises:
             PreconditionError: the model's vectors do not have the `passport`; an empty one takes any.

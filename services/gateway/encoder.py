@@ -9,7 +9,7 @@ from services.common.errors import ServiceError
 from services.common.tasks import together
 from services.common.vectors import Matrix
 from services.gateway.concurrency import Budget
-from services.gateway.embedder import Content, Embedded, Embedder
+from services.gateway.embedder import Content, Embedded, Embedder, Purpose
 from services.gateway.items import ContentType, MediaFacts, MediaSource, Space
 from services.gateway.patience import patiently
 from services.gateway.store import RowMedia
@@ -63,10 +63,10 @@ def row_media(source: MediaSource | None, encoded: Encoded) -> RowMedia | None:
 
 
 class Encoder:
-    """Embeds many items with few calls, several at a time; a neighbour that is away or full is waited for.
+    """Embeds many items, as documents, with few calls, several at a time.
 
-    No more than `inputs_in_flight` are with the embedder at a time: enough to keep it busy, and so few that a query
-    does not wait for long behind them.
+    A neighbour that is away or full is waited for. No more than `inputs_in_flight` are with the embedder at a time:
+    enough to keep it busy, and so few that a query does not wait for long behind them.
     """
 
     def __init__(self, embedder: Embedder, retry_seconds: float, inputs_in_flight: int) -> None:
@@ -99,7 +99,8 @@ class Encoder:
     async def _embed(
         self, model: _Model, part: "Sequence[_Numbered]", spaces: Mapping[int, list[str]]
     ) -> "list[_Answer]":
-        attempt = partial(self._embedder.embed, model.name, model.passport, [content for _, content in part])
+        contents = [content for _, content in part]
+        attempt = partial(self._embedder.embed, model.name, model.passport, contents, Purpose.DOCUMENT)
         answers: Sequence[Embedded | ServiceError]
         try:
             async with self._inputs.taken(len(part)):

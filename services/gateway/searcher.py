@@ -15,7 +15,7 @@ from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.gateway.catalogue import Catalogue
 from services.gateway.concurrency import Slots
-from services.gateway.embedder import Content, Embedder
+from services.gateway.embedder import Content, Embedder, Purpose
 from services.gateway.fusion import RRF_K, FusedHit, RankedList, reciprocal_rank_fusion
 from services.gateway.index import Index, IndexAnswer, Scope
 from services.gateway.items import Collection, ItemField
@@ -122,7 +122,8 @@ class Searcher(Generic[ShownItem]):
 
     async def _embed(self, model: tuple[str, str], contents: Sequence[Content]) -> dict[Content, Matrix]:
         vectors: dict[Content, Matrix] = {}
-        for content, embedded in zip(contents, await self._embedder.embed(*model, contents), strict=True):
+        answers = await self._embedder.embed(*model, contents, Purpose.QUERY)
+        for content, embedded in zip(contents, answers, strict=True):
             if isinstance(embedded, ServiceError):
                 raise embedded
             vectors[content] = embedded.vector

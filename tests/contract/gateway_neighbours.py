@@ -20,7 +20,7 @@ from services.common.errors import (
 )
 from services.common.filters import Comparison, Operator
 from services.common.vectors import Matrix, Metric
-from services.gateway.embedder import Embedded, Embedder
+from services.gateway.embedder import Embedded, Embedder, Purpose
 from services.gateway.index import Index, Scope
 from services.gateway.items import Collection, ContentType, Inline, MediaFacts, Space, Stored
 from services.gateway.store import (
@@ -89,14 +89,14 @@ class EmbedderContract:
         assert model.passport
 
     async def test_an_unknown_model_is_not_found(self, neighbours: Neighbours) -> None:
-        for asking in (neighbours.embedder.model("none"), neighbours.embedder.embed("none", "", ["a"])):
+        for asking in (neighbours.embedder.model("none"), neighbours.embedder.embed("none", "", ["a"], Purpose.QUERY)):
             with pytest.raises(NotFoundError) as refused:
                 await asking
             assert refused.value.reason == "MODEL_NOT_FOUND"
 
     async def test_vectors_come_in_order_with_facts_for_pictures(self, neighbours: Neighbours) -> None:
         model = await neighbours.embedder.model(MODEL)
-        text, image = await neighbours.embedder.embed(MODEL, model.passport, ["a shoe", picture(9)])
+        text, image = await neighbours.embedder.embed(MODEL, model.passport, ["a shoe", picture(9)], Purpose.QUERY)
         assert isinstance(text, Embedded)
         assert isinstance(image, Embedded)
         assert text.vector.shape == image.vector.shape == (model.dimensions,)
@@ -106,14 +106,14 @@ class EmbedderContract:
         assert image.media.content_type is ContentType.IMAGE
 
     async def test_a_bad_input_is_refused_alone(self, neighbours: Neighbours) -> None:
-        bad, good = await neighbours.embedder.embed(MODEL, "", [b"corrupt", "a shoe"])
+        bad, good = await neighbours.embedder.embed(MODEL, "", [b"corrupt", "a shoe"], Purpose.QUERY)
         assert isinstance(bad, ServiceError)
         assert bad.reason == "MEDIA_INVALID"
         assert isinstance(good, Embedded)
 
     async def test_another_passport_is_refused(self, neighbours: Neighbours) -> None:
         with pytest.raises(PreconditionError) as refused:
-            await neighbours.embedder.embed(MODEL, "another", ["a shoe"])
+            await neighbours.embedder.embed(MODEL, "another", ["a shoe"], Purpose.QUERY)
         assert refused.value.reason == "PASSPORT_MISMATCH"
 
     async def test_media_are_examined(self, neighbours: Neighbours) -> None:

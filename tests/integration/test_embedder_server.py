@@ -190,6 +190,21 @@ async def test_an_input_of_nothing_is_refused(stub: Stub) -> None:
     assert info(result.error)[1] == "ARGUMENT_INVALID"
 
 
+async def test_an_unknown_purpose_is_refused(stub: Stub) -> None:
+    wanted = request("minilm", "a")
+    wanted.purpose = 7  # type: ignore[assignment]  # what a newer client may send
+    with pytest.raises(grpc.aio.AioRpcError, match="purpose") as caught:
+        await stub.Embed(wanted)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_purpose_changes_nothing_for_a_model_without_prefixes(stub: Stub) -> None:
+    wanted = request("minilm", "a")
+    plainly = await stub.Embed(wanted)
+    wanted.purpose = pb.EMBED_PURPOSE_QUERY
+    assert await stub.Embed(wanted) == plainly
+
+
 async def test_a_model_of_texts_takes_no_picture(stub: Stub) -> None:
     picture, text = (await stub.Embed(request("minilm", plain(), "a"))).results
     assert info(picture.error) == (INVALID, "INPUT_NOT_SUPPORTED", {"model": "minilm", "content_type": "image"})

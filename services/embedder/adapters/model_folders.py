@@ -1,16 +1,23 @@
 """Models from folders, each described by its `model.json`."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.common.vectors import MAX_DIMENSIONS, Metric
-from services.embedder.catalogue import Model, ModelFile, PictureTower, TextHead, TextTower
+from services.embedder.catalogue import (
+    Model,
+    ModelFile,
+    Padding,
+    PictureTower,
+    Prefixes,
+    TextHead,
+    TextTower,
+)
 from services.embedder.errors import ModelFileError
-from services.embedder.preprocessing import Interpolation, Preprocessing
+from services.embedder.preprocessing import Interpolation, Preprocessing, Resize
 
 MANIFEST = "model.json"
 
@@ -19,6 +26,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Shade = Annotated[int, Field(ge=0, le=255)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Scalar = str | int | float | bool | None
 
 
 class _Tower(BaseModel):
@@ -32,21 +40,54 @@ class _Tower(BaseModel):
 
 class _Image(_Tower):
     size: int = Field(gt=0, le=4096)
-    resize: Literal["pad"]
+    resize: Resize
     background: tuple[Shade, Shade, Shade]
     interpolation: Interpolation
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
+    alone: bool = False
+
+
+class _Prefixes(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: str = ""
+    document: str = ""
 
 
 class _Text(_Tower):
     tokenizer: FileName
     tokenizer_sha256: Sha256
     max_tokens: int = Field(gt=0)
+    pad_to: int | None = Field(None, gt=0)
+    pad_id: int | None = Field(None, ge=0)
+    inputs: tuple[Literal["input_ids"]] | tuple[Literal["input_ids"], Literal["attention_mask"]] = (
+        "input_ids",
+        "attention_mask",
+    )
+    prefixes: _Prefixes = _Prefixes()
+
+    @model_validator(mode="after")
+    def _padding_is_whole(self) -> Self:
+        if (self.pad_to is None) != (self.pad_id is None):
+            raise ValueError("pad_to and pad_id come together")
+        if self.pad_to is not None and self.pad_to < self.max_tokens:
+            raise ValueError(f"pad_to is {self.pad_to}, less than max_tokens, {self.max_tokens}")
+        return self
+
+    @property
+    def padding(self) -> Padding | None:
+        return None if self.pad_to is None or self.pad_id is None else Padding(self.pad_to, self.pad_id)
 
 
 class _Head(_Tower):
     after: str
+
+
+class _Audio(_Tower):
+    """A graph from spectrograms; kept beside the others for the day when sound is decoded, and not used until then."""
+
+    features: dict[str, Scalar]
 
 
 class _Manifest(BaseModel):
@@ -59,20 +100,27 @@ class _Manifest(BaseModel):
     summary: str = Field(min_length=1)
     image: _Image | None = None
     text: _Text | _Head | None = None
+    audio: _Audio | None = None
 
 
-def read_models(folder: Path) -> list[Model]:
-    """Return the models in the folders of `folder`; those without a `model.json` are passed over.
+def read_models(*folders: Path) -> list[Model]:
+    """Return the models in the folders of `folders`; those without a `model.json` are passed over.
 
     Raises:
-        ModelFileError: there is no model, or one does not say what it must, or says what cannot be.
+        ModelFileError: one of `folders` has no model, a model does not say what it must, or says what cannot be, or
+            two have one name.
     """
+    models = {path: _read(path) for folder in folders for path in _manifests(folder)}
+    _check_names(models)
+    _check_heads(models)
+    return list(models.values())
+
+
+def _manifests(folder: Path) -> list[Path]:
     manifests = sorted(folder.glob(f"*/{MANIFEST}"))
     if not manifests:
         raise ModelFileError(folder, f"no folder in it holds a {MANIFEST}")
-    models = [_read(path) for path in manifests]
-    _check_names(folder, models)
-    return models
+    return manifests
 
 
 def _read(path: Path) -> Model:
@@ -96,7 +144,15 @@ def _text(folder: Path, manifest: _Manifest) -> TextTower | TextHead | None:
     match manifest.text:
         case _Text() as text:
             tokenizer = ModelFile(folder / text.tokenizer, text.tokenizer_sha256)
-            return TextTower(_graph(folder, text), tokenizer, text.max_tokens, manifest.dimensions)
+            return TextTower(
+                _graph(folder, text),
+                tokenizer,
+                text.max_tokens,
+                manifest.dimensions,
+                padding=text.padding,
+                inputs=text.inputs,
+                prefixes=Prefixes(text.prefixes.query, text.prefixes.document),
+            )
         case _Head() as head:
             return TextHead(_graph(folder, head), head.after, manifest.dimensions)
         case None:
@@ -107,24 +163,28 @@ def _image(folder: Path, manifest: _Manifest) -> PictureTower | None:
     image = manifest.image
     if image is None:
         return None
-    wanted = Preprocessing(image.size, image.background, image.interpolation, image.mean, image.std)
-    return PictureTower(_graph(folder, image), wanted, manifest.dimensions)
+    wanted = Preprocessing(image.size, image.background, image.interpolation, image.mean, image.std, image.resize)
+    return PictureTower(_graph(folder, image), wanted, manifest.dimensions, image.alone)
 
 
 def _graph(folder: Path, tower: _Tower) -> ModelFile:
     return ModelFile(folder / tower.file, tower.sha256)
 
 
-def _check_names(folder: Path, models: Iterable[Model]) -> None:
-    counts = Counter(model.name for model in models)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ModelFileError(folder, f"two models are called {twice[0]!r}")
-    trunks = {model.name for model in models if isinstance(model.text, TextTower)}
-    for model in models:
+def _check_names(models: Mapping[Path, Model]) -> None:
+    places: dict[str, Path] = {}
+    for path, model in models.items():
+        if model.name in places:
+            raise ModelFileError(path, f"two models are called {model.name!r}; the other is {places[model.name]}")
+        places[model.name] = path
+
+
+def _check_heads(models: Mapping[Path, Model]) -> None:
+    trunks = {model.name for model in models.values() if isinstance(model.text, TextTower)}
+    for path, model in models.items():
         if isinstance(model.text, TextHead) and model.text.after not in trunks:
             problem = f"model {model.name!r} comes after {model.text.after!r}, and no such model has a tokenizer"
-            raise ModelFileError(folder, problem)
+            raise ModelFileError(path, problem)
 
 
 def _problems(error: ValidationError) -> str:

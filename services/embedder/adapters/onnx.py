@@ -4,18 +4,17 @@ Each session has one thread of its own; what runs side by side are the calls, in
 than two threads inside a call, and does not collapse where services share cores.
 """
 
-import hashlib
 import threading
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime import GraphOptimizationLevel
-from tokenizers import Tokenizer
 
 from services.common.vectors import Matrix
+from services.embedder.adapters.files import verified
+from services.embedder.adapters.tokenizing import Tokens
 from services.embedder.catalogue import ModelFile, PictureTower, TextHead, TextTower
 from services.embedder.encoder import TensorEncoder, TextEncoder
 from services.embedder.errors import ModelFileError
@@ -64,8 +63,7 @@ class OnnxTextEncoder:
         self._tower = tower
         self._graph = _Graph(tower.graph, tower.dimensions, GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
         self._workers = workers
-        self._tokenizer: Tokenizer | None = None
-        self._loading = threading.Lock()
+        self._tokens = Tokens(tower)
 
     async def warm(self) -> None:
         """Load tokenizer and graph, and run them once."""
@@ -76,16 +74,8 @@ class OnnxTextEncoder:
         return _stacked(await self._workers.map(self._vector, texts, TEXTS_TOGETHER), self._tower.dimensions)
 
     def _vector(self, text: str) -> Matrix:
-        ids = np.array([self._loaded().encode(text).ids], dtype=np.int64)
-        vector: Matrix = self._graph.run({"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+        vector: Matrix = self._graph.run(self._tokens.inputs(text))[0]
         return vector
-
-    def _loaded(self) -> Tokenizer:
-        if self._tokenizer is None:
-            with self._loading:
-                if self._tokenizer is None:
-                    self._tokenizer = _tokenizer(self._tower)
-        return self._tokenizer
 
 
 class OnnxHeadEncoder:
@@ -112,7 +102,7 @@ class OnnxHeadEncoder:
 
 
 class OnnxPictureEncoder:
-    """A `TensorEncoder` of pixels that runs all its rows in one batch."""
+    """A `TensorEncoder` of pixels that runs all its rows in one batch, or each alone where the tower wants that."""
 
     def __init__(self, tower: PictureTower, workers: Workers) -> None:
         self._tower = tower
@@ -129,6 +119,8 @@ class OnnxPictureEncoder:
         """Return the vectors of `rows`, by one worker."""
         if not len(rows):
             return _stacked([], self._tower.dimensions)
+        if self._tower.alone:
+            return np.concatenate(await self._workers.map(self._graph.run_rows, [row[None] for row in rows], 1))
         return await self._workers.run(self._graph.run_rows, rows)
 
 
@@ -153,7 +145,7 @@ class _Graph:
                     self._session = self._made()
         return self._session
 
-    def run(self, inputs: dict[str, NDArray[np.generic]]) -> Matrix:
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Matrix:
         vectors: Matrix = self.load().run(["vector"], inputs)[0]
         return vectors
 
@@ -171,33 +163,6 @@ class _Graph:
         if outputs.get("vector", [None])[-1] != self._dimensions:
             raise ModelFileError(path, f"wanted an output 'vector' of {self._dimensions} dimensions, it has {outputs}")
         return session
-
-
-def verified(file: ModelFile) -> Path:
-    """Return the path of `file`, whose bytes have the hash they must.
-
-    Raises:
-        ModelFileError: they have another, or cannot be read.
-    """
-    try:
-        with file.path.open("rb") as stream:
-            actual = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelFileError(file.path, error.strerror or str(error)) from error
-    if actual != file.sha256:
-        raise ModelFileError(file.path, f"expected sha256 {file.sha256}, it has {actual}")
-    return file.path
-
-
-def _tokenizer(tower: TextTower) -> Tokenizer:
-    path = verified(tower.tokenizer)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself
-        raise ModelFileError(path, f"it is no tokenizer: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(tower.max_tokens)
-    return tokenizer
 
 
 def _options(level: GraphOptimizationLevel) -> onnxruntime.SessionOptions:

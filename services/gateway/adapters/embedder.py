@@ -8,12 +8,14 @@ from services.common.errors import ServiceError
 from services.common.neighbours import call
 from services.common.vectors import from_bytes
 from services.gateway.adapters.statuses import refusal
-from services.gateway.embedder import Content, Embedded, Model
+from services.gateway.embedder import Content, Embedded, Model, Purpose
 from services.gateway.enums import CONTENT_TYPES, METRICS, kind_of
 from services.gateway.items import ContentType, MediaFacts
 from services.gateway.stubs import EmbedderStub
 
 EMBED_SECONDS = 120.0
+
+_PURPOSES = {purpose: pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}") for purpose in Purpose}
 
 
 class GrpcEmbedder:
@@ -27,9 +29,13 @@ class GrpcEmbedder:
         response: pb.GetModelResponse = await call("embedder", self._stub.GetModel, pb.GetModelRequest(name=name))
         return _model(response.model)
 
-    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
+    async def embed(
+        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+    ) -> list[Embedded | ServiceError]:
         """Have `inputs` embedded in one call."""
-        request = pb.EmbedRequest(model=model, passport=passport, inputs=map(_input, inputs))
+        request = pb.EmbedRequest(
+            model=model, passport=passport, inputs=map(_input, inputs), purpose=_PURPOSES[purpose]
+        )
         response: pb.EmbedResponse = await call("embedder", self._stub.Embed, request, seconds=EMBED_SECONDS)
         return [_embedded(result) for result in response.results]
 

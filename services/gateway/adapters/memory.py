@@ -25,7 +25,7 @@ from services.common.filters import matches
 from services.common.metadata import parsed_metadata
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
-from services.gateway.embedder import Content, Embedded, Model
+from services.gateway.embedder import Content, Embedded, Model, Purpose
 from services.gateway.encoder import first_source
 from services.gateway.index import IndexAnswer, IndexHit, Scope, SearchMode
 from services.gateway.items import Collection, ContentType, Inline, ItemField, MediaFacts, Space, Stored
@@ -82,8 +82,10 @@ class MemoryEmbedder:
             raise ModelNotFoundError(name, list(self._models))
         return self._models[name]
 
-    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
-        """Make a vector of each content's hash."""
+    async def embed(
+        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+    ) -> list[Embedded | ServiceError]:
+        """Make a vector of each content's hash, whatever the purpose."""
         known = await self.model(model)
         if passport not in ("", known.passport):
             raise PassportError(passport, known.passport)

@@ -8,7 +8,17 @@ import pytest
 
 from services.common.vectors import Metric
 from services.embedder import preprocessing
-from services.embedder.catalogue import Catalogue, Content, Model, ModelFile, PictureTower, TextHead, TextTower
+from services.embedder.catalogue import (
+    Catalogue,
+    Content,
+    Model,
+    ModelFile,
+    Padding,
+    PictureTower,
+    Prefixes,
+    TextHead,
+    TextTower,
+)
 from services.embedder.errors import ModelNotFoundError
 from tests.unit.embedder.files import wanted
 
@@ -56,6 +66,9 @@ def test_a_passport_is_short_stable_and_hexadecimal() -> None:
         replace(tower(), graph=ModelFile(Path("t.onnx"), "a0")),
         replace(tower(), tokenizer=ModelFile(Path("t.json"), "b0")),
         replace(tower(), max_tokens=128),
+        replace(tower(), padding=Padding(300, 0)),
+        replace(tower(), inputs=("input_ids",)),
+        replace(tower(), prefixes=Prefixes(document="passage: ")),
     ],
 )
 def test_a_change_of_the_text_model_changes_its_passport_and_those_after_it(changed: TextTower) -> None:
@@ -72,6 +85,7 @@ def test_a_change_of_the_text_model_changes_its_passport_and_those_after_it(chan
         replace(BOTH, image=replace(picture(), preprocessing=wanted(size=32))),
         replace(BOTH, image=replace(picture(), preprocessing=wanted(background=(0, 0, 0)))),
         replace(BOTH, image=replace(picture(), preprocessing=replace(wanted(), interpolation="bilinear"))),
+        replace(BOTH, image=replace(picture(), preprocessing=replace(wanted(), resize="crop"))),
         replace(BOTH, image=replace(picture(), preprocessing=replace(wanted(), mean=(0.5, 0.0, 0.0)))),
         replace(BOTH, image=replace(picture(), preprocessing=replace(wanted(), std=(0.5, 1.0, 1.0)))),
         replace(BOTH, image=None),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from services.common.errors import ArgumentError, OverloadedError, PassportError
 from services.common.vectors import Matrix
 from services.embedder.adapters.memory import MemoryRuntime
 from services.embedder.admission import Admission
-from services.embedder.catalogue import Catalogue
+from services.embedder.catalogue import Catalogue, Prefixes, Purpose
 from services.embedder.embedder import Embedded, Embedder, Embedding, Input, Outcome, Towers
 from services.embedder.encoder import TextEncoder
 from services.embedder.errors import ModelNotFoundError
@@ -172,3 +173,18 @@ async def test_an_encoders_error_is_the_calls(workers: Workers) -> None:
     held.gate.set()
     with pytest.raises(OverloadedError, match="busy"):
         await outcomes(make(workers, held), "a", model="trunk")
+
+
+@pytest.mark.parametrize(
+    ("purpose", "seen"), [(None, "shoe"), (Purpose.QUERY, "query: shoe"), (Purpose.DOCUMENT, "passage: shoe")]
+)
+async def test_a_text_is_seen_with_the_prefix_of_its_purpose(
+    workers: Workers, purpose: Purpose | None, seen: str
+) -> None:
+    trunk = HeldTextEncoder()
+    trunk.gate.set()
+    prefixed = replace(TRUNK, text=replace(tower(), prefixes=Prefixes("query: ", "passage: ")))
+    pictures = PictureReader(workers, PictureLimits(1, 1))
+    embedder = Embedder(Catalogue([prefixed], "memory"), {"trunk": Towers(trunk, None)}, pictures, Admission("e", 9))
+    await embedder.embed("trunk", "", ["shoe"], purpose)
+    assert trunk.given == [[seen]]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from services.embedder.adapters.files import verified
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.onnx import verified
-from services.embedder.catalogue import ModelFile, TextHead, TextTower
+from services.embedder.catalogue import ModelFile, Padding, Purpose, TextHead, TextTower
 from services.embedder.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS
 
@@ -72,9 +72,14 @@ def test_other_folders_are_passed_over(tmp_path: Path) -> None:
         ({"text": {**TEXT, "file": ".."}}, "file"),
         ({"text": {**TEXT, "sha256": "0"}}, "sha256"),
         ({"text": {**TEXT, "lower_case": False}}, "lower_case"),
+        ({"text": {**TEXT, "pad_to": 8}}, "pad_to and pad_id come together"),
+        ({"text": {**TEXT, "pad_to": 7, "pad_id": 0}}, "pad_to is 7, less than max_tokens, 8"),
+        ({"text": {**TEXT, "inputs": ["pixels"]}}, "inputs"),
+        ({"text": {**TEXT, "prefixes": {"title": "t: "}}}, "title"),
+        ({"audio": {"file": "a.onnx", "sha256": HASH}}, "features"),
         ({"text": {"file": "h.onnx", "sha256": HASH, "after": "nobody"}}, "comes after 'nobody'"),
         ({"text": {"file": "h.onnx", "sha256": HASH, "after": "m"}}, "comes after 'm'"),
-        ({"image": {**IMAGE, "resize": "crop"}}, "resize"),
+        ({"image": {**IMAGE, "resize": "stretch"}}, "resize"),
         ({"image": {**IMAGE, "std": [0.5, 0.5, 0]}}, "std"),
         ({"image": {**IMAGE, "background": [256, 0, 0]}}, "background"),
         ({"image": {**IMAGE, "crop": 7}}, "crop"),
@@ -97,6 +102,31 @@ def test_no_json_is_refused(tmp_path: Path) -> None:
 def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="two models are called 'm'"):
         read_models(write(tmp_path, manifest(), manifest()))
+
+
+def test_two_folders_make_one_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine", manifest(text={"file": "h.onnx", "sha256": HASH, "after": "minilm"}))
+    names = [model.name for model in read_models(BUILT_IN_MODELS, tmp_path / "mine")]
+    assert sorted(names) == ["m", "medley-mini", "minilm"]
+
+
+def test_one_name_in_two_folders_is_refused_with_both_places(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+        write(folder, manifest())
+    with pytest.raises(ModelFileError, match="two models are called 'm'") as caught:
+        read_models(*folders)
+    assert all(str(folder) in str(caught.value) for folder in folders)
+
+
+def test_what_a_text_tower_may_say_besides(tmp_path: Path) -> None:
+    said = {"pad_to": 64, "pad_id": 1, "inputs": ["input_ids"], "prefixes": {"query": "q: "}}
+    model = read_models(write(tmp_path, manifest(text={**TEXT, **said})))[0]
+    assert isinstance(model.text, TextTower)
+    assert (model.text.padding, model.text.inputs) == (Padding(64, 1), ("input_ids",))
+    assert [model.prefix(purpose) for purpose in (None, Purpose.QUERY, Purpose.DOCUMENT)] == ["", "q: ", ""]
 
 
 @pytest.mark.parametrize("folder", ["", "missing"])

@@ -1,5 +1,6 @@
 """Golden pictures: what every step of preprocessing comes to, worked out by hand."""
 
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from services.embedder.pictures import PictureLimits, read
-from services.embedder.preprocessing import Pixels, Preprocessing
+from services.embedder.preprocessing import Pixels, Preprocessing, Resize
 from tests.unit.embedder.files import BLACK, BLUE, GREEN, RED, WHITE, encoded, exif, halves, noise, plain, wanted
 
 LIMITS = PictureLimits(max_bytes=2**24, max_pixels=2**24)
@@ -56,6 +57,47 @@ def test_a_line_stays_one_pixel_thick(size: tuple[int, int], place: tuple[slice,
 def test_half_a_pixel_is_rounded_to_even() -> None:
     assert (canvas(plain((32, 5)))[:, 0] == RED).all(axis=1).sum() == 2  # 5 * 16 / 32 = 2.5
     assert (canvas(plain((32, 7)))[:, 0] == RED).all(axis=1).sum() == 4  # 7 * 16 / 32 = 3.5
+
+
+def squared(resize: Resize, size: int = 16) -> Preprocessing:
+    return replace(wanted(size), resize=resize)
+
+
+@pytest.mark.parametrize("size", [(33, 21), (21, 33), (16, 16), (5, 40), (100, 17), (1, 1), (1, 300)])
+def test_crop_keeps_the_middle_of_the_picture_scaled_by_its_shorter_side(size: tuple[int, int]) -> None:
+    picture = noise(size)
+    width, height = (16 * side // min(size) for side in size)
+    left, top = (width - 16) // 2, (height - 16) // 2
+    scaled = picture.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 16, top + 16))
+    assert np.abs(canvas(encoded(picture), squared("crop")) - np.asarray(scaled)).max() <= 1.01
+
+
+def test_crop_takes_no_more_memory_for_a_long_line() -> None:
+    tracemalloc.start()
+    assert colour(canvas(plain((200_000, 1)), squared("crop", 64))) == RED
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [(33, 21), (21, 33), (5, 40), (1, 1)])
+def test_squash_scales_both_sides_to_the_square(size: tuple[int, int]) -> None:
+    picture = noise(size)
+    scaled = picture.resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.abs(canvas(encoded(picture), squared("squash")) - np.asarray(scaled)).max() < 1e-3
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("size", [(63, 900), (900, 63), (400, 33)])
+def test_a_jpeg_whose_shorter_side_is_small_is_decoded_whole(resize: Resize, size: tuple[int, int]) -> None:
+    file = encoded(noise(size), "JPEG", quality=90)
+    assert np.array_equal(canvas(file, squared(resize)), canvas(encoded(_decoded(file)), squared(resize)))
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_a_large_jpeg_made_square_hardly_differs_decoded_small(resize: Resize) -> None:
+    file = encoded(noise((6, 4)).resize((1000, 700), Image.Resampling.BICUBIC), "JPEG", quality=95)
+    whole = canvas(encoded(_decoded(file)), squared(resize))
+    assert np.abs(canvas(file, squared(resize)) - whole).mean() < 2
 
 
 def test_grey_has_three_equal_channels() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from services.common.errors import ServiceError, ServiceUnavailableError
 from services.gateway.adapters.memory import CORRUPT, MemoryEmbedder
-from services.gateway.embedder import Content, Embedded
+from services.gateway.embedder import Content, Embedded, Purpose
 from services.gateway.encoder import Contents, Encoded, Encoder
 from tests.unit.gateway.worlds import CLIP, CLIP_MODEL, IMAGE, TEXT, TEXT_MODEL, WORDS, CountingEmbedder
 
@@ -21,12 +21,14 @@ class Watched(MemoryEmbedder):
         self.now = self.most = 0
         self.largest = 0
 
-    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
+    async def embed(
+        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+    ) -> list[Embedded | ServiceError]:
         self.now += len(inputs)
         self.most, self.largest = max(self.most, self.now), max(self.largest, len(inputs))
         await asyncio.sleep(0.002)
         self.now -= len(inputs)
-        return await super().embed(model, passport, inputs)
+        return await super().embed(model, passport, inputs, purpose)
 
 
 def encoder(retry_seconds: float = 5) -> tuple[Encoder, CountingEmbedder]:

@@ -13,6 +13,7 @@ from services.common.vectors import Matrix
 from services.gateway.adapters.memory import CORRUPT, MemoryIndex, MemoryItem, MemoryStore
 from services.gateway.catalogue import Catalogue
 from services.gateway.concurrency import Slots
+from services.gateway.embedder import Purpose
 from services.gateway.index import IndexAnswer, Scope
 from services.gateway.items import Collection, Inline, ItemField, NewItem, Space
 from services.gateway.planning import ArmWish, ContentQuery, ItemQuery, VectorQuery
@@ -79,6 +80,14 @@ async def test_each_distinct_query_is_embedded_once_a_model() -> None:
     arms = [ArmWish(ContentQuery("a")), ArmWish(ContentQuery("a"), "text"), ArmWish(ContentQuery("b"), "text")]
     await around.searcher.search(wish(*arms))
     assert sorted(around.embedder.embedded) == [("mini", ["a"]), ("words", ["a", "b"])]
+
+
+async def test_items_are_embedded_as_documents_and_queries_as_queries() -> None:
+    around = await stocked(3)
+    assert around.embedder.purposes == {Purpose.DOCUMENT}
+    around.embedder.purposes.clear()
+    await around.searcher.search(wish(ArmWish(ContentQuery("text 1"), "text"), ArmWish(ContentQuery(b"picture 1"))))
+    assert around.embedder.purposes == {Purpose.QUERY}
 
 
 async def test_reports_tell_of_every_arm() -> None:

@@ -9,7 +9,7 @@ from services.gateway.adapters.memory import MemoryEmbedder, MemoryIndex, Memory
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
 from services.gateway.concurrency import Slots
-from services.gateway.embedder import Content, Embedded, Embedder, Model
+from services.gateway.embedder import Content, Embedded, Embedder, Model, Purpose
 from services.gateway.encoder import Encoder
 from services.gateway.ingester import Answer, Ingester, Pace, Stores
 from services.gateway.items import Collection, ContentType, MediaFacts, NewItem, Space
@@ -45,16 +45,20 @@ class CountingEmbedder:
         self._embedder = embedder
         self.errors: list[ServiceError] = []
         self.embedded: list[tuple[str, list[Content]]] = []
+        self.purposes: set[Purpose] = set()
         self.inspected = 0
 
     async def model(self, name: str) -> Model:
         return await self._embedder.model(name)
 
-    async def embed(self, model: str, passport: str, inputs: Sequence[Content]) -> list[Embedded | ServiceError]:
+    async def embed(
+        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+    ) -> list[Embedded | ServiceError]:
         if self.errors:
             raise self.errors.pop(0)
         self.embedded.append((model, list(inputs)))
-        return await self._embedder.embed(model, passport, inputs)
+        self.purposes.add(purpose)
+        return await self._embedder.embed(model, passport, inputs, purpose)
 
     async def inspect(self, data: bytes) -> MediaFacts:
         self.inspected += 1

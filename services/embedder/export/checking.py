@@ -1,0 +1,166 @@
+"""A built model held against the original: the embedder's own code, and the exported graphs, beside torch's vectors."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from services.common.vectors import Matrix
+from services.embedder.adapters.onnx import OnnxRuntime
+from services.embedder.catalogue import Model, PictureTower, TextTower
+from services.embedder.encoder import TensorEncoder
+from services.embedder.export import golden
+from services.embedder.export.errors import AccuracyError, ExportError
+from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart
+from services.embedder.export.precision import Precision
+from services.embedder.pictures import PictureLimits, read
+from services.embedder.preprocessing import Pixels, flattened
+from services.embedder.workers import Workers
+
+LEAST: Mapping[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
+"""The least cosine, on any golden input, of an exported vector to the original's."""
+
+LEAST_PIXELS = 0.999
+"""The least cosine, on any golden picture, of a vector of our pixels to one of the original's pixels."""
+
+LIMITS = PictureLimits(max_bytes=2**26, max_pixels=2**26)
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """How close vectors are to the original's, over the golden inputs; `worst` is the input with the least cosine."""
+
+    least: float
+    mean: float
+    inputs: int
+    worst: str
+
+
+def checked(model: Model, parts: Parts, sound: Path | None, least: float) -> dict[str, Closeness]:
+    """Return how close the vectors of `model`, as read from its folder, are to those of `parts`.
+
+    Raises:
+        AccuracyError: some are further off than `least`, or than `LEAST_PIXELS` for the pixels alone.
+        ExportError: the tokens are not the original's.
+    """
+    found: dict[str, Closeness] = {}
+    if parts.text is not None:
+        found["text"] = _texts(model, parts.text)
+    if parts.image is not None:
+        found["image"] = _pictures(model, parts.image)
+    if parts.audio is not None and sound is not None:
+        found["audio"] = _sounds(sound, parts.audio)
+    for name, closeness in found.items():
+        _require(name, closeness, least, "Try a higher --precision; or say a lower --min-cosine if you know it will do")
+    if parts.image is not None:
+        found["pixels"] = _pixels(parts.image)
+        _require("pixels", found["pixels"], LEAST_PIXELS, "Its image processor does something that ours does not")
+    return found
+
+
+def _require(name: str, closeness: Closeness, least: float, advice: str) -> None:
+    if not closeness.least >= least:  # so that not a number is refused as well
+        raise AccuracyError(
+            f"{name}: too far from the original: cosine {closeness.least:.6f} on the golden input {closeness.worst!r}, "
+            f"wanted {least} or more. {advice}."
+        )
+
+
+def _closeness(names: Sequence[str], expected: Matrix, actual: Matrix) -> Closeness:
+    cosines = (expected.astype(np.float64) * actual.astype(np.float64)).sum(axis=1)
+    worst = int(np.nan_to_num(cosines, nan=-2).argmin())
+    return Closeness(float(cosines[worst]), float(cosines.mean()), len(names), names[worst])
+
+
+def _texts(model: Model, part: TextPart) -> Closeness:
+    tower = model.text
+    assert isinstance(tower, TextTower), "written so"
+    texts = list(golden.TEXTS.values())
+    _check_tokens(part)
+    expected = np.concatenate([part.tower.vectors(*part.reference([text])) for text in texts])
+
+    async def encoded() -> Matrix:
+        async with Workers(1) as workers:
+            return await OnnxRuntime(workers).text_encoder(tower).encode(texts)
+
+    return _closeness(list(golden.TEXTS), expected, asyncio.run(encoded()))
+
+
+def _check_tokens(part: TextPart) -> None:
+    """Compare the tokens of the exported tokenizer with those of the original."""
+    tokenizer = type(part.tokenizer).from_str(part.tokenizer.to_str())
+    tokenizer.enable_truncation(part.max_tokens)
+    for name, text in golden.TEXTS.items():
+        ours, theirs = tokenizer.encode(text).ids, part.reference([text])[0][0].tolist()
+        if theirs[: len(ours)] != ours or len(set(theirs[len(ours) :])) > 1:
+            raise ExportError(
+                f"the exported tokenizer differs on the golden text {name!r}: {ours[:12]} not {theirs[:12]}"
+            )
+
+
+def _pictures(model: Model, part: PicturePart) -> Closeness:
+    tower = model.image
+    assert tower is not None, "written so"
+    files = golden.pictures()
+    rows = _our_pixels(files, tower)
+    expected = _original(part, rows)
+    return _closeness(list(files), expected, asyncio.run(_encoded(tower, rows)))
+
+
+async def _encoded(tower: PictureTower, rows: Pixels) -> Matrix:
+    async with Workers(1) as workers:
+        encoder: TensorEncoder = OnnxRuntime(workers).picture_encoder(tower)
+        return await encoder.encode(rows)
+
+
+def _our_pixels(files: Mapping[str, bytes], tower: PictureTower) -> Pixels:
+    return np.stack([read(file, LIMITS, tower.preprocessing).pixels for file in files.values()])
+
+
+def _original(part: PicturePart, rows: Pixels) -> Matrix:
+    vectors: Matrix = np.concatenate([part.tower.vectors(torch.from_numpy(row[None])) for row in rows])
+    return vectors
+
+
+def _pixels(part: PicturePart) -> Closeness:
+    """Compare our pixels with those of the original's processor by the vectors that the original makes of both.
+
+    It is given each picture upright and without transparency: it knows of neither, and takes a file as it lies.
+    """
+    files = golden.pictures()
+    ours = np.stack([read(file, LIMITS, part.preprocessing).pixels for file in files.values()])
+    theirs = np.stack([processed(part, file) for file in files.values()])
+    return _closeness(list(files), _original(part, theirs), _original(part, ours))
+
+
+def processed(part: PicturePart, file: bytes) -> Pixels:
+    """Return the pixels that the original's processor makes of a picture's file, upright and without transparency."""
+    shown = flattened(ImageOps.exif_transpose(Image.open(BytesIO(file))), part.preprocessing.background)
+    pixels: Pixels = np.asarray(part.processor(images=[shown], return_tensors="np")["pixel_values"][0], np.float32)
+    return pixels
+
+
+def _sounds(path: Path, part: SoundPart) -> Closeness:
+    rate = int(part.features["sampling_rate"] or 0)
+    sounds = golden.sounds(rate)
+    rows = features(part, list(sounds.values()))
+    expected = np.concatenate([part.tower.vectors(torch.from_numpy(row[None])) for row in rows])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    actual = np.concatenate([session.run(["vector"], {"features": row[None]})[0] for row in rows])
+    return _closeness(list(sounds), expected, actual)
+
+
+def features(part: SoundPart, sounds: Sequence[golden.Sound]) -> Rows:
+    """Return the spectrograms of `sounds` by the original's extractor, shape (sounds, 1, frames, bands)."""
+    rate = int(part.features["sampling_rate"] or 0)
+    rows: Rows = part.extractor(list(sounds), sampling_rate=rate, return_tensors="np")["input_features"]
+    return rows.astype(np.float32)

@@ -1,0 +1,256 @@
+"""The families of models that can be built, each known by its config.json."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from services.embedder.catalogue import TOKEN_INPUTS, Padding
+from services.embedder.export import loading
+from services.embedder.export.errors import ExportError
+from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart, Tower, pooled
+from services.embedder.export.prefixes import chosen
+from services.embedder.export.sources import Source
+
+Config = Mapping[str, Any]
+
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Models that count positions from behind the padding token's number: so many fewer tokens fit."""
+
+ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "distilbert", "electra")
+"""Text encoders that take ids and a mask, and can be pooled."""
+
+SENTENCES_CONFIG = "sentence_bert_config.json"
+POOLINGS = ("mean", "cls", "max")
+NOT_ENCODERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+
+SOUNDLESS = "Its sounds cannot be embedded yet: the embedder decodes no audio. The audio tower is kept for that day."
+FUSED = "Its audio tower is left out: it fuses features of parts of a long sound, which has no single input."
+
+
+@dataclass(frozen=True, slots=True)
+class TextWishes:
+    """What a user says of a text model that its folder may not: None leaves it to the folder."""
+
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    pooling: str | None = None
+
+
+def parts_of(source: Source, wishes: TextWishes) -> Parts:
+    """Take the model of `source` apart.
+
+    Raises:
+        ExportError: it is of no family known here, or not whole.
+    """
+    config = source.json("config.json")
+    if not config:
+        raise ExportError(f"{source.given} has no config.json{_hint(source)}; {families()}")
+    kind = str(config.get("model_type", ""))
+    family = FAMILIES.get(kind)
+    if family is None:
+        raise ExportError(f"{source.given} is of type {kind or 'unknown'!r}, which cannot be built; {families()}")
+    if kind not in ENCODERS and wishes != TextWishes():
+        raise ExportError(f"{source.given} is of type {kind!r}: prefixes and pooling are for text models alone")
+    return family(source, config, wishes)
+
+
+def families() -> str:
+    """Return the families that can be built, in words."""
+    return (
+        "families are CLIP and OpenCLIP in the format of transformers (clip), SigLIP and SigLIP 2 (siglip), "
+        f"ViT (vit), CLAP (clap), and sentence-transformers models ({', '.join(ENCODERS)})"
+    )
+
+
+def _hint(source: Source) -> str:
+    if (source.folder / "open_clip_config.json").is_file():
+        return " but an open_clip_config.json: take the same model's folder in the format of transformers"
+    return ""
+
+
+def _clip(source: Source, config: Config, _: TextWishes) -> Parts:
+    model = loading.model(transformers.CLIPModel, source)
+    tokenizer, original = loading.tokenizers_of(source)
+    length = model.config.text_config.max_position_embeddings
+    text = TextPart(
+        Tower(model, _features_of_text),
+        tokenizer,
+        # Its attention looks back only, and the vector is taken at the end of the text: what is padded behind is never
+        # seen. So no text is padded here, which is many times as fast; the original, padded, is what it is checked by.
+        loading.reference(original, TOKEN_INPUTS, padding="max_length", max_length=length),
+        length,
+    )
+    return Parts("CLIP", text, _picture(model, source, model.config.vision_config.image_size))
+
+
+def _siglip(source: Source, config: Config, _: TextWishes) -> Parts:
+    model = loading.model(transformers.SiglipModel, source)
+    tokenizer, original = loading.tokenizers_of(source)
+    length = model.config.text_config.max_position_embeddings
+    if original.pad_token_id is None:
+        raise ExportError(f"the tokenizer of {source.given} has no token to pad with")
+    text = TextPart(
+        Tower(model, lambda model, ids: pooled(model.get_text_features(input_ids=ids))),
+        tokenizer,
+        loading.reference(original, ("input_ids",), padding="max_length", max_length=length),
+        length,
+        # It is trained on texts of full length without a mask, and its vector is taken at the last place.
+        Padding(length, original.pad_token_id),
+        ("input_ids",),
+    )
+    return Parts("SigLIP", text, _picture(model, source, model.config.vision_config.image_size))
+
+
+def _naflex(source: Source, config: Config, _: TextWishes) -> Parts:
+    raise ExportError(
+        f"{source.given} is a SigLIP 2 model for pictures of any proportions (NaFlex), which has no fixed input; take "
+        "one of a fixed size, such as google/siglip2-base-patch16-224"
+    )
+
+
+def _vit(source: Source, config: Config, _: TextWishes) -> Parts:
+    # The class token behind the last norm, not the pooler: fine-tuned checkpoints come without a pooler's weights, and
+    # where there are some they end in a tanh that was trained to be followed by a classifier.
+    model = loading.model(transformers.ViTModel, source, unused=("pooler",), add_pooling_layer=False)
+    tower = Tower(model, lambda model, pixels: model(pixel_values=pixels).last_hidden_state[:, 0])
+    preprocessing, processor = loading.pictures(source, model.config.image_size)
+    return Parts("ViT", image=PicturePart(tower, preprocessing, processor))
+
+
+def _clap(source: Source, config: Config, _: TextWishes) -> Parts:
+    model = loading.model(transformers.ClapModel, source)
+    tokenizer, original = loading.tokenizers_of(source)
+    length = _max_tokens(source, model.config.text_config, "roberta", original)
+    options = {"padding": True, "max_length": length}
+    text = TextPart(
+        Tower(model, _features_of_text), tokenizer, loading.reference(original, TOKEN_INPUTS, **options), length
+    )
+    if model.config.audio_config.enable_fusion:
+        return Parts("CLAP", text, notes=(FUSED,))
+    extractor = transformers.ClapFeatureExtractor.from_pretrained(source.folder, local_files_only=True)
+    features = {
+        name: value for name, value in extractor.to_dict().items() if isinstance(value, str | int | float | bool | None)
+    }
+    tower = Tower(model, lambda model, features: pooled(model.get_audio_features(input_features=features)))
+    return Parts("CLAP", text, audio=SoundPart(tower, features, extractor), notes=(SOUNDLESS,))
+
+
+def _sentences(source: Source, config: Config, wishes: TextWishes) -> Parts:
+    for name in config.get("architectures") or ():
+        if name.endswith(NOT_ENCODERS):
+            raise ExportError(f"{source.given} is a {name}, which scores texts and does not embed them")
+    pooling = _pooling(source, wishes)
+    model = loading.model(transformers.AutoModel, source, unused=("pooler",))
+    tokenizer, original = loading.tokenizers_of(source)
+    length = _max_tokens(source, model.config, config["model_type"], original)
+    reference = loading.reference(original, TOKEN_INPUTS, padding=True, max_length=length)
+    if source.json(SENTENCES_CONFIG).get("do_lower_case"):
+        tokenizer.normalizer, reference = _lower_cased(tokenizer), _lowering(reference)
+    said, names = source.json("config_sentence_transformers.json"), (source.given, str(config.get("_name_or_path", "")))
+    prefixes = chosen(said, names, wishes.query_prefix, wishes.document_prefix)
+    text = TextPart(Tower(model, WAYS[pooling]), tokenizer, reference, length, prefixes=prefixes.prefixes)
+    notes = (f"Pooling: {pooling}.", f"Prefixes: {prefixes.reason}.")
+    return Parts("sentence-transformers", text, notes=notes)
+
+
+def _features_of_text(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    return pooled(model.get_text_features(input_ids=ids, attention_mask=mask))
+
+
+def _picture(model: Any, source: Source, size: int) -> PicturePart:
+    preprocessing, processor = loading.pictures(source, size)
+    tower = Tower(model, lambda model, pixels: pooled(model.get_image_features(pixel_values=pixels)))
+    return PicturePart(tower, preprocessing, processor)
+
+
+def _hidden(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    return states
+
+
+def _mean(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    states = _hidden(model, ids, mask)
+    weights = mask.to(states.dtype).unsqueeze(-1)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def _first(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    return _hidden(model, ids, mask)[:, 0]
+
+
+def _greatest(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    states = _hidden(model, ids, mask)
+    return states.masked_fill(mask.unsqueeze(-1) == 0, -1e9).max(1).values
+
+
+WAYS: Mapping[str, Callable[..., Tensor]] = {"mean": _mean, "cls": _first, "max": _greatest}
+
+
+def _pooling(source: Source, wishes: TextWishes) -> str:
+    """Return how a text model's tokens become one vector, as its modules.json and the files it names say."""
+    path = source.folder / "modules.json"
+    if not path.is_file():
+        if wishes.pooling:
+            return wishes.pooling
+        raise ExportError(
+            f"{source.given} has no modules.json to say how its tokens become one vector; say it by --pooling "
+            f"{'|'.join(POOLINGS)} if you know"
+        )
+    modules = loading.listed(path)
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+        raise ExportError(f"{source.given} is made of {', '.join(kinds)}; wanted Transformer, Pooling, Normalize")
+    pooling = source.json(f"{modules[1].get('path', '1_Pooling')}/config.json")
+    found = _named_pooling(source, pooling)
+    if wishes.pooling not in (None, found):
+        raise ExportError(f"{source.given} says its pooling is {found!r}, not {wishes.pooling!r}")
+    return found
+
+
+def _named_pooling(source: Source, config: Config) -> str:
+    if config.get("include_prompt") is False:
+        raise ExportError(f"{source.given} leaves its prompts out of the pooling, which cannot be built")
+    if "pooling_mode" in config:
+        modes = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else list(config["pooling_mode"])
+    else:
+        modes = [name.removeprefix("pooling_mode_") for name, value in config.items() if value is True]
+    names = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
+    modes = [names.get(mode, mode) for mode in modes if mode != "include_prompt"]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise ExportError(
+            f"{source.given} pools by {', '.join(modes) or 'nothing'}; wanted one of {', '.join(POOLINGS)}"
+        )
+    return modes[0]
+
+
+def _max_tokens(source: Source, config: Any, kind: str, original: Any) -> int:
+    """Return how many tokens a text may have: as many as it was trained for, never more than there are places."""
+    places = config.max_position_embeddings
+    if kind in POSITIONS_AFTER_PADDING:
+        places -= config.pad_token_id + 1
+    said = source.json(SENTENCES_CONFIG).get("max_seq_length") or original.model_max_length
+    return int(min(places, said))
+
+
+def _lower_cased(tokenizer: Any) -> Any:
+    from tokenizers import normalizers
+
+    steps = [normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer else [])]
+    return normalizers.Sequence(steps)
+
+
+def _lowering(reference: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    return lambda texts: reference([text.lower() for text in texts])
+
+
+FAMILIES: Mapping[str, Callable[[Source, Config, TextWishes], Parts]] = {
+    "clip": _clip,
+    "siglip": _siglip,
+    "siglip2": _naflex,
+    "vit": _vit,
+    "clap": _clap,
+    **dict.fromkeys(ENCODERS, _sentences),
+}

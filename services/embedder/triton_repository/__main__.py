@@ -1,0 +1,37 @@
+"""`python -m services.embedder.triton_repository OUT`: write a Triton model repository."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from services.embedder.errors import ModelFileError
+from services.embedder.settings import BUILT_IN, BUILT_IN_MODELS
+from services.embedder.triton_repository import write_repository
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m services.embedder.triton_repository", description=__doc__)
+    parser.add_argument("out", type=Path, help="the repository; models of other names in it stay")
+    parser.add_argument(
+        "--models-dir",
+        action="append",
+        help=f"folder with a folder for each model, or {BUILT_IN!r}, the default; may be given several times",
+    )
+    parser.add_argument("--flavour", choices=("python", "onnxruntime", "tensorrt"), default="python")
+    parser.add_argument("--instances", type=int, default=os.cpu_count() or 1, help="copies of each model (%(default)s)")
+    parser.add_argument("--max-batch", type=int, default=32, help="rows in a batch at most (%(default)s)")
+    parser.add_argument("--max-queue", type=int, default=256, help="requests that may wait (%(default)s)")
+    given = parser.parse_args()
+    folders = [BUILT_IN_MODELS if name == BUILT_IN else Path(name) for name in given.models_dir or [BUILT_IN]]
+    limits = {"instances": given.instances, "max_batch": given.max_batch, "max_queue": given.max_queue}
+    try:
+        names = write_repository(folders, given.out, flavour=given.flavour, **limits)
+    except (ModelFileError, OSError) as error:
+        sys.exit(str(error))
+    print("\n".join(names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Folders of models to a Triton model repository: files alone, no server."""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from services.common.vectors import Matrix
+from services.embedder.adapters.files import verified
+from services.embedder.adapters.model_folders import read_models
+from services.embedder.adapters.onnx import OnnxRuntime
+from services.embedder.catalogue import Catalogue, PictureTower, TextHead, TextTower
+from services.embedder.triton_repository.configuration import WARM_TOKENS, Serving, config_pbtxt
+from services.embedder.triton_repository.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
+from services.embedder.triton_repository.layout import (
+    ATTENTION_MASK,
+    GOLDEN,
+    IDENTITY,
+    PASSPORT,
+    TOWER,
+    Flavour,
+    ServedTower,
+    served_towers,
+)
+from services.embedder.workers import Workers
+
+PYTHON_MODEL = Path(__file__).with_name("python_model.py")
+VERSION = "1"
+
+QUANTISING = b"DynamicQuantizeLinear"
+"""The operator that scales activations while running; a graph spells its operators out."""
+
+
+def write_repository(
+    models_dir: Path | Sequence[Path],
+    out: Path,
+    *,
+    flavour: Flavour = "python",
+    instances: int = 1,
+    max_batch: int = 32,
+    max_queue: int = 256,
+) -> list[str]:
+    """Write a Triton model for each tower of the models in `models_dir` into the repository `out`; return their names.
+
+    Golden vectors are made on the way, by ONNX Runtime in this process. A Triton model of the same name is replaced;
+    what else is in `out` stays. Each appears whole or not at all. Not to be called from a running event loop.
+
+    Raises:
+        ModelFileError: a folder or file of a model is not what it should be.
+        OSError: `out` cannot be written.
+    """
+    models = read_models(*([models_dir] if isinstance(models_dir, Path) else models_dir))
+    catalogue = Catalogue(models, IDENTITY)
+    out.mkdir(parents=True, exist_ok=True)
+    towers = served_towers(models)
+    for served in towers:
+        serving = _serving(served, flavour, instances, max_batch, max_queue)
+        parameters = _parameters(served, catalogue.passport(served.model))
+        with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as scratch:
+            written = Path(scratch) / served.name
+            _write(written, served, flavour, config_pbtxt(served, serving, parameters))
+            (written / PASSPORT).write_text(f"{parameters[PASSPORT]}\n", encoding="ascii")
+            _put_in_place(written, out / served.name)
+    return [served.name for served in towers]
+
+
+def _serving(served: ServedTower, flavour: Flavour, instances: int, max_batch: int, max_queue: int) -> Serving:
+    inputs = () if flavour == "python" else _graph_inputs(served)
+    return Serving(flavour, instances, max_batch, max_queue, inputs, _alone(served))
+
+
+def _graph_inputs(served: ServedTower) -> list[str]:
+    session = onnxruntime.InferenceSession(str(served.tower.graph.path), providers=["CPUExecutionProvider"])
+    return [tensor.name for tensor in session.get_inputs()]
+
+
+def _alone(served: ServedTower) -> bool:
+    match served.tower:
+        case PictureTower(alone=alone):
+            return alone
+        case _:
+            return _quantises(served)
+
+
+def _quantises(served: ServedTower) -> bool:
+    return QUANTISING in verified(served.tower.graph).read_bytes()
+
+
+def _parameters(served: ServedTower, passport: str) -> dict[str, str]:
+    least = QUANTISED_COSINE if _quantises(served) else EXACT_COSINE
+    golden = Golden(asyncio.run(_golden_vectors(served)), least)
+    return {PASSPORT: passport, GOLDEN: golden.to_text(), TOWER: json.dumps(_tower(served))}
+
+
+def _tower(served: ServedTower) -> dict[str, object]:
+    """Return what the Python backend's model must know of its tower."""
+    match served.tower:
+        case TextTower(max_tokens=max_tokens, padding=padding, inputs=inputs):
+            filling = [padding.length, padding.token_id] if padding else None
+            return {"max_tokens": max_tokens, "padding": filling, "inputs": list(inputs)}
+        case TextHead():
+            return {"alone": True, "extended": True}
+        case PictureTower(alone=alone):
+            return {"alone": alone, "extended": False}
+
+
+async def _golden_vectors(served: ServedTower) -> Matrix:
+    async with Workers(1) as workers:
+        runtime = OnnxRuntime(workers)
+        match served.tower:
+            case TextTower() as tower:
+                return await runtime.text_encoder(tower).encode(TEXTS)
+            case TextHead() as head:
+                return await runtime.head_encoder(head).encode(golden_rows(served.input_dimensions))
+            case PictureTower(preprocessing=wanted) as tower:
+                return await runtime.picture_encoder(tower).encode(golden_rows(3, wanted.size, wanted.size))
+
+
+def _write(folder: Path, served: ServedTower, flavour: Flavour, config: str) -> None:
+    version = folder / VERSION
+    version.mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(config, encoding="utf-8")
+    shutil.copyfile(served.tower.graph.path, version / "model.onnx")
+    if flavour == "python":
+        shutil.copyfile(PYTHON_MODEL, version / "model.py")
+    match served.tower:
+        case TextTower(tokenizer=tokenizer) if flavour == "python":
+            shutil.copyfile(verified(tokenizer), version / "tokenizer.json")
+        case TextTower():
+            (folder / "warmup").mkdir()
+            np.ones(WARM_TOKENS, np.int64).tofile(folder / "warmup" / f"{ATTENTION_MASK}.{WARM_TOKENS}")
+
+
+def _put_in_place(written: Path, target: Path) -> None:
+    if target.exists():
+        target.rename(written.with_name("replaced"))
+    written.rename(target)

@@ -1,0 +1,36 @@
+"""Real Triton servers for tests; those that need one are skipped where `make triton-server` has not been run."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from services.embedder.adapters.model_folders import read_models
+from services.embedder.adapters.triton import TritonRuntime
+from services.embedder.adapters.triton_pool import Patience
+from services.embedder.settings import BUILT_IN_MODELS
+from services.embedder.triton_repository import write_repository
+from tools.triton import TritonServer, installed
+
+needs_triton = pytest.mark.skipif(not installed(), reason="no Triton server here: `make triton-server` sets one up")
+
+IMPATIENT = Patience(start=20, call=10, canary_every=0.3, canary_within=1.5)
+
+
+@contextmanager
+def triton(folder: Path, *, models: Path = BUILT_IN_MODELS, instances: int = 1) -> Iterator[TritonServer]:
+    """Serve `models` from a repository in `folder`; not from within an event loop."""
+    write_repository(models, folder / "repository", instances=instances)
+    with TritonServer(folder / "repository", folder / "server.log") as server:
+        yield server
+
+
+@asynccontextmanager
+async def runtime(
+    *servers: TritonServer, patience: Patience = IMPATIENT, reload: bool = False
+) -> AsyncIterator[TritonRuntime]:
+    """Run the built-in models by `servers`."""
+    endpoints = [server.endpoint for server in servers]
+    async with TritonRuntime(read_models(BUILT_IN_MODELS), endpoints, patience, max_batch=32, reload=reload) as made:
+        yield made
