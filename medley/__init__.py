@@ -4,6 +4,7 @@ from medley.client import Client
 from medley.errors import (
     AlreadyExistsError,
     ConflictError,
+    CorruptError,
     DeadlineError,
     Error,
     InvalidError,
@@ -44,6 +45,7 @@ __all__ = [
     "Collection",
     "CollectionStatus",
     "ConflictError",
+    "CorruptError",
     "DeadlineError",
     "Error",
     "Hit",

@@ -88,6 +88,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the item has nothing to embed or store. Metadata: "id"."""
     ERROR_REASON_ITEM_HAS_NO_VECTOR: _ErrorReason.ValueType  # 31
     """INVALID_ARGUMENT: the arms' item has no vector in the space. Metadata: "id", "space"."""
+    ERROR_REASON_MEDIA_CORRUPT: _ErrorReason.ValueType  # 32
+    """DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
+    ERROR_REASON_MEDIA_WITHOUT_URL: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason`, without the prefix, in the `medley` error domain."""
@@ -158,4 +162,8 @@ ERROR_REASON_ITEM_EMPTY: ErrorReason.ValueType  # 30
 """INVALID_ARGUMENT: the item has nothing to embed or store. Metadata: "id"."""
 ERROR_REASON_ITEM_HAS_NO_VECTOR: ErrorReason.ValueType  # 31
 """INVALID_ARGUMENT: the arms' item has no vector in the space. Metadata: "id", "space"."""
+ERROR_REASON_MEDIA_CORRUPT: ErrorReason.ValueType  # 32
+"""DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
+ERROR_REASON_MEDIA_WITHOUT_URL: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,6 +1,13 @@
 """Errors that only the store raises."""
 
-from services.common.errors import AlreadyExistsError, InvalidError, NotFoundError, OverloadedError
+from services.common.errors import (
+    AlreadyExistsError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+)
 
 
 class CollectionExistsError(AlreadyExistsError):
@@ -19,6 +26,24 @@ class MediaNotFoundError(NotFoundError):
 
     def __init__(self, sha256: str) -> None:
         super().__init__(f"no media {sha256!r}", sha256=sha256)
+
+
+class MediaCorruptError(CorruptError):
+    """An object's bytes have another hash than its name says."""
+
+    reason = "MEDIA_CORRUPT"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"media {sha256!r} are not the bytes that were stored", sha256=sha256)
+
+
+class MediaWithoutUrlError(PreconditionError):
+    """Media are kept where nobody but the store can read them."""
+
+    reason = "MEDIA_WITHOUT_URL"
+
+    def __init__(self) -> None:
+        super().__init__("media have URLs only where the store keeps them in an S3 bucket: read them by ReadMedia")
 
 
 class UploadIncompleteError(InvalidError):
