@@ -56,11 +56,12 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack) -> Catalogu
         from services.store.adapters.memory_tables import MemoryCatalogue
 
         return MemoryCatalogue()
+    from services.store.adapters.folder_shelf import FolderShelf
     from services.store.adapters.lance_catalogue import LanceCatalogue
     from services.store.adapters.threads import Threads
 
     catalogue = LanceCatalogue(
-        settings.directory,
+        FolderShelf(settings.directory),
         threads=await stack.enter_async_context(Threads("rows", settings.threads)),
         upkeep=await stack.enter_async_context(Threads("upkeep", 1)),
         index_cache_bytes=settings.index_cache_bytes,

@@ -7,8 +7,9 @@ refuses it.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.common.errors import CollectionNotFoundError
+from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
 from services.store.adapters.arrow_rows import (
     MOMENT,
     changed_rows,
@@ -27,7 +28,7 @@ from services.store.adapters.arrow_rows import (
     vector_column,
 )
 from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_merging
-from services.store.adapters.durable_files import DurableFiles
+from services.store.adapters.shelf import Files, Place
 from services.store.adapters.threads import Threads
 from services.store.commits import CommitBell
 from services.store.errors import StorageFullError
@@ -45,16 +46,28 @@ LOOKUP_IDS = 10_000
 BATCH_BYTES = 8 * 2**20
 UNINDEXED_ROWS = 1000
 UNINDEXED_FRAGMENTS = 4
+FULL_BUCKET = ("StorageFull", "QuotaExceeded", "507 Insufficient Storage")
 CONFLICTS = ("Too many concurrent writers", "ommit conflict", "Incompatible transaction")
 
 
-def create_dataset(uri: str, schema: pa.Schema, session: Any) -> Dataset:
+def create_dataset(place: Place, schema: pa.Schema, session: Any) -> Dataset:
     """Create an empty table with its index."""
     dataset = lance.write_dataset(
-        schema.empty_table(), uri, schema=schema, mode="create", enable_stable_row_ids=True, session=session
+        schema.empty_table(),
+        place.uri,
+        schema=schema,
+        mode="create",
+        enable_stable_row_ids=True,
+        session=session,
+        storage_options=place.options or None,
     )
     dataset.create_scalar_index("id", "BTREE", name=ID_INDEX)
     return dataset
+
+
+def open_dataset(place: Place, session: Any) -> Dataset:
+    """Open the newest commit of a table."""
+    return lance.dataset(place.uri, session=session, storage_options=place.options or None)
 
 
 class LanceTable:
@@ -64,7 +77,7 @@ class LanceTable:
         self,
         definition: Definition,
         dataset: Dataset,
-        files: DurableFiles,
+        files: Files,
         exists: Callable[[], bool],
         *,
         threads: Threads,
@@ -128,7 +141,11 @@ class LanceTable:
     async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
         """Merge by id, removals as rows marked deleted."""
         async with self._turn:
-            return self._adopt(await self._run(self._write, rows, deletions, based_on))
+            try:
+                return self._adopt(await self._run(self._write, rows, deletions, based_on))
+            except WriteConflictError:
+                self._adopt(await self._run(_newest, self._dataset))  # so that the next attempt sees who came first
+                raise
 
     async def changes(self, after: int) -> Changes:
         """Ask for rows last updated by a later commit."""
@@ -166,7 +183,7 @@ class LanceTable:
 
     async def _tidy(self, work: Callable[[Dataset, datetime], None], before: datetime) -> Dataset:
         self._bell.check()
-        with self._errors():
+        async with self._errors():
             dataset = await self._upkeep.run(_newest, self._dataset)
             await self._upkeep.run(work, dataset, before)
             await self._upkeep.run(self._files.sync, dataset)
@@ -190,7 +207,7 @@ class LanceTable:
 
     async def _run(self, work: Callable[..., T], *args: Any) -> T:
         self._bell.check()
-        with self._errors():
+        async with self._errors():
             return await self._threads.run(work, *args)
 
     def _adopt(self, dataset: Dataset) -> int:
@@ -201,24 +218,42 @@ class LanceTable:
             self._bell.committed(version)
         return version
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _errors(self) -> AsyncIterator[None]:
         try:
             yield
         except (OSError, ValueError) as error:  # Lance's and Arrow's are subclasses of these
-            if self._bell.dropped or not self._exists():
+            raise_if_away(error)
+            if self._bell.dropped or not await self._threads.run(self._exists):
                 raise CollectionNotFoundError(self._definition.name) from error
             raise_as_ours(error, self._dataset.uri)
             raise
 
 
+def raise_if_away(error: Exception) -> None:
+    """Raise what one of Lance's errors tells of an object store that does not answer as it should."""
+    text = str(error)
+    if "Generic S3 error" not in text or any(words in text for words in CONFLICTS):
+        return
+    if any(words in text for words in FULL_BUCKET):
+        raise StorageFullError("the bucket") from error
+    raise ServiceUnavailableError("object store", _told(text)) from error
+
+
 def raise_as_ours(error: Exception, uri: str) -> None:
     """Raise what one of Lance's errors means to us; Lance tells them apart by their text alone."""
+    raise_if_away(error)
     text = str(error)
     if any(words in text for words in CONFLICTS):
         raise WriteConflictError from error
     if "No space left on device" in text or "Disk quota exceeded" in text:
         raise StorageFullError(uri) from error
+
+
+def _told(text: str) -> str:
+    """Return what S3 said, where Lance passes it on, or that it said nothing."""
+    said = re.search(r"<Code>(\w+)</Code>", text) or re.search(r"status code:? (\d+ \w+)", text)
+    return f"says {said[1]}" if said else "does not answer"
 
 
 def _lookup(dataset: Dataset, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
@@ -238,7 +273,7 @@ def _page(dataset: Dataset, after: str | None, limit: int, columns: Sequence[str
     return _lookup(dataset, ids.column("id").to_pylist(), columns).sort_by("id")
 
 
-def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: DurableFiles) -> Dataset:
+def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: Files) -> Dataset:
     """Commit `rows` by id; return a handle on the commit.
 
     Without an index Lance compares the keys themselves, and so notices when another writer added the same one.
