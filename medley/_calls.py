@@ -13,8 +13,8 @@ from medley import _requests as write
 from medley import _responses as read
 from medley._versions import Versions
 from medley.errors import Error, InvalidError, PreconditionError
+from medley.v1 import check_pb2, store_service_pb2
 from medley.v1 import gateway_service_pb2 as pb
-from medley.v1 import store_service_pb2
 from medley.values import (
     Collection,
     Field,
@@ -203,6 +203,24 @@ def status() -> Operation[Status]:
     """Ask what the services are doing."""
     response = yield Call("GetStatus", pb.GetStatusRequest())
     return read.status(response)
+
+
+def check_request(  # one parameter for each thing a check can be told
+    collection: str | None,
+    *,
+    media_sample: int | None,
+    vector_sample: int,
+    repair: bool,
+    drop_lost_media: bool,
+) -> pb.CheckCollectionsRequest:
+    """Return the request for a check."""
+    return pb.CheckCollectionsRequest(
+        collection=write.collection_name(collection) if collection is not None else "",
+        media=check_pb2.MediaSample(objects=media_sample or 0, all=media_sample is None),
+        vector_sample=vector_sample,
+        repair=repair,
+        drop_lost_media=drop_lost_media,
+    )
 
 
 def download_request(sha256: str, offset: int, length: int | None) -> pb.DownloadMediaRequest:

@@ -9,14 +9,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from medley._requests import COLLECTIONS, enum_prefix
 from medley.errors import from_status
-from medley.v1 import collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, vector_pb2
+from medley.v1 import check_pb2, collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.values import (
     ArmReport,
     ArmScore,
+    CheckProgress,
     Collection,
     CollectionStatus,
     ContentType,
+    Finding,
+    FindingKind,
     Hit,
     IndexStatus,
     IngestResult,
@@ -103,6 +106,38 @@ def status(message: pb.GetStatusResponse) -> Status:
             CollectionStatus(collection(state.collection), state.items, tuple(map(_index, state.indexes)))
             for state in message.collections
         ),
+    )
+
+
+def checked(message: pb.CheckCollectionsResponse) -> Finding | CheckProgress:
+    """Return a part of a check's report."""
+    return _finding(message.finding) if message.HasField("finding") else _progress(message.progress)
+
+
+def _finding(message: check_pb2.Finding) -> Finding:
+    return Finding(
+        kind=cast(FindingKind | None, _word(check_pb2.FindingKind, message.kind)),
+        collection=message.collection.removeprefix(COLLECTIONS),
+        id=message.id,
+        space=message.space,
+        sha256=message.sha256,
+        detail=message.detail,
+        repaired=message.repaired,
+        not_repaired_because=message.not_repaired_because,
+    )
+
+
+def _progress(message: pb.CheckProgress) -> CheckProgress:
+    return CheckProgress(
+        collection=message.collection.removeprefix(COLLECTIONS),
+        version=message.version,
+        rows_total=message.rows_total,
+        rows=message.rows,
+        media=message.media.objects,
+        media_read=message.media.objects_read,
+        media_bytes_read=message.media.bytes_read,
+        vectors_compared=message.vectors_compared,
+        done=message.done,
     )
 
 

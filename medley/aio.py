@@ -26,8 +26,10 @@ from medley.errors import Error, from_rpc
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from medley.values import (
     Arm,
+    CheckProgress,
     Collection,
     Field,
+    Finding,
     IngestResult,
     Item,
     Lookup,
@@ -270,6 +272,32 @@ class Client:
                 async for message in call:
                     yield download.block(message)
             download.check()
+        finally:
+            call.cancel()
+
+    async def check(  # one option for each thing a check can be told
+        self,
+        collection: str | None = None,
+        *,
+        media_sample: int | None = 0,
+        vector_sample: int = 100,
+        repair: bool = False,
+        drop_lost_media: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Finding | CheckProgress]:
+        """Yield what is wrong with a collection, or with all, and how far the check is; see `medley.Client.check`."""
+        request = calls.check_request(
+            collection,
+            media_sample=media_sample,
+            vector_sample=vector_sample,
+            repair=repair,
+            drop_lost_media=drop_lost_media,
+        )
+        call = self._stub.CheckCollections(request, timeout=timeout, metadata=self._metadata)
+        try:
+            async with translated_stream(call):
+                async for message in call:
+                    yield read.checked(message)
         finally:
             call.cancel()
 

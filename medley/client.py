@@ -23,8 +23,10 @@ from medley.errors import Error, from_rpc
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from medley.values import (
     Arm,
+    CheckProgress,
     Collection,
     Field,
+    Finding,
     IngestResult,
     Item,
     Lookup,
@@ -313,6 +315,40 @@ class Client:
                 for message in call:
                     yield download.block(message)
             download.check()
+        finally:
+            call.cancel()
+
+    def check(  # one option for each thing a check can be told
+        self,
+        collection: str | None = None,
+        *,
+        media_sample: int | None = 0,
+        vector_sample: int = 100,
+        repair: bool = False,
+        drop_lost_media: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[Finding | CheckProgress]:
+        """Yield what is wrong with a collection, or with all and the objects that belong to none, and how far it is.
+
+        `media_sample` objects of each collection are read and compared with their hash, None for all; `vector_sample`
+        items' vectors are compared with the index. `repair` repairs what can be without loss; `drop_lost_media` also
+        drops references to media that are missing or damaged. Has no time limit unless given one.
+
+        Raises:
+            NotFoundError: no such collection.
+        """
+        request = calls.check_request(
+            collection,
+            media_sample=media_sample,
+            vector_sample=vector_sample,
+            repair=repair,
+            drop_lost_media=drop_lost_media,
+        )
+        call = self._stub.CheckCollections(request, timeout=timeout, metadata=self._metadata)
+        try:
+            with _translated():
+                for message in call:
+                    yield read.checked(message)
         finally:
             call.cancel()
 

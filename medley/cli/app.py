@@ -8,6 +8,7 @@ import click
 from medley import __version__
 from medley.cli.commands.collections import collections
 from medley.cli.commands.demo import demo
+from medley.cli.commands.fsck import fsck
 from medley.cli.commands.ingest import ingest
 from medley.cli.commands.items import delete, get, list_, update
 from medley.cli.commands.search import search
@@ -30,7 +31,7 @@ def medley() -> None:
     """
 
 
-for command in (up, demo, ingest, search, get, list_, update, delete, collections, status):
+for command in (up, demo, ingest, search, get, list_, update, delete, collections, status, fsck):
     medley.add_command(command)
 
 

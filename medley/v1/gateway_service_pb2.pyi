@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from medley.v1 import check_pb2 as _check_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
 from medley.v1 import embedder_service_pb2 as _embedder_service_pb2
 from medley.v1 import filter_pb2 as _filter_pb2
@@ -1283,3 +1284,123 @@ class CollectionStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectionStatus: _TypeAlias = CollectionStatus  # noqa: Y015
+
+@_typing.final
+class CheckCollectionsRequest(_message.Message):
+    """Request of GatewayService.CheckCollections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    VECTOR_SAMPLE_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    DROP_LOST_MEDIA_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """`collections/{name}`. Empty: every collection, and the stored objects that belong to none."""
+    vector_sample: _builtins.int
+    """Items of each collection whose vectors are compared with the index, chosen at random, at most 10,000; 0 compares none."""
+    repair: _builtins.bool
+    """True repairs what can be without loss: objects nobody refers to are removed, vectors are made anew, indexes rebuilt."""
+    drop_lost_media: _builtins.bool
+    """True drops the references to media that are missing or damaged, and the damaged objects. Not without `repair`."""
+    @_builtins.property
+    def media(self) -> _check_pb2.MediaSample:
+        """Media to read in each collection; unset reads none."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        media: _check_pb2.MediaSample | None = ...,
+        vector_sample: _builtins.int = ...,
+        repair: _builtins.bool = ...,
+        drop_lost_media: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "drop_lost_media", b"drop_lost_media", "media", b"media", "repair", b"repair", "vector_sample", b"vector_sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCollectionsRequest: _TypeAlias = CheckCollectionsRequest  # noqa: Y015
+
+@_typing.final
+class CheckCollectionsResponse(_message.Message):
+    """Response of GatewayService.CheckCollections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finding(self) -> _check_pb2.Finding:
+        """Something wrong."""
+
+    @_builtins.property
+    def progress(self) -> Global___CheckProgress:
+        """How far it has come."""
+
+    def __init__(
+        self,
+        *,
+        finding: _check_pb2.Finding | None = ...,
+        progress: Global___CheckProgress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["finding", "progress"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___CheckCollectionsResponse: _TypeAlias = CheckCollectionsResponse  # noqa: Y015
+
+@_typing.final
+class CheckProgress(_message.Message):
+    """How far the check of one collection has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    VECTORS_COMPARED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """The collection; empty while objects that belong to none are looked for."""
+    version: _builtins.str
+    """Version token of the rows checked."""
+    rows_total: _builtins.int
+    """Rows it has."""
+    rows: _builtins.int
+    """Rows checked so far."""
+    vectors_compared: _builtins.int
+    """Vectors in the indexes that were found to be the items', by their scores."""
+    done: _builtins.bool
+    """True when the check of the collection, or of the objects, is done."""
+    @_builtins.property
+    def media(self) -> _store_service_pb2.CheckedMedia:
+        """Media looked at so far."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        version: _builtins.str = ...,
+        rows_total: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        media: _store_service_pb2.CheckedMedia | None = ...,
+        vectors_compared: _builtins.int = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "done", b"done", "media", b"media", "rows", b"rows", "rows_total", b"rows_total", "vectors_compared", b"vectors_compared", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckProgress: _TypeAlias = CheckProgress  # noqa: Y015

@@ -106,6 +106,11 @@ class GatewayServiceStub:
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.CheckCollections = channel.unary_stream(
+                '/medley.v1.GatewayService/CheckCollections',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -214,6 +219,14 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckCollections(self, request, context):
+        """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+        need not stop. It repairs only what it is told to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -286,6 +299,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusRequest.FromString,
                     response_serializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'CheckCollections': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckCollections,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -668,6 +686,33 @@ class GatewayService:
             '/medley.v1.GatewayService/GetStatus',
             medley_dot_v1_dot_gateway__service__pb2.GetStatusRequest.SerializeToString,
             medley_dot_v1_dot_gateway__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckCollections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medley.v1.GatewayService/CheckCollections',
+            medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -69,6 +69,10 @@ class GatewayServiceStub:
     """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]
     """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+    CheckCollections: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.CheckCollectionsRequest, _gateway_service_pb2.CheckCollectionsResponse]
+    """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+    need not stop. It repairs only what it is told to.
+    """
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -111,6 +115,10 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+    CheckCollections: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.CheckCollectionsRequest, _gateway_service_pb2.CheckCollectionsResponse]  # type: ignore[assignment]
+    """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+    need not stop. It repairs only what it is told to.
+    """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
@@ -234,5 +242,15 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.GetStatusResponse, _abc.Awaitable[_gateway_service_pb2.GetStatusResponse]]:
         """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+
+    @_abc_1.abstractmethod
+    def CheckCollections(
+        self,
+        request: _gateway_service_pb2.CheckCollectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.CheckCollectionsResponse], _abc.AsyncIterator[_gateway_service_pb2.CheckCollectionsResponse]]:
+        """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+        need not stop. It repairs only what it is told to.
+        """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

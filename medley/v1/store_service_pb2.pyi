@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from medley.v1 import check_pb2 as _check_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
 from medley.v1 import filter_pb2 as _filter_pb2
 from medley.v1 import item_pb2 as _item_pb2
@@ -1032,3 +1033,270 @@ class WatchChangesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchChangesResponse: _TypeAlias = WatchChangesResponse  # noqa: Y015
+
+@_typing.final
+class CheckTableRequest(_message.Message):
+    """Request of StoreService.CheckTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    VECTOR_SAMPLE_FIELD_NUMBER: _builtins.int
+    REMOVE_DAMAGED_MEDIA_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    vector_sample: _builtins.int
+    """Rows that come with their vectors, chosen at random; 0 to 10,000."""
+    remove_damaged_media: _builtins.bool
+    """True removes objects found damaged, so that the same media can be stored again."""
+    @_builtins.property
+    def media(self) -> _check_pb2.MediaSample:
+        """Media to read; unset reads none."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        media: _check_pb2.MediaSample | None = ...,
+        vector_sample: _builtins.int = ...,
+        remove_damaged_media: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "media", b"media", "remove_damaged_media", b"remove_damaged_media", "vector_sample", b"vector_sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckTableRequest: _TypeAlias = CheckTableRequest  # noqa: Y015
+
+@_typing.final
+class CheckTableResponse(_message.Message):
+    """Response of StoreService.CheckTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def table(self) -> Global___CheckedTable:
+        """The first message."""
+
+    @_builtins.property
+    def rows(self) -> Global___CheckedRows:
+        """Rows, each once."""
+
+    @_builtins.property
+    def finding(self) -> _check_pb2.Finding:
+        """Something wrong."""
+
+    @_builtins.property
+    def vectors(self) -> Global___CheckedVectors:
+        """A row of the vector sample."""
+
+    @_builtins.property
+    def media(self) -> Global___CheckedMedia:
+        """How far reading media has come."""
+
+    def __init__(
+        self,
+        *,
+        table: Global___CheckedTable | None = ...,
+        rows: Global___CheckedRows | None = ...,
+        finding: _check_pb2.Finding | None = ...,
+        vectors: Global___CheckedVectors | None = ...,
+        media: Global___CheckedMedia | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "media", b"media", "part", b"part", "rows", b"rows", "table", b"table", "vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "media", b"media", "part", b"part", "rows", b"rows", "table", b"table", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["table", "rows", "finding", "vectors", "media"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___CheckTableResponse: _TypeAlias = CheckTableResponse  # noqa: Y015
+
+@_typing.final
+class CheckedTable(_message.Message):
+    """What a check looks at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Version token of the rows."""
+    rows: _builtins.int
+    """Rows there are."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedTable: _TypeAlias = CheckedTable  # noqa: Y015
+
+@_typing.final
+class CheckedRows(_message.Message):
+    """Some rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    SPACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids."""
+
+    @_builtins.property
+    def spaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each, in which spaces it has a vector: bit i for the collection's space i, counted from 0."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        spaces: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "spaces", b"spaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedRows: _TypeAlias = CheckedRows  # noqa: Y015
+
+@_typing.final
+class CheckedVectors(_message.Message):
+    """The vectors of a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VectorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _vector_pb2.Vector: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _vector_pb2.Vector | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the row."""
+    @_builtins.property
+    def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
+        """Its vectors by space."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        vectors: _abc.Mapping[_builtins.str, _vector_pb2.Vector] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedVectors: _TypeAlias = CheckedVectors  # noqa: Y015
+
+@_typing.final
+class CheckedMedia(_message.Message):
+    """Media looked at so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    OBJECTS_READ_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
+    objects: _builtins.int
+    """Objects found to be there or not."""
+    objects_read: _builtins.int
+    """Objects whose bytes were read."""
+    bytes_read: _builtins.int
+    """Bytes read."""
+    def __init__(
+        self,
+        *,
+        objects: _builtins.int = ...,
+        objects_read: _builtins.int = ...,
+        bytes_read: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_read", b"bytes_read", "objects", b"objects", "objects_read", b"objects_read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedMedia: _TypeAlias = CheckedMedia  # noqa: Y015
+
+@_typing.final
+class CheckMediaRequest(_message.Message):
+    """Request of StoreService.CheckMedia."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVE_FIELD_NUMBER: _builtins.int
+    remove: _builtins.bool
+    """True removes what is found."""
+    def __init__(
+        self,
+        *,
+        remove: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckMediaRequest: _TypeAlias = CheckMediaRequest  # noqa: Y015
+
+@_typing.final
+class CheckMediaResponse(_message.Message):
+    """Response of StoreService.CheckMedia."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finding(self) -> _check_pb2.Finding:
+        """An object that nothing refers to."""
+
+    def __init__(
+        self,
+        *,
+        finding: _check_pb2.Finding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckMediaResponse: _TypeAlias = CheckMediaResponse  # noqa: Y015

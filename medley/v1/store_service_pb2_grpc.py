@@ -101,6 +101,16 @@ class StoreServiceStub:
                 request_serializer=medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_store__service__pb2.WatchChangesResponse.FromString,
                 _registered_method=True)
+        self.CheckTable = channel.unary_stream(
+                '/medley.v1.StoreService/CheckTable',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.CheckTableRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.CheckTableResponse.FromString,
+                _registered_method=True)
+        self.CheckMedia = channel.unary_stream(
+                '/medley.v1.StoreService/CheckMedia',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.FromString,
+                _registered_method=True)
 
 
 class StoreServiceServicer:
@@ -200,6 +210,21 @@ class StoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckTable(self, request, context):
+        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+        wrong, and which rows there are. It changes nothing unless told to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckMedia(self, request, context):
+        """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -267,6 +292,16 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.WatchChanges,
                     request_deserializer=medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.FromString,
                     response_serializer=medley_dot_v1_dot_store__service__pb2.WatchChangesResponse.SerializeToString,
+            ),
+            'CheckTable': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckTable,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.CheckTableRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.CheckTableResponse.SerializeToString,
+            ),
+            'CheckMedia': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckMedia,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -622,6 +657,60 @@ class StoreService:
             '/medley.v1.StoreService/WatchChanges',
             medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.SerializeToString,
             medley_dot_v1_dot_store__service__pb2.WatchChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medley.v1.StoreService/CheckTable',
+            medley_dot_v1_dot_store__service__pb2.CheckTableRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.CheckTableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMedia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medley.v1.StoreService/CheckMedia',
+            medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.FromString,
             options,
             channel_credentials,
             insecure,

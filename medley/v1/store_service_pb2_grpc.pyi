@@ -63,6 +63,12 @@ class StoreServiceStub:
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
     WatchChanges: _grpc.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+    CheckTable: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]
+    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+    wrong, and which rows there are. It changes nothing unless told to.
+    """
+    CheckMedia: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]
+    """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
 
 @_typing.type_check_only
 class StoreServiceAsyncStub(StoreServiceStub):
@@ -99,6 +105,12 @@ class StoreServiceAsyncStub(StoreServiceStub):
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
     WatchChanges: _aio.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]  # type: ignore[assignment]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+    CheckTable: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]  # type: ignore[assignment]
+    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+    wrong, and which rows there are. It changes nothing unless told to.
+    """
+    CheckMedia: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]  # type: ignore[assignment]
+    """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
@@ -210,5 +222,23 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_store_service_pb2.WatchChangesResponse], _abc.AsyncIterator[_store_service_pb2.WatchChangesResponse]]:
         """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+
+    @_abc_1.abstractmethod
+    def CheckTable(
+        self,
+        request: _store_service_pb2.CheckTableRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_store_service_pb2.CheckTableResponse], _abc.AsyncIterator[_store_service_pb2.CheckTableResponse]]:
+        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+        wrong, and which rows there are. It changes nothing unless told to.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckMedia(
+        self,
+        request: _store_service_pb2.CheckMediaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_store_service_pb2.CheckMediaResponse], _abc.AsyncIterator[_store_service_pb2.CheckMediaResponse]]:
+        """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

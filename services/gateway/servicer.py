@@ -7,7 +7,8 @@ from medley.v1 import collection_pb2, item_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
-from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_found, to_ingested
+from services.gateway.checker import Checker
+from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_checked, to_found, to_ingested
 from services.gateway.ingester import Ingester
 from services.gateway.overview import Overview
 from services.gateway.relay import StoreRelay
@@ -26,6 +27,7 @@ class Desk:
     searcher: Searcher[item_pb2.Item]
     relay: StoreRelay
     overview: Overview
+    checker: Checker
 
 
 class GatewayServicer(pb_grpc.GatewayServiceServicer):
@@ -86,3 +88,9 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         return await self._desk.overview.status()
+
+    async def CheckCollections(
+        self, request: pb.CheckCollectionsRequest, context: Context
+    ) -> AsyncIterator[pb.CheckCollectionsResponse]:
+        async for part in self._desk.checker.check(request):
+            yield to_checked(part)

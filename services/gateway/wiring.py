@@ -12,9 +12,11 @@ from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store import GrpcStore
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
+from services.gateway.checker import Checker
 from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
 from services.gateway.ingester import Ingester, Pace, Stores
+from services.gateway.mender import Mender
 from services.gateway.overview import Overview
 from services.gateway.relay import StoreRelay
 from services.gateway.searcher import Searcher
@@ -63,15 +65,18 @@ def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServi
     embedder, store = GrpcEmbedder(neighbours.embedder), GrpcStore(neighbours.store)
     catalogue = Catalogue(store, embedder, settings.cache_seconds)
     encoder = Encoder(embedder, settings.retry_seconds)
+    updater = Updater(catalogue, encoder, store, store, settings.max_media_bytes)
+    mender = Mender(catalogue, encoder, updater, store, store, max_media_bytes=settings.max_media_bytes)
     searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
     return GatewayServicer(
         Desk(
             founder=Founder(store, embedder),
             ingester=Ingester(catalogue, encoder, Stores(rows=store, media=store), _pace(settings), ingests),
-            updater=Updater(catalogue, encoder, store, store, settings.max_media_bytes),
+            updater=updater,
             searcher=Searcher(catalogue, embedder, GrpcIndex(neighbours.search), store, searches),
             relay=StoreRelay(neighbours.store),
             overview=Overview(neighbours),
+            checker=Checker(neighbours, embedder, mender),
         )
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from google.protobuf import timestamp_pb2
 
-from medley.v1 import collection_pb2, filter_pb2, item_pb2, vector_pb2
+from medley.v1 import check_pb2, collection_pb2, filter_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_message
@@ -16,6 +16,16 @@ from services.common.paging import page_token
 from services.common.statuses import to_status
 from services.common.vectors import Matrix, Metric, to_bytes
 from services.common.versions import Version
+from services.store.checker import (
+    Checked,
+    CheckedMedia,
+    CheckedRows,
+    CheckedTable,
+    CheckedVectors,
+    CheckWish,
+    Finding,
+    FindingKind,
+)
 from services.store.feed import Change
 from services.store.intake import MediaDraft, RowDraft
 from services.store.keeper import TablePage
@@ -238,6 +248,49 @@ def change_message(change: Change) -> pb.WatchChangesResponse:
         rows_arrow_ipc=_arrow_ipc(rows) if rows and rows.ids else b"",
         deleted_ids=rows.deleted_ids if rows else (),
         version=str(change.version or ""),
+    )
+
+
+def check_wish(request: pb.CheckTableRequest) -> CheckWish:
+    """Return what a check is to look at closely."""
+    media = None if request.media.all else request.media.objects
+    return CheckWish(media, request.vector_sample, request.remove_damaged_media)
+
+
+def checked_message(checked: Checked) -> pb.CheckTableResponse:
+    """Return a part of a check's report."""
+    match checked:
+        case CheckedTable(version, rows):
+            return pb.CheckTableResponse(table=pb.CheckedTable(version=str(version), rows=rows))
+        case CheckedRows(ids, spaces):
+            return pb.CheckTableResponse(rows=pb.CheckedRows(ids=ids, spaces=spaces))
+        case CheckedVectors(row_id, vectors):
+            return pb.CheckTableResponse(vectors=pb.CheckedVectors(id=row_id, vectors=_vector_messages(vectors)))
+        case CheckedMedia(objects, objects_read, bytes_read):
+            media = pb.CheckedMedia(objects=objects, objects_read=objects_read, bytes_read=bytes_read)
+            return pb.CheckTableResponse(media=media)
+        case Finding():
+            return pb.CheckTableResponse(finding=finding_message(checked))
+
+
+def unreferenced_message(sha256: str, *, removed: bool) -> pb.CheckMediaResponse:
+    """Return an object that nothing refers to."""
+    finding = Finding(
+        FindingKind.MEDIA_UNREFERENCED, sha256=sha256, detail="no item refers to the object", repaired=removed
+    )
+    return pb.CheckMediaResponse(finding=finding_message(finding))
+
+
+def finding_message(finding: Finding) -> check_pb2.Finding:
+    """Return something wrong."""
+    return check_pb2.Finding(
+        kind=check_pb2.FindingKind.Value(f"FINDING_KIND_{finding.kind.name}"),
+        collection=finding.collection,
+        id=finding.id,
+        space=finding.space,
+        sha256=finding.sha256,
+        detail=finding.detail,
+        repaired=finding.repaired,
     )
 
 

@@ -7,22 +7,36 @@ from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
 from services.common.paging import key_before, page_size
 from services.store import codec
+from services.store.checker import Checker
 from services.store.feed import Feed
 from services.store.keeper import Collections
 from services.store.library import Library
 from services.store.reader import Reader
+from services.store.upkeep import Upkeep
 from services.store.writer import Writer
 
 
 class StoreServicer(pb_grpc.StoreServiceServicer):
     """Translates between the wire and the store."""
 
-    def __init__(self, collections: Collections, writer: Writer, reader: Reader, library: Library, feed: Feed) -> None:
+    def __init__(
+        self,
+        collections: Collections,
+        writer: Writer,
+        reader: Reader,
+        library: Library,
+        feed: Feed,
+        *,
+        checker: Checker,
+        upkeep: Upkeep,
+    ) -> None:
         self._collections = collections
         self._writer = writer
         self._reader = reader
         self._library = library
         self._feed = feed
+        self._checker = checker
+        self._upkeep = upkeep
 
     def end_watches(self) -> None:
         """End the streams that would go on for ever, before the server waits for calls to finish."""
@@ -91,3 +105,11 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
     ) -> AsyncIterator[pb.WatchChangesResponse]:
         async for change in self._feed.watch(request.collection, codec.version_value(request.after)):
             yield codec.change_message(change)
+
+    async def CheckTable(self, request: pb.CheckTableRequest, context: Context) -> AsyncIterator[pb.CheckTableResponse]:
+        async for checked in self._checker.check(request.collection, codec.check_wish(request)):
+            yield codec.checked_message(checked)
+
+    async def CheckMedia(self, request: pb.CheckMediaRequest, context: Context) -> AsyncIterator[pb.CheckMediaResponse]:
+        async for sha256 in self._upkeep.unreferenced(remove=request.remove):
+            yield codec.unreferenced_message(sha256, removed=request.remove)

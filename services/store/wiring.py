@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+from services.store.checker import Checker
 from services.store.feed import Feed
 from services.store.intake import Intake
 from services.store.keeper import Collections
@@ -36,7 +37,15 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
             max_inline_bytes=settings.max_inline_media_bytes,
             max_answer_bytes=settings.max_message_bytes // 2,
         )
-        yield StoreServicer(collections, Writer(collections, Intake(media)), reader, Library(media), Feed(collections))
+        yield StoreServicer(
+            collections,
+            Writer(collections, Intake(media)),
+            reader,
+            Library(media),
+            Feed(collections),
+            checker=Checker(collections, media, clock=_now),
+            upkeep=upkeep,
+        )
 
 
 def _now() -> datetime:
