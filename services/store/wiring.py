@@ -1,11 +1,14 @@
 """Which parts make a store service: the only module that names adapters."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from services.store.checker import Checker
 from services.store.feed import Feed
+from services.store.history import History
 from services.store.intake import Intake
 from services.store.keeper import Collections
 from services.store.library import Library
@@ -16,6 +19,12 @@ from services.store.settings import StoreSettings
 from services.store.tables import Catalogue
 from services.store.upkeep import Retention, Upkeep
 from services.store.writer import Writer
+
+if TYPE_CHECKING:
+    from services.store.adapters.s3_bucket import S3Bucket
+    from services.store.adapters.s3_options import S3Options
+    from services.store.adapters.shelf import Shelf
+    from services.store.adapters.threads import Threads
 
 
 @asynccontextmanager
@@ -31,8 +40,9 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
         await stack.enter_async_context(
             upkeep.running(tidy_seconds=settings.tidy_seconds, collect_seconds=settings.collect_seconds)
         )
+        history = History(collections)
         reader = Reader(
-            collections,
+            history,
             media,
             max_inline_bytes=settings.max_inline_media_bytes,
             max_answer_bytes=settings.max_message_bytes // 2,
@@ -45,6 +55,7 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
             Feed(collections),
             checker=Checker(collections, media, clock=_now),
             upkeep=upkeep,
+            history=history,
         )
 
 
@@ -70,8 +81,8 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack) -> Catalogu
     from services.store.adapters.threads import Threads
 
     catalogue = LanceCatalogue(
-        FolderShelf(settings.directory),
-        threads=await stack.enter_async_context(Threads("rows", settings.threads)),
+        await _shelf_in_bucket(settings, stack) if settings.rows == "s3" else FolderShelf(settings.directory),
+        threads=await _threads("rows", settings, stack, remote=settings.rows == "s3"),
         upkeep=await stack.enter_async_context(Threads("upkeep", 1)),
         index_cache_bytes=settings.index_cache_bytes,
         metadata_cache_bytes=settings.metadata_cache_bytes,
@@ -85,11 +96,64 @@ async def _media(settings: StoreSettings, stack: AsyncExitStack) -> MediaStore:
         from services.store.adapters.memory_media import MemoryMedia
 
         return MemoryMedia()
-    from services.store.adapters.folder_media import FolderMedia
-    from services.store.adapters.threads import Threads
+    threads = await _threads("media", settings, stack, remote=settings.media == "s3")
+    if settings.media == "s3":
+        from services.store.adapters.s3_media import S3Media
 
-    media = FolderMedia(
-        settings.directory / "media", await stack.enter_async_context(Threads("media", settings.threads))
-    )
+        in_bucket = S3Media(await _bucket(settings, stack), threads, verified_share=settings.s3_verified_share)
+        await in_bucket.open()
+        return in_bucket
+    from services.store.adapters.folder_media import FolderMedia
+
+    media = FolderMedia(settings.directory / "media", threads)
     await media.open()
     return media
+
+
+async def _threads(name: str, settings: StoreSettings, stack: AsyncExitStack, *, remote: bool) -> "Threads":
+    from services.store.adapters.s3_threads import PatientThreads
+    from services.store.adapters.threads import Threads
+
+    patient = PatientThreads(name, settings.threads, settings.s3_patience_seconds)
+    return await stack.enter_async_context(patient if remote else Threads(name, settings.threads))
+
+
+async def _shelf_in_bucket(settings: StoreSettings, stack: AsyncExitStack) -> "Shelf":
+    from services.store.adapters.s3_shelf import S3Shelf
+    from services.store.adapters.s3_start import check_conditions
+
+    bucket = await _bucket(settings, stack)
+    await asyncio.to_thread(check_conditions, bucket)
+    return S3Shelf(bucket)
+
+
+async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
+    from services.store.adapters.s3_bucket import S3Bucket
+    from services.store.adapters.s3_start import make_ready
+
+    bucket = S3Bucket(_s3_options(settings))
+    stack.callback(bucket.close)
+    await asyncio.to_thread(make_ready, bucket, create=settings.s3_create_bucket)
+    return bucket
+
+
+def _s3_options(settings: StoreSettings) -> "S3Options":
+    from services.store.adapters.s3_options import S3Options
+
+    return S3Options(
+        settings.s3_endpoint,
+        settings.s3_bucket,
+        settings.s3_prefix,
+        settings.s3_access_key,
+        settings.s3_secret_key.get_secret_value(),
+        settings.s3_region,
+        secure=settings.s3_secure,
+        ca_file=settings.s3_ca_file,
+        path_style=settings.s3_path_style,
+        encryption=settings.s3_encryption,
+        kms_key=settings.s3_kms_key,
+        url_endpoint=settings.s3_url_endpoint,
+        patience_seconds=settings.s3_patience_seconds,
+        silence_seconds=settings.s3_silence_seconds,
+        connections=2 * settings.threads,
+    )

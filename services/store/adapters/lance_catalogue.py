@@ -36,7 +36,7 @@ class LanceCatalogue:
     @asynccontextmanager
     async def running(self, poll_seconds: float) -> AsyncIterator[None]:
         """Clear away what a crash has left; then look for commits by other processes while the block runs."""
-        await self._threads.run(self._shelf.heal)
+        await self._upkeep.run(self._shelf.heal)
         follower = asyncio.create_task(self._follow(poll_seconds))
         try:
             yield
