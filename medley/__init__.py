@@ -34,6 +34,7 @@ from medley.values import (
     ServiceStatus,
     Space,
     Status,
+    Tag,
 )
 
 __version__ = "0.1.0"
@@ -69,5 +70,6 @@ __all__ = [
     "ServiceStatus",
     "Space",
     "Status",
+    "Tag",
     "UnavailableError",
 ]

@@ -24,6 +24,7 @@ from medley.values import (
     SearchResult,
     Space,
     Status,
+    Tag,
     VectorLike,
     Where,
 )
@@ -77,28 +78,32 @@ def drop_collection(versions: Versions, name: str) -> Operation[None]:
     versions.forget(name)
 
 
-def get(collection: str, item_id: str, fields: Sequence[Field]) -> Operation[Item]:
+def get(collection: str, item_id: str, fields: Sequence[Field], as_of: str = "") -> Operation[Item]:
     """Get one item."""
-    (found,) = yield from get_many(collection, [item_id], fields)
+    (found,) = yield from get_many(collection, [item_id], fields, as_of)
     if found.item is None:
         raise found.error or Error(f"no answer about {item_id!r}")
     return found.item
 
 
-def get_many(collection: str, ids: Iterable[str], fields: Sequence[Field]) -> Operation[tuple[Lookup, ...]]:
+def get_many(
+    collection: str, ids: Iterable[str], fields: Sequence[Field], as_of: str = ""
+) -> Operation[tuple[Lookup, ...]]:
     """Get items by id, some at a time."""
     lookups: list[Lookup] = []
     remaining = iter(write.ids(ids))
     while batch := list(islice(remaining, LOOKUPS_A_CALL)):
         request = pb.GetItemsRequest(
-            collection=write.collection_name(collection), ids=batch, fields=write.fields(fields)
+            collection=write.collection_name(collection), ids=batch, fields=write.fields(fields), as_of=as_of
         )
         response = yield Call("GetItems", request)
         lookups += [read.lookup(*pair) for pair in zip(batch, response.lookups, strict=True)]
     return tuple(lookups)
 
 
-def list_items(collection: str, where: Where | None, page_size: int, fields: Sequence[Field]) -> PageOperation[Item]:
+def list_items(
+    collection: str, where: Where | None, page_size: int, fields: Sequence[Field], as_of: str = ""
+) -> PageOperation[Item]:
     """List items."""
 
     def page(token: str) -> Operation[Page[Item]]:
@@ -108,6 +113,7 @@ def list_items(collection: str, where: Where | None, page_size: int, fields: Seq
             page_size=page_size,
             page_token=token,
             fields=write.fields(fields),
+            as_of=as_of,
         )
         response = yield Call("ListItems", request)
         return Page(tuple(map(read.item, response.items)), response.next_page_token)
@@ -115,9 +121,10 @@ def list_items(collection: str, where: Where | None, page_size: int, fields: Seq
     return page
 
 
-def count(collection: str, where: Where | None) -> Operation[int]:
+def count(collection: str, where: Where | None, as_of: str = "") -> Operation[int]:
     """Count items."""
-    request = pb.CountItemsRequest(collection=write.collection_name(collection), where=write.where(where))
+    name = write.collection_name(collection)
+    request = pb.CountItemsRequest(collection=name, where=write.where(where), as_of=as_of)
     response = yield Call("CountItems", request)
     counted: int = response.count
     return counted
@@ -203,6 +210,24 @@ def status() -> Operation[Status]:
     """Ask what the services are doing."""
     response = yield Call("GetStatus", pb.GetStatusRequest())
     return read.status(response)
+
+
+def tag(collection: str, name: str, version: str) -> Operation[Tag]:
+    """Name a version."""
+    request = pb.TagCollectionRequest(collection=write.collection_name(collection), tag=name, version=version)
+    response = yield Call("TagCollection", request)
+    return read.tag(response.tag)
+
+
+def tags(collection: str) -> Operation[tuple[Tag, ...]]:
+    """List the tags."""
+    response = yield Call("ListTags", pb.ListTagsRequest(collection=write.collection_name(collection)))
+    return tuple(map(read.tag, response.tags))
+
+
+def delete_tag(collection: str, name: str) -> Operation[None]:
+    """Delete a tag."""
+    yield Call("DeleteTag", pb.DeleteTagRequest(collection=write.collection_name(collection), tag=name))
 
 
 def check_request(  # one parameter for each thing a check can be told

@@ -33,6 +33,7 @@ from medley.values import (
     ServiceStatus,
     Space,
     Status,
+    Tag,
 )
 
 
@@ -107,6 +108,11 @@ def status(message: pb.GetStatusResponse) -> Status:
             for state in message.collections
         ),
     )
+
+
+def tag(message: collection_pb2.Tag) -> Tag:
+    """Return a tag."""
+    return Tag(message.name, message.version)
 
 
 def checked(message: pb.CheckCollectionsResponse) -> Finding | CheckProgress:

@@ -41,6 +41,7 @@ from medley.values import (
     Source,
     Space,
     Status,
+    Tag,
     VectorLike,
     Where,
 )
@@ -91,6 +92,27 @@ class Client:
         """Yield the collections by name, page by page; `timeout` is for each page."""
         return self._pages(calls.collections(page_size), timeout)
 
+    async def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
+        """Name a version, the newest for "", which is then kept until the tag is deleted.
+
+        Raises:
+            AlreadyExistsError: the tag names another version.
+            PreconditionError: the version is no longer kept.
+        """
+        return await self._run(calls.tag(collection, name, version), timeout)
+
+    async def tags(self, collection: str, *, timeout: float | None = None) -> tuple[Tag, ...]:
+        """Return the tags of a collection, by name."""
+        return await self._run(calls.tags(collection), timeout)
+
+    async def delete_tag(self, collection: str, name: str, *, timeout: float | None = None) -> None:
+        """Delete a tag; its version is then kept no longer than others.
+
+        Raises:
+            NotFoundError: no such tag.
+        """
+        await self._run(calls.delete_tag(collection, name), timeout)
+
     async def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a collection with all its items."""
         await self._run(calls.drop_collection(self._versions, name), timeout)
@@ -123,16 +145,28 @@ class Client:
             call.cancel()
 
     async def get(
-        self, collection: str, item_id: str, *, fields: Sequence[Field] = (), timeout: float | None = None
+        self,
+        collection: str,
+        item_id: str,
+        *,
+        fields: Sequence[Field] = (),
+        as_of: str = "",
+        timeout: float | None = None,
     ) -> Item:
         """Return one item."""
-        return await self._run(calls.get(collection, item_id, fields), timeout)
+        return await self._run(calls.get(collection, item_id, fields, as_of), timeout)
 
     async def get_many(
-        self, collection: str, ids: Iterable[str], *, fields: Sequence[Field] = (), timeout: float | None = None
+        self,
+        collection: str,
+        ids: Iterable[str],
+        *,
+        fields: Sequence[Field] = (),
+        as_of: str = "",
+        timeout: float | None = None,
     ) -> tuple[Lookup, ...]:
         """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
-        return await self._run(calls.get_many(collection, ids, fields), timeout)
+        return await self._run(calls.get_many(collection, ids, fields, as_of), timeout)
 
     def list(
         self,
@@ -141,10 +175,11 @@ class Client:
         where: Where | None = None,
         page_size: int = PAGE_SIZE,
         fields: Sequence[Field] = (),
+        as_of: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[Item]:
         """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page."""
-        return self._pages(calls.list_items(collection, where, page_size, fields), timeout)
+        return self._pages(calls.list_items(collection, where, page_size, fields, as_of), timeout)
 
     async def list_page(
         self,
@@ -154,14 +189,17 @@ class Client:
         page_size: int = PAGE_SIZE,
         page_token: str = "",
         fields: Sequence[Field] = (),
+        as_of: str = "",
         timeout: float | None = None,
     ) -> Page[Item]:
         """Return the page of `page_token`, the first for an empty one, with the token of the next."""
-        return await self._run(calls.list_items(collection, where, page_size, fields)(page_token), timeout)
+        return await self._run(calls.list_items(collection, where, page_size, fields, as_of)(page_token), timeout)
 
-    async def count(self, collection: str, *, where: Where | None = None, timeout: float | None = None) -> int:
+    async def count(
+        self, collection: str, *, where: Where | None = None, as_of: str = "", timeout: float | None = None
+    ) -> int:
         """Return how many items satisfy `where`."""
-        return await self._run(calls.count(collection, where), timeout)
+        return await self._run(calls.count(collection, where, as_of), timeout)
 
     async def update(  # one option for each thing that can change
         self,

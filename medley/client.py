@@ -38,6 +38,7 @@ from medley.values import (
     Source,
     Space,
     Status,
+    Tag,
     VectorLike,
     Where,
 )
@@ -107,6 +108,27 @@ class Client:
         """Yield the collections by name, page by page; `timeout` is for each page."""
         return self._pages(calls.collections(page_size), timeout)
 
+    def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
+        """Name a version, the newest for "", which is then kept until the tag is deleted.
+
+        Raises:
+            AlreadyExistsError: the tag names another version.
+            PreconditionError: the version is no longer kept.
+        """
+        return self._run(calls.tag(collection, name, version), timeout)
+
+    def tags(self, collection: str, *, timeout: float | None = None) -> tuple[Tag, ...]:
+        """Return the tags of a collection, by name."""
+        return self._run(calls.tags(collection), timeout)
+
+    def delete_tag(self, collection: str, name: str, *, timeout: float | None = None) -> None:
+        """Delete a tag; its version is then kept no longer than others.
+
+        Raises:
+            NotFoundError: no such tag.
+        """
+        self._run(calls.delete_tag(collection, name), timeout)
+
     def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a collection with all its items."""
         self._run(calls.drop_collection(self._versions, name), timeout)
@@ -140,19 +162,34 @@ class Client:
             window.close()
             call.cancel()
 
-    def get(self, collection: str, item_id: str, *, fields: Sequence[Field] = (), timeout: float | None = None) -> Item:
-        """Return one item.
+    def get(
+        self,
+        collection: str,
+        item_id: str,
+        *,
+        fields: Sequence[Field] = (),
+        as_of: str = "",
+        timeout: float | None = None,
+    ) -> Item:
+        """Return one item, as it was as of a version or tag if one is given.
 
         Raises:
+            PreconditionError: the version is no longer kept.
             NotFoundError: no such item or collection.
         """
-        return self._run(calls.get(collection, item_id, fields), timeout)
+        return self._run(calls.get(collection, item_id, fields, as_of), timeout)
 
     def get_many(
-        self, collection: str, ids: Iterable[str], *, fields: Sequence[Field] = (), timeout: float | None = None
+        self,
+        collection: str,
+        ids: Iterable[str],
+        *,
+        fields: Sequence[Field] = (),
+        as_of: str = "",
+        timeout: float | None = None,
     ) -> tuple[Lookup, ...]:
         """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
-        return self._run(calls.get_many(collection, ids, fields), timeout)
+        return self._run(calls.get_many(collection, ids, fields, as_of), timeout)
 
     def list(
         self,
@@ -161,10 +198,14 @@ class Client:
         where: Where | None = None,
         page_size: int = PAGE_SIZE,
         fields: Sequence[Field] = (),
+        as_of: str = "",
         timeout: float | None = None,
     ) -> Iterator[Item]:
-        """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page."""
-        return self._pages(calls.list_items(collection, where, page_size, fields), timeout)
+        """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page.
+
+        With `as_of`, a version's token or a tag, items come as they were then.
+        """
+        return self._pages(calls.list_items(collection, where, page_size, fields, as_of), timeout)
 
     def list_page(
         self,
@@ -174,14 +215,17 @@ class Client:
         page_size: int = PAGE_SIZE,
         page_token: str = "",
         fields: Sequence[Field] = (),
+        as_of: str = "",
         timeout: float | None = None,
     ) -> Page[Item]:
         """Return the page of `page_token`, the first for an empty one, with the token of the next."""
-        return self._run(calls.list_items(collection, where, page_size, fields)(page_token), timeout)
+        return self._run(calls.list_items(collection, where, page_size, fields, as_of)(page_token), timeout)
 
-    def count(self, collection: str, *, where: Where | None = None, timeout: float | None = None) -> int:
+    def count(
+        self, collection: str, *, where: Where | None = None, as_of: str = "", timeout: float | None = None
+    ) -> int:
         """Return how many items satisfy `where`."""
-        return self._run(calls.count(collection, where), timeout)
+        return self._run(calls.count(collection, where, as_of), timeout)
 
     def update(  # one option for each thing that can change
         self,

@@ -68,6 +68,14 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for a version of a collection, which is kept as long as the name is; `version` is its token."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
     """A stored object, named by the SHA-256 of its bytes; width and height are 0 where they do not apply.
 

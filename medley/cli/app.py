@@ -13,6 +13,7 @@ from medley.cli.commands.ingest import ingest
 from medley.cli.commands.items import delete, get, list_, update
 from medley.cli.commands.search import search
 from medley.cli.commands.status import status
+from medley.cli.commands.tags import tag
 from medley.cli.commands.up import up
 from medley.cli.exits import INTERRUPTED
 from medley.cli.printing import complain
@@ -31,7 +32,7 @@ def medley() -> None:
     """
 
 
-for command in (up, demo, ingest, search, get, list_, update, delete, collections, status, fsck):
+for command in (up, demo, ingest, search, get, list_, update, delete, collections, status, fsck, tag):
     medley.add_command(command)
 
 

@@ -92,6 +92,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
     ERROR_REASON_MEDIA_WITHOUT_URL: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
+    ERROR_REASON_VERSION_EXPIRED: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it. Metadata: "collection",
+    "version".
+    """
+    ERROR_REASON_TAG_NOT_FOUND: _ErrorReason.ValueType  # 35
+    """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
+    ERROR_REASON_TAG_EXISTS: _ErrorReason.ValueType  # 36
+    """ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason`, without the prefix, in the `medley` error domain."""
@@ -166,4 +174,12 @@ ERROR_REASON_MEDIA_CORRUPT: ErrorReason.ValueType  # 32
 """DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
 ERROR_REASON_MEDIA_WITHOUT_URL: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
+ERROR_REASON_VERSION_EXPIRED: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it. Metadata: "collection",
+"version".
+"""
+ERROR_REASON_TAG_NOT_FOUND: ErrorReason.ValueType  # 35
+"""NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
+ERROR_REASON_TAG_EXISTS: ErrorReason.ValueType  # 36
+"""ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

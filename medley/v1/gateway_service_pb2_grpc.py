@@ -111,6 +111,21 @@ class GatewayServiceStub:
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.FromString,
                 _registered_method=True)
+        self.TagCollection = channel.unary_unary(
+                '/medley.v1.GatewayService/TagCollection',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionResponse.FromString,
+                _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/medley.v1.GatewayService/ListTags',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTag = channel.unary_unary(
+                '/medley.v1.GatewayService/DeleteTag',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -227,6 +242,27 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TagCollection(self, request, context):
+        """TagCollection names a version, which is then kept until the name is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """ListTags returns the tags of a collection, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTag(self, request, context):
+        """DeleteTag deletes a tag; its version is then kept no longer than others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -304,6 +340,21 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.CheckCollections,
                     request_deserializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.FromString,
                     response_serializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.SerializeToString,
+            ),
+            'TagCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagCollection,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionResponse.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsResponse.SerializeToString,
+            ),
+            'DeleteTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTag,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -713,6 +764,87 @@ class GatewayService:
             '/medley.v1.GatewayService/CheckCollections',
             medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.SerializeToString,
             medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/TagCollection',
+            medley_dot_v1_dot_gateway__service__pb2.TagCollectionRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.TagCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/ListTags',
+            medley_dot_v1_dot_gateway__service__pb2.ListTagsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.ListTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/DeleteTag',
+            medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,12 @@ class GatewayServiceStub:
     """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
     need not stop. It repairs only what it is told to.
     """
+    TagCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.TagCollectionRequest, _gateway_service_pb2.TagCollectionResponse]
+    """TagCollection names a version, which is then kept until the name is deleted."""
+    ListTags: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListTagsRequest, _gateway_service_pb2.ListTagsResponse]
+    """ListTags returns the tags of a collection, by name."""
+    DeleteTag: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]
+    """DeleteTag deletes a tag; its version is then kept no longer than others."""
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -119,6 +125,12 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
     need not stop. It repairs only what it is told to.
     """
+    TagCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.TagCollectionRequest, _gateway_service_pb2.TagCollectionResponse]  # type: ignore[assignment]
+    """TagCollection names a version, which is then kept until the name is deleted."""
+    ListTags: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListTagsRequest, _gateway_service_pb2.ListTagsResponse]  # type: ignore[assignment]
+    """ListTags returns the tags of a collection, by name."""
+    DeleteTag: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]  # type: ignore[assignment]
+    """DeleteTag deletes a tag; its version is then kept no longer than others."""
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
@@ -252,5 +264,29 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
         need not stop. It repairs only what it is told to.
         """
+
+    @_abc_1.abstractmethod
+    def TagCollection(
+        self,
+        request: _gateway_service_pb2.TagCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.TagCollectionResponse, _abc.Awaitable[_gateway_service_pb2.TagCollectionResponse]]:
+        """TagCollection names a version, which is then kept until the name is deleted."""
+
+    @_abc_1.abstractmethod
+    def ListTags(
+        self,
+        request: _gateway_service_pb2.ListTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.ListTagsResponse, _abc.Awaitable[_gateway_service_pb2.ListTagsResponse]]:
+        """ListTags returns the tags of a collection, by name."""
+
+    @_abc_1.abstractmethod
+    def DeleteTag(
+        self,
+        request: _gateway_service_pb2.DeleteTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.DeleteTagResponse, _abc.Awaitable[_gateway_service_pb2.DeleteTagResponse]]:
+        """DeleteTag deletes a tag; its version is then kept no longer than others."""
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -547,8 +547,13 @@ class GetRowsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids, 1 to 10,000."""
@@ -563,10 +568,11 @@ class GetRowsRequest(_message.Message):
         collection: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         fields: _abc.Iterable[_item_pb2.ItemField.ValueType] | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fields", b"fields", "ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "fields", b"fields", "ids", b"ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -607,12 +613,17 @@ class ListRowsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
     page_size: _builtins.int
     """Items wanted at most, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter; empty for the first."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
         """Only items that satisfy it; unset lists all."""
@@ -629,10 +640,11 @@ class ListRowsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         fields: _abc.Iterable[_item_pb2.ItemField.ValueType] | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fields", b"fields", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "fields", b"fields", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,8 +686,13 @@ class CountRowsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
         """Only items that satisfy it; unset counts all."""
@@ -685,10 +702,11 @@ class CountRowsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         filter: _filter_pb2.Filter | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "filter", b"filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1300,3 +1318,146 @@ class CheckMediaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckMediaResponse: _TypeAlias = CheckMediaResponse  # noqa: Y015
+
+@_typing.final
+class TagTableRequest(_message.Message):
+    """Request of StoreService.TagTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    tag: _builtins.str
+    """Required. Name of the tag; see Tag.name. One that names the version already is answered as it is."""
+    version: _builtins.str
+    """Version token to name; empty names the newest."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tag: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tag", b"tag", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagTableRequest: _TypeAlias = TagTableRequest  # noqa: Y015
+
+@_typing.final
+class TagTableResponse(_message.Message):
+    """Response of StoreService.TagTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tag(self) -> _collection_pb2.Tag:
+        """The tag."""
+
+    def __init__(
+        self,
+        *,
+        tag: _collection_pb2.Tag | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagTableResponse: _TypeAlias = TagTableResponse  # noqa: Y015
+
+@_typing.final
+class ListTableTagsRequest(_message.Message):
+    """Request of StoreService.ListTableTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTableTagsRequest: _TypeAlias = ListTableTagsRequest  # noqa: Y015
+
+@_typing.final
+class ListTableTagsResponse(_message.Message):
+    """Response of StoreService.ListTableTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[_collection_pb2.Tag]:
+        """All tags, by name."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_collection_pb2.Tag] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTableTagsResponse: _TypeAlias = ListTableTagsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTableTagRequest(_message.Message):
+    """Request of StoreService.DeleteTableTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    tag: _builtins.str
+    """Required. Name of the tag."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTableTagRequest: _TypeAlias = DeleteTableTagRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTableTagResponse(_message.Message):
+    """Response of StoreService.DeleteTableTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTableTagResponse: _TypeAlias = DeleteTableTagResponse  # noqa: Y015

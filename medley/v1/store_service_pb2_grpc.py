@@ -111,6 +111,21 @@ class StoreServiceStub:
                 request_serializer=medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.FromString,
                 _registered_method=True)
+        self.TagTable = channel.unary_unary(
+                '/medley.v1.StoreService/TagTable',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.TagTableRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.TagTableResponse.FromString,
+                _registered_method=True)
+        self.ListTableTags = channel.unary_unary(
+                '/medley.v1.StoreService/ListTableTags',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTableTag = channel.unary_unary(
+                '/medley.v1.StoreService/DeleteTableTag',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.FromString,
+                _registered_method=True)
 
 
 class StoreServiceServicer:
@@ -225,6 +240,27 @@ class StoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TagTable(self, request, context):
+        """TagTable names a version, which is then kept until the name is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTableTags(self, request, context):
+        """ListTableTags returns the tags of a table, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTableTag(self, request, context):
+        """DeleteTableTag deletes a tag; its version is then kept no longer than others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -302,6 +338,21 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.CheckMedia,
                     request_deserializer=medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.FromString,
                     response_serializer=medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.SerializeToString,
+            ),
+            'TagTable': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagTable,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.TagTableRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.TagTableResponse.SerializeToString,
+            ),
+            'ListTableTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTableTags,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsResponse.SerializeToString,
+            ),
+            'DeleteTableTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTableTag,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -711,6 +762,87 @@ class StoreService:
             '/medley.v1.StoreService/CheckMedia',
             medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.SerializeToString,
             medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/TagTable',
+            medley_dot_v1_dot_store__service__pb2.TagTableRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.TagTableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTableTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/ListTableTags',
+            medley_dot_v1_dot_store__service__pb2.ListTableTagsRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.ListTableTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTableTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/DeleteTableTag',
+            medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -69,6 +69,12 @@ class StoreServiceStub:
     """
     CheckMedia: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]
     """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
+    TagTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.TagTableRequest, _store_service_pb2.TagTableResponse]
+    """TagTable names a version, which is then kept until the name is deleted."""
+    ListTableTags: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.ListTableTagsRequest, _store_service_pb2.ListTableTagsResponse]
+    """ListTableTags returns the tags of a table, by name."""
+    DeleteTableTag: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]
+    """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
 
 @_typing.type_check_only
 class StoreServiceAsyncStub(StoreServiceStub):
@@ -111,6 +117,12 @@ class StoreServiceAsyncStub(StoreServiceStub):
     """
     CheckMedia: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]  # type: ignore[assignment]
     """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
+    TagTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.TagTableRequest, _store_service_pb2.TagTableResponse]  # type: ignore[assignment]
+    """TagTable names a version, which is then kept until the name is deleted."""
+    ListTableTags: _aio.UnaryUnaryMultiCallable[_store_service_pb2.ListTableTagsRequest, _store_service_pb2.ListTableTagsResponse]  # type: ignore[assignment]
+    """ListTableTags returns the tags of a table, by name."""
+    DeleteTableTag: _aio.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]  # type: ignore[assignment]
+    """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
@@ -240,5 +252,29 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_store_service_pb2.CheckMediaResponse], _abc.AsyncIterator[_store_service_pb2.CheckMediaResponse]]:
         """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
+
+    @_abc_1.abstractmethod
+    def TagTable(
+        self,
+        request: _store_service_pb2.TagTableRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.TagTableResponse, _abc.Awaitable[_store_service_pb2.TagTableResponse]]:
+        """TagTable names a version, which is then kept until the name is deleted."""
+
+    @_abc_1.abstractmethod
+    def ListTableTags(
+        self,
+        request: _store_service_pb2.ListTableTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.ListTableTagsResponse, _abc.Awaitable[_store_service_pb2.ListTableTagsResponse]]:
+        """ListTableTags returns the tags of a table, by name."""
+
+    @_abc_1.abstractmethod
+    def DeleteTableTag(
+        self,
+        request: _store_service_pb2.DeleteTableTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.DeleteTableTagResponse, _abc.Awaitable[_store_service_pb2.DeleteTableTagResponse]]:
+        """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

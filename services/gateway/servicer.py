@@ -94,3 +94,12 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
     ) -> AsyncIterator[pb.CheckCollectionsResponse]:
         async for part in self._desk.checker.check(request):
             yield to_checked(part)
+
+    async def TagCollection(self, request: pb.TagCollectionRequest, context: Context) -> pb.TagCollectionResponse:
+        return await self._desk.relay.tag(request)
+
+    async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
+        return await self._desk.relay.list_tags(request)
+
+    async def DeleteTag(self, request: pb.DeleteTagRequest, context: Context) -> pb.DeleteTagResponse:
+        return await self._desk.relay.delete_tag(request)

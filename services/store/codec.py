@@ -27,6 +27,7 @@ from services.store.checker import (
     FindingKind,
 )
 from services.store.feed import Change
+from services.store.history import Tag
 from services.store.intake import MediaDraft, RowDraft
 from services.store.keeper import TablePage
 from services.store.library import Chunk, Upload
@@ -249,6 +250,11 @@ def change_message(change: Change) -> pb.WatchChangesResponse:
         deleted_ids=rows.deleted_ids if rows else (),
         version=str(change.version or ""),
     )
+
+
+def tag_message(tag: Tag) -> collection_pb2.Tag:
+    """Return a tag."""
+    return collection_pb2.Tag(name=tag.name, version=str(tag.version))
 
 
 def check_wish(request: pb.CheckTableRequest) -> CheckWish:

@@ -102,3 +102,35 @@ class AnswerTooLargeError(OverloadedError):
             size=str(size_bytes),
             limit=str(limit_bytes),
         )
+
+
+class VersionExpiredError(PreconditionError):
+    """A version that is no longer kept."""
+
+    reason = "VERSION_EXPIRED"
+
+    def __init__(self, collection: str, version: str) -> None:
+        super().__init__(
+            f"version {version!r} of {collection!r} is no longer kept; a tag would have kept it",
+            collection=collection,
+            version=version,
+        )
+
+
+class TagNotFoundError(NotFoundError):
+    """The collection has no such tag."""
+
+    reason = "TAG_NOT_FOUND"
+
+    def __init__(self, tag: str, known: list[str]) -> None:
+        there = f"there are {', '.join(known)}" if known else "there is none"
+        super().__init__(f"no tag {tag!r}; {there}", tag=tag, known=",".join(known))
+
+
+class TagExistsError(AlreadyExistsError):
+    """The tag names another version."""
+
+    reason = "TAG_EXISTS"
+
+    def __init__(self, tag: str, version: str) -> None:
+        super().__init__(f"tag {tag!r} names version {version!r} already: delete it first", tag=tag, version=version)

@@ -9,6 +9,7 @@ from services.common.paging import key_before, page_size
 from services.store import codec
 from services.store.checker import Checker
 from services.store.feed import Feed
+from services.store.history import History
 from services.store.keeper import Collections
 from services.store.library import Library
 from services.store.reader import Reader
@@ -29,6 +30,7 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         *,
         checker: Checker,
         upkeep: Upkeep,
+        history: History,
     ) -> None:
         self._collections = collections
         self._writer = writer
@@ -37,6 +39,7 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         self._feed = feed
         self._checker = checker
         self._upkeep = upkeep
+        self._history = history
 
     def end_watches(self) -> None:
         """End the streams that would go on for ever, before the server waits for calls to finish."""
@@ -69,7 +72,7 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         return pb.UpdateRowResponse(item=codec.written_message(row), version=str(version))
 
     async def GetRows(self, request: pb.GetRowsRequest, context: Context) -> pb.GetRowsResponse:
-        outcomes = await self._reader.get(request.collection, request.ids, codec.wanted(request.fields))
+        outcomes = await self._reader.get(request.collection, request.ids, codec.wanted(request.fields), request.as_of)
         return pb.GetRowsResponse(lookups=[codec.lookup_message(outcome) for outcome in outcomes])
 
     async def ListRows(self, request: pb.ListRowsRequest, context: Context) -> pb.ListRowsResponse:
@@ -79,11 +82,12 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
             after=key_before(request.page_token),
             size=page_size(request.page_size),
             wanted=codec.wanted(request.fields),
+            as_of=request.as_of,
         )
         return codec.page_message(page)
 
     async def CountRows(self, request: pb.CountRowsRequest, context: Context) -> pb.CountRowsResponse:
-        count = await self._reader.count(request.collection, codec.condition(request))
+        count = await self._reader.count(request.collection, codec.condition(request), request.as_of)
         return pb.CountRowsResponse(count=count)
 
     async def DeleteRows(self, request: pb.DeleteRowsRequest, context: Context) -> pb.DeleteRowsResponse:
@@ -113,3 +117,15 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
     async def CheckMedia(self, request: pb.CheckMediaRequest, context: Context) -> AsyncIterator[pb.CheckMediaResponse]:
         async for sha256 in self._upkeep.unreferenced(remove=request.remove):
             yield codec.unreferenced_message(sha256, removed=request.remove)
+
+    async def TagTable(self, request: pb.TagTableRequest, context: Context) -> pb.TagTableResponse:
+        tag = await self._history.tag(request.collection, request.tag, request.version)
+        return pb.TagTableResponse(tag=codec.tag_message(tag))
+
+    async def ListTableTags(self, request: pb.ListTableTagsRequest, context: Context) -> pb.ListTableTagsResponse:
+        tags = await self._history.tags(request.collection)
+        return pb.ListTableTagsResponse(tags=map(codec.tag_message, tags))
+
+    async def DeleteTableTag(self, request: pb.DeleteTableTagRequest, context: Context) -> pb.DeleteTableTagResponse:
+        await self._history.delete(request.collection, request.tag)
+        return pb.DeleteTableTagResponse()

@@ -83,10 +83,12 @@ class Upkeep:
 
 
 async def _forget_referred(table: Table, candidates: set[str]) -> None:
-    """Take out of `candidates` what a row of `table` refers to."""
+    """Take out of `candidates` what a row of `table` refers to, now or as of a tag."""
     try:
-        async for rows in table.scan(frozenset({Part.MEDIA})):
-            candidates.difference_update(row.media.sha256 for row in rows if row.media)
+        tagged = {await table.as_of(version) for version in set((await table.tags()).values())}
+        for snapshot in (table, *tagged):
+            async for rows in snapshot.scan(frozenset({Part.MEDIA})):
+                candidates.difference_update(row.media.sha256 for row in rows if row.media)
     except CollectionNotFoundError:
         return  # dropped since, with its references
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from medley.cli.printing import one_line, print_json, print_table, title
-from medley.cli.session import Session, collection_option, session_options
+from medley.cli.session import Session, as_of_option, collection_option, session_options
 from medley.client import Client
 from medley.values import Item
 
@@ -18,11 +18,12 @@ from medley.values import Item
 @click.argument("item_id", metavar="ID")
 @collection_option
 @click.option("--media", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write its media to this file.")
+@as_of_option
 @session_options
-def get(session: Session, item_id: str, collection: str, out: Path | None) -> None:
+def get(session: Session, item_id: str, collection: str, out: Path | None, as_of: str) -> None:
     """Show an item."""
     with session.connected() as client:
-        item = client.get(collection, item_id)
+        item = client.get(collection, item_id, as_of=as_of)
         if out is not None:
             _write_media(client, item, out)
     if session.as_json:
@@ -35,20 +36,21 @@ def get(session: Session, item_id: str, collection: str, out: Path | None) -> No
 @collection_option
 @click.option("--where", metavar="JSON", help="Only items that satisfy this filter.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Items wanted at most.")
+@as_of_option
 @session_options
-def list_(session: Session, collection: str, where: str | None, limit: int) -> None:
+def list_(session: Session, collection: str, where: str | None, limit: int, as_of: str) -> None:
     """List items by id."""
     with session.connected() as client:
-        items = client.list(collection, where=where, page_size=min(limit, 1000))
+        items = client.list(collection, where=where, page_size=min(limit, 1000), as_of=as_of)
         shown = list(islice(items, limit))
-        more = client.count(collection, where=where) - len(shown) if len(shown) == limit else 0
+        counted = client.count(collection, where=where, as_of=as_of) if len(shown) == limit else 0
     if session.as_json:
         print_json(shown)
         return
     rows = ((item.id, item.content_type, title(item), item.revision) for item in shown)
     print_table(("id", "kind", "what", "rev"), rows, stretched="what", right=("rev",))
-    if more > 0:
-        click.echo(f"… and {more} more: --limit")
+    if counted > len(shown):
+        click.echo(f"… and {counted - len(shown)} more: --limit")
 
 
 @click.command()

@@ -28,7 +28,7 @@ class DurableFiles:
 
 
 def commit_files(folder: Path, dataset: Any) -> Iterator[Path]:
-    """Yield the files of a dataset's commit: its rows, what is deleted of them, its indexes, and its manifest.
+    """Yield the files of a dataset's commit: its rows, what is deleted of them, indexes, all tags, and its manifest.
 
     Manifests are named so that the newest comes first.
     """
@@ -38,6 +38,8 @@ def commit_files(folder: Path, dataset: Any) -> Iterator[Path]:
             yield folder / fragment.metadata.deletion_file.path(fragment.fragment_id)
     for index in (folder / "_indices").iterdir():
         yield from (index, *index.iterdir())
+    if (tags := folder / "_refs" / "tags").is_dir():
+        yield from (tags, *tags.iterdir())
     yield folder / "_versions" / f"{_LAST_MANIFEST - dataset.version:020d}.manifest"
 
 

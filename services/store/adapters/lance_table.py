@@ -8,9 +8,10 @@ refuses it.
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import lance
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
+from services.common.versions import Version
 from services.store.adapters.arrow_rows import (
     MOMENT,
     changed_rows,
@@ -31,14 +33,15 @@ from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_me
 from services.store.adapters.shelf import Files, Place
 from services.store.adapters.threads import Threads
 from services.store.commits import CommitBell
-from services.store.errors import StorageFullError
+from services.store.errors import StorageFullError, VersionExpiredError
 from services.store.rows import Definition, Parts, Row
-from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, WriteConflictError
+from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, Snapshot, WriteConflictError
 
 log = logging.getLogger(__name__)
 
 Dataset = Any  # lance.LanceDataset, which has no types
 T = TypeVar("T")
+Run = Callable[..., Awaitable[Any]]
 
 ID_INDEX = "id_idx"
 FORGOTTEN = "medley.deletions_forgotten_up_to"
@@ -115,28 +118,20 @@ class LanceTable:
 
     async def get(self, ids: Collection[str], parts: Parts) -> Found:
         """Look the ids up in the index."""
-        dataset = self._dataset
-        columns = columns_of(self._definition, parts)
-        rows = await self._run(lambda: from_arrow(self._definition, _lookup(dataset, list(ids), columns)))
-        return Found(dataset.version, {row.id: row for row in rows})
+        return await self._newest().get(ids, parts)
 
     async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
         """Find the ids first, then their rows."""
-        dataset, columns = self._dataset, columns_of(self._definition, parts)
-        return await self._run(lambda: from_arrow(self._definition, _page(dataset, after, limit, columns)))
+        return await self._newest().page(after, limit, parts)
 
     async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
         """Read the commit that is the newest at the first step."""
-        scanner = self._dataset.scanner(
-            columns=columns_of(self._definition, parts), filter="NOT deleted", batch_size=BATCH_ROWS
-        )
-        async for rows in self._batches(scanner, from_batch):
+        async for rows in self._newest().scan(parts):
             yield rows
 
     async def count(self) -> int:
         """Let Lance count."""
-        count: int = await self._run(self._dataset.count_rows, "NOT deleted")
-        return count
+        return await self._newest().count()
 
     async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
         """Merge by id, removals as rows marked deleted."""
@@ -144,7 +139,9 @@ class LanceTable:
             try:
                 return self._adopt(await self._run(self._write, rows, deletions, based_on))
             except WriteConflictError:
-                self._adopt(await self._run(_newest, self._dataset))  # so that the next attempt sees who came first
+                self._adopt(
+                    await self._run(_newest_commit, self._dataset)
+                )  # so that the next attempt sees who came first
                 raise
 
     async def changes(self, after: int) -> Changes:
@@ -172,7 +169,7 @@ class LanceTable:
         if not await self._threads.run(self._exists):
             self._bell.drop()
             return
-        self._adopt(await self._run(_newest, self._dataset))
+        self._adopt(await self._run(_newest_commit, self._dataset))
 
     async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
         """Forget deletions, compact and index, with no write of ours meanwhile; then forget commits."""
@@ -181,25 +178,61 @@ class LanceTable:
                 self._adopt(await self._tidy(work, forget_deletions_before))
         await self._tidy(_forget_versions, forget_versions_before)
 
+    async def as_of(self, version: int) -> Snapshot:
+        """Open the commit."""
+        dataset = await self._run_in_past(version, self._dataset.checkout_version, version)
+        return LanceSnapshot(self._definition, dataset, partial(self._run_in_past, version))
+
+    async def tag(self, name: str, version: int) -> None:
+        """Let Lance keep the commit."""
+        await self._run_in_past(version, self._tag, name, version)
+
+    async def tags(self) -> Mapping[str, int]:
+        """Ask Lance."""
+        return await self._run(_tags, self._dataset)
+
+    async def untag(self, name: str) -> bool:
+        """Let Lance keep the commit no longer."""
+        return await self._run(self._untag, name)
+
+    def _newest(self) -> "LanceSnapshot":
+        return LanceSnapshot(self._definition, self._dataset, self._run)
+
+    def _tag(self, name: str, version: int) -> None:
+        if name not in _tags(self._dataset):
+            self._dataset.checkout_version(version)
+            self._dataset.tags.create(name, version)
+            self._files.sync(self._dataset)
+
+    def _untag(self, name: str) -> bool:
+        if name not in _tags(self._dataset):
+            return False
+        self._dataset.tags.delete(name)
+        self._files.sync(self._dataset)
+        return True
+
+    async def _run_in_past(self, version: int, work: Callable[..., T], *args: Any) -> T:
+        """Run `work` on commit `version`, which may be no longer kept; what Lance lacks of it says so."""
+        try:
+            return await self._run(work, *args)
+        except (OSError, ValueError) as error:
+            if "not found" in str(error).lower() or "does not exist" in str(error):
+                token = str(Version(self._definition.uid, version))
+                raise VersionExpiredError(self._definition.name, token) from error
+            raise
+
     async def _tidy(self, work: Callable[[Dataset, datetime], None], before: datetime) -> Dataset:
         self._bell.check()
         async with self._errors():
-            dataset = await self._upkeep.run(_newest, self._dataset)
+            dataset = await self._upkeep.run(_newest_commit, self._dataset)
             await self._upkeep.run(work, dataset, before)
             await self._upkeep.run(self._files.sync, dataset)
         return dataset
 
     async def _changed(self, scanner: Any) -> AsyncGenerator[ChangedRows, None]:
-        async for rows in self._batches(scanner, changed_rows):
+        async for rows in _batches(self._run, self._definition, scanner, changed_rows):
             if rows.ids or rows.deleted_ids:
                 yield rows
-
-    async def _batches(
-        self, scanner: Any, decoded: Callable[[Definition, pa.RecordBatch], T]
-    ) -> AsyncGenerator[T, None]:
-        batches = await self._run(lambda: (decoded(self._definition, each) for each in scanner.to_batches()))
-        while (batch := await self._run(next, batches, None)) is not None:
-            yield batch
 
     def _write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> Dataset:
         table = to_arrow(self._definition, rows, deletions, datetime.now(UTC))
@@ -228,6 +261,64 @@ class LanceTable:
                 raise CollectionNotFoundError(self._definition.name) from error
             raise_as_ours(error, self._dataset.uri)
             raise
+
+
+class LanceSnapshot:
+    """`Snapshot` over a handle that nobody changes; `run` runs blocking work, and translates its errors."""
+
+    def __init__(self, definition: Definition, dataset: Dataset, run: Run) -> None:
+        self._definition = definition
+        self._dataset = dataset
+        self._run = run
+
+    @property
+    def definition(self) -> Definition:
+        """The collection as created."""
+        return self._definition
+
+    @property
+    def version(self) -> int:
+        """The commit."""
+        version: int = self._dataset.version
+        return version
+
+    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+        """Look the ids up in the index."""
+        columns = columns_of(self._definition, parts)
+        rows = await self._run(lambda: from_arrow(self._definition, _lookup(self._dataset, list(ids), columns)))
+        return Found(self.version, {row.id: row for row in rows})
+
+    async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
+        """Find the ids first, then their rows."""
+        columns = columns_of(self._definition, parts)
+        rows: list[Row] = await self._run(
+            lambda: from_arrow(self._definition, _page(self._dataset, after, limit, columns))
+        )
+        return rows
+
+    async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
+        """Read batch by batch."""
+        columns = columns_of(self._definition, parts)
+        scanner = self._dataset.scanner(columns=columns, filter="NOT deleted", batch_size=BATCH_ROWS)
+        async for rows in _batches(self._run, self._definition, scanner, from_batch):
+            yield rows
+
+    async def count(self) -> int:
+        """Let Lance count."""
+        count: int = await self._run(self._dataset.count_rows, "NOT deleted")
+        return count
+
+
+async def _batches(
+    run: Run, definition: Definition, scanner: Any, decoded: Callable[[Definition, pa.RecordBatch], T]
+) -> AsyncGenerator[T, None]:
+    batches = await run(lambda: (decoded(definition, each) for each in scanner.to_batches()))
+    while (batch := await run(next, batches, None)) is not None:
+        yield batch
+
+
+def _tags(dataset: Dataset) -> dict[str, int]:
+    return {name: tag["version"] for name, tag in dataset.tags.list().items()}
 
 
 def raise_if_away(error: Exception) -> None:
@@ -285,7 +376,7 @@ def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: Files) -> Dat
     return base
 
 
-def _newest(dataset: Dataset) -> Dataset:
+def _newest_commit(dataset: Dataset) -> Dataset:
     """Return a handle of our own on the newest commit."""
     return dataset.checkout_version(dataset.latest_version)
 
@@ -323,7 +414,9 @@ def _index(dataset: Dataset, before: datetime) -> None:
 
 
 def _forget_versions(dataset: Dataset, before: datetime) -> None:
-    dataset.cleanup_old_versions(older_than=max(timedelta(0), datetime.now(UTC) - before))
+    """Remove the commits from before then, but for the newest and those with a tag."""
+    older_than = max(timedelta(0), datetime.now(UTC) - before)
+    dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
 
 
 def _quoted(text: str) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import certifi
@@ -34,6 +35,8 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 READ_BYTES = 2**18
+LEAST_PART_BYTES = 5 * 2**20
+PARTS_IN_PATIENCE = 16
 PAGE = 1000
 
 
@@ -76,8 +79,12 @@ class S3Bucket:
         Raises:
             StorageFullError: no room.
         """
-        length = len(content)
-        self._call(lambda: self.client.put_object(*self._at(path), io.BytesIO(content), length, sse=self._sse))
+        length, one_part = len(content), max(len(content), LEAST_PART_BYTES)
+        self._call(
+            lambda: self.client.put_object(
+                *self._at(path), io.BytesIO(content), length, sse=self._sse, part_size=one_part
+            )
+        )
 
     def create(self, path: str, content: bytes) -> None:
         """Write an object unless there is one.
@@ -91,9 +98,14 @@ class S3Bucket:
         self._call(lambda: self.client._put_object(*self._at(path), content, headers))
 
     def compose(self, path: str, parts: Iterable[str]) -> None:
-        """Write an object of the bytes of others, each of at least 5 MiB but the last."""
+        """Write an object of the bytes of others, each of at least 5 MiB but the last; see `compose_seconds`."""
         sources = [ComposeSource(*self._at(part)) for part in parts]
-        self._call(lambda: self.client.compose_object(*self._at(path), sources, sse=self._sse))
+        compose = partial(self.client.compose_object, *self._at(path), sources, sse=self._sse)
+        self._call(compose, self.compose_seconds(len(sources)))
+
+    def compose_seconds(self, parts: int) -> float:
+        """Return how long it may take to compose an object of so many parts: the endpoint copies one after another."""
+        return self.options.patience_seconds * (1 + parts / PARTS_IN_PATIENCE)
 
     def get(self, path: str, offset: int, length: int) -> Fetched:
         """Return `length` bytes, at least 1, from `offset`, fewer where the object ends before.
@@ -167,9 +179,9 @@ class S3Bucket:
             response.release_conn()
         return Fetched(content, _object_bytes(response, len(content)))
 
-    def _call(self, work: Callable[[], T]) -> T:
+    def _call(self, work: Callable[[], T], patience_seconds: float = 0.0) -> T:
         """Return what `work` returns; retry what may pass, with pauses of random length, while there is time."""
-        with deadline_in(self.options.patience_seconds):
+        with deadline_in(patience_seconds or self.options.patience_seconds):
             for attempt in itertools.count():
                 try:
                     return work()

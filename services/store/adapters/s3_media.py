@@ -22,7 +22,7 @@ from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
 from services.store.adapters.s3_bucket import PAGE, Entry, S3Bucket
 from services.store.adapters.s3_errors import AbsentError
-from services.store.adapters.threads import Threads
+from services.store.adapters.s3_threads import PatientThreads
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement, StoredObject, checked_upload
 
@@ -43,7 +43,7 @@ class S3Media:
     `verified_share` is the share of reads of whole objects whose bytes are compared with their hash.
     """
 
-    def __init__(self, bucket: S3Bucket, threads: Threads, *, verified_share: float) -> None:
+    def __init__(self, bucket: S3Bucket, threads: PatientThreads, *, verified_share: float) -> None:
         self._bucket = bucket
         self._threads = threads
         self._verified_share = verified_share
@@ -170,7 +170,7 @@ class S3Media:
 class _Upload:
     """Bytes on their way in: the last ones here, those before as objects of a part each."""
 
-    def __init__(self, bucket: S3Bucket, threads: Threads) -> None:
+    def __init__(self, bucket: S3Bucket, threads: PatientThreads) -> None:
         self._bucket = bucket
         self._threads = threads
         self._folder = f"incoming/{uuid4().hex}"
@@ -201,7 +201,8 @@ class _Upload:
         if self._rest:
             await self._store(bytes(self._rest))
             self._rest.clear()
-        await self._threads.run(self._bucket.compose, _path(sha256), self._parts)
+        seconds = self._bucket.compose_seconds(len(self._parts))
+        await self._threads.run_within(seconds, self._bucket.compose, _path(sha256), self._parts)
 
     async def discard(self) -> None:
         """Remove the parts, as far as it can be; a start removes what is left."""

@@ -28,7 +28,13 @@ class PatientThreads(Threads):
         Raises:
             ServiceUnavailableError: the time is up; work that has begun goes on until it notices.
         """
-        seconds = min(self._patience_seconds, SHARE * remaining_seconds(self._patience_seconds / SHARE))
+        return await self.run_within(self._patience_seconds, work, *args, **kwargs)
+
+    async def run_within(
+        self, patience_seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what `work` returns, as `run` does, but wait for at most `patience_seconds`."""
+        seconds = min(patience_seconds, SHARE * remaining_seconds(patience_seconds / SHARE))
         until = time.monotonic() + seconds
 
         def bounded() -> T:
