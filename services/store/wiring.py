@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer]:
     """Build the service, hand it over, release what it holds."""
     async with AsyncExitStack() as stack:
-        catalogue = await _catalogue(settings, stack)
-        media = await _media(settings, stack)
+        bucket = await _bucket(settings, stack) if "s3" in (settings.rows, settings.media) else None
+        catalogue = await _catalogue(settings, stack, bucket if settings.rows == "s3" else None)
+        media = await _media(settings, stack, bucket if settings.media == "s3" else None)
         collections = await stack.enter_async_context(
             Collections(catalogue, max_waiting_rows=settings.max_waiting_rows, clock=_now)
         )
@@ -71,18 +72,18 @@ def _retention(settings: StoreSettings) -> Retention:
     )
 
 
-async def _catalogue(settings: StoreSettings, stack: AsyncExitStack) -> Catalogue:
+async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> Catalogue:
     if settings.rows == "memory":
         from services.store.adapters.memory_tables import MemoryCatalogue
 
         return MemoryCatalogue()
-    from services.store.adapters.folder_shelf import FolderShelf
     from services.store.adapters.lance_catalogue import LanceCatalogue
     from services.store.adapters.threads import Threads
 
+    shelf, threads = await _shelf_in_bucket(bucket, settings) if bucket else _shelf_in_folder(settings)
     catalogue = LanceCatalogue(
-        await _shelf_in_bucket(settings, stack) if settings.rows == "s3" else FolderShelf(settings.directory),
-        threads=await _threads("rows", settings, stack, remote=settings.rows == "s3"),
+        shelf,
+        threads=await stack.enter_async_context(threads),
         upkeep=await stack.enter_async_context(Threads("upkeep", 1)),
         index_cache_bytes=settings.index_cache_bytes,
         metadata_cache_bytes=settings.metadata_cache_bytes,
@@ -91,40 +92,46 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack) -> Catalogu
     return catalogue
 
 
-async def _media(settings: StoreSettings, stack: AsyncExitStack) -> MediaStore:
+def _shelf_in_folder(settings: StoreSettings) -> "tuple[Shelf, Threads]":
+    from services.store.adapters.folder_shelf import FolderShelf
+    from services.store.adapters.threads import Threads
+
+    return FolderShelf(settings.directory), Threads("rows", settings.threads)
+
+
+async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[Shelf, Threads]":
+    from services.store.adapters.s3_shelf import S3Shelf
+    from services.store.adapters.s3_start import check_conditions
+    from services.store.adapters.s3_threads import PatientThreads
+
+    await asyncio.to_thread(check_conditions, bucket)
+    return S3Shelf(bucket), PatientThreads("rows", settings.threads, settings.s3_patience_seconds)
+
+
+async def _media(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> MediaStore:
     if settings.media == "memory":
         from services.store.adapters.memory_media import MemoryMedia
 
         return MemoryMedia()
-    threads = await _threads("media", settings, stack, remote=settings.media == "s3")
-    if settings.media == "s3":
-        from services.store.adapters.s3_media import S3Media
-
-        in_bucket = S3Media(await _bucket(settings, stack), threads, verified_share=settings.s3_verified_share)
-        await in_bucket.open()
-        return in_bucket
+    if bucket is not None:
+        return await _media_in_bucket(bucket, settings, stack)
     from services.store.adapters.folder_media import FolderMedia
+    from services.store.adapters.threads import Threads
 
+    threads = await stack.enter_async_context(Threads("media", settings.threads))
     media = FolderMedia(settings.directory / "media", threads)
     await media.open()
     return media
 
 
-async def _threads(name: str, settings: StoreSettings, stack: AsyncExitStack, *, remote: bool) -> "Threads":
+async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> MediaStore:
+    from services.store.adapters.s3_media import S3Media
     from services.store.adapters.s3_threads import PatientThreads
-    from services.store.adapters.threads import Threads
 
-    patient = PatientThreads(name, settings.threads, settings.s3_patience_seconds)
-    return await stack.enter_async_context(patient if remote else Threads(name, settings.threads))
-
-
-async def _shelf_in_bucket(settings: StoreSettings, stack: AsyncExitStack) -> "Shelf":
-    from services.store.adapters.s3_shelf import S3Shelf
-    from services.store.adapters.s3_start import check_conditions
-
-    bucket = await _bucket(settings, stack)
-    await asyncio.to_thread(check_conditions, bucket)
-    return S3Shelf(bucket)
+    threads = PatientThreads("media", settings.threads, settings.s3_patience_seconds)
+    media = S3Media(bucket, await stack.enter_async_context(threads), verified_share=settings.s3_verified_share)
+    await media.open()
+    return media
 
 
 async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":

@@ -30,9 +30,7 @@ class PatientThreads(Threads):
         """
         return await self.run_within(self._patience_seconds, work, *args, **kwargs)
 
-    async def run_within(
-        self, patience_seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def run_within(self, patience_seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns, as `run` does, but wait for at most `patience_seconds`."""
         seconds = min(patience_seconds, SHARE * remaining_seconds(patience_seconds / SHARE))
         until = time.monotonic() + seconds
