@@ -101,11 +101,13 @@ def _shelf_in_folder(settings: StoreSettings) -> "tuple[Shelf, Threads]":
 
 async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[Shelf, Threads]":
     from services.store.adapters.s3_shelf import S3Shelf
-    from services.store.adapters.s3_start import check_conditions
+    from services.store.adapters.s3_start import check_conditions, check_lance
     from services.store.adapters.s3_threads import PatientThreads
 
-    await asyncio.to_thread(check_conditions, bucket)
-    return S3Shelf(bucket), PatientThreads("rows", settings.threads, settings.s3_patience_seconds)
+    shelf = S3Shelf(bucket)
+    for check in (check_conditions, check_lance):
+        await asyncio.to_thread(check, bucket)
+    return shelf, PatientThreads("rows", settings.threads, settings.s3_patience_seconds)
 
 
 async def _media(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> MediaStore:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,11 +35,25 @@ class MinioServer:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    certificates: Path | None = None
 
     @property
     def options(self) -> S3Options:
         """How to get there."""
-        return S3Options(f"127.0.0.1:{self.port}", BUCKET, "", USER, PASSWORD, secure=False)
+        return S3Options(f"127.0.0.1:{self.port}", BUCKET, "", USER, PASSWORD, secure=self.certificates is not None)
+
+    def speak_tls(self) -> Path:
+        """Let it speak TLS with a certificate that it signs itself; return that."""
+        if shutil.which("openssl") is None:
+            pytest.skip("no openssl to make a certificate with")
+        self.certificates = self.folder.parent / "certificates"
+        self.certificates.mkdir()
+        names = ["-subj", "/CN=medley-tests", "-addext", "subjectAltName=IP:127.0.0.1"]
+        names += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        files = ["-keyout", str(self.certificates / "private.key"), "-out", str(self.certificates / "public.crt")]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names, *files]
+        subprocess.run(command, check=True, capture_output=True)
+        return self.certificates / "public.crt"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -51,6 +66,7 @@ class MinioServer:
             "MINIO_UPDATE": "off",
         }
         command = [str(minio.find()), "server", str(self.folder), "--quiet", "--address", f"127.0.0.1:{self.port}"]
+        command += ["--certs-dir", str(self.certificates)] if self.certificates else []
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self.process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
         give_up = time.monotonic() + START_SECONDS
@@ -67,13 +83,12 @@ class MinioServer:
             self.process = None
 
     def _answers(self) -> bool:
+        trusted = str(self.certificates / "public.crt") if self.certificates else None
         try:
-            answer = urllib3.request(
-                "GET", f"http://127.0.0.1:{self.port}/minio/health/ready", retries=False, timeout=1
-            )
+            with urllib3.PoolManager(ca_certs=trusted, retries=False, timeout=1) as http:
+                return http.request("GET", f"{self.options.url}/minio/health/ready").status == 200
         except urllib3.exceptions.HTTPError:
             return False
-        return answer.status == 200
 
 
 def minio_server(folder: Path) -> MinioServer:

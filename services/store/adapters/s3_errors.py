@@ -1,7 +1,7 @@
 """What the errors of an S3 endpoint mean to us."""
 
 from minio.error import InvalidResponseError, S3Error, ServerError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, SSLError
 
 from services.common.errors import ServiceUnavailableError
 from services.store.errors import StorageFullError
@@ -29,7 +29,14 @@ def is_passing(error: Exception) -> bool:
     """Return whether the same request may succeed a moment later."""
     if code_of(error) in (*_FULL, "NoSuchBucket"):
         return False
+    if isinstance(error, SSLError):
+        return not is_distrust(error) and "WRONG_VERSION_NUMBER" not in str(error)
     return isinstance(error, HTTPError) or _status(error) in _PASSING
+
+
+def is_distrust(error: SSLError) -> bool:
+    """Return whether the endpoint's certificate is not trusted."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def as_ours(error: Exception, bucket: str) -> Exception:

@@ -3,13 +3,14 @@
 import logging
 from uuid import uuid4
 
+import lance
 from minio.commonconfig import ENABLED
 from minio.error import S3Error
 from urllib3.exceptions import HTTPError, SSLError
 
 from services.common.errors import ServiceUnavailableError
 from services.store.adapters.s3_bucket import S3Bucket
-from services.store.adapters.s3_errors import S3_ERRORS, TakenError, code_of
+from services.store.adapters.s3_errors import S3_ERRORS, TakenError, code_of, is_distrust
 from services.store.errors import StorageFullError
 from services.store.starting import CannotStartError
 
@@ -67,6 +68,23 @@ def check_conditions(bucket: S3Bucket) -> None:
     raise CannotStartError(f"{bucket.options.url} {_NO_CONDITIONS}")
 
 
+def check_lance(bucket: S3Bucket) -> None:
+    """Check that Lance, which has its own connections and its own idea of certificates, gets there too.
+
+    Raises:
+        CannotStartError: it does not.
+    """
+    place = f"s3://{bucket.options.bucket}/{bucket.options.key('probe/none.lance')}"
+    try:
+        lance.dataset(place, storage_options=bucket.options.for_lance())
+    except (OSError, ValueError) as error:
+        if "Generic S3 error" in str(error):
+            told = " ".join(str(error).partition(", /")[0].split())
+            raise CannotStartError(
+                f"{bucket.options.url} answers, but not to Lance, which keeps the rows: {told}"
+            ) from error
+
+
 def _exists(bucket: S3Bucket, *, create: bool) -> bool:
     """Ask for a page of the bucket, since the answer says what is wrong; `bucket_exists` would not."""
     try:
@@ -114,8 +132,10 @@ def _told(error: BaseException) -> str:
     match cause:
         case S3Error():
             return _REMEDIES.get(cause.code or "", f"{cause.code}: {cause.message}")
+        case SSLError() if is_distrust(cause):
+            return f"its certificate is not trusted ({cause}): name who signs it in STORE_S3_CA_FILE"
         case SSLError():
-            return f"no trust: {cause}; name the certificate of who signs in STORE_S3_CA_FILE"
+            return f"it does not speak TLS ({cause}): check STORE_S3_SECURE"
         case HTTPError():
             return f"nothing answers ({type(cause).__name__}): check STORE_S3_ENDPOINT and STORE_S3_SECURE"
         case _:
