@@ -96,6 +96,11 @@ class StoreServiceStub:
                 request_serializer=medley_dot_v1_dot_store__service__pb2.ReadMediaRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_store__service__pb2.ReadMediaResponse.FromString,
                 _registered_method=True)
+        self.PresignMedia = channel.unary_unary(
+                '/medley.v1.StoreService/PresignMedia',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.FromString,
+                _registered_method=True)
         self.WatchChanges = channel.unary_stream(
                 '/medley.v1.StoreService/WatchChanges',
                 request_serializer=medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.SerializeToString,
@@ -218,6 +223,14 @@ class StoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PresignMedia(self, request, context):
+        """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+        store that keeps media in an S3 bucket has such URLs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchChanges(self, request, context):
         """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled.
         """
@@ -323,6 +336,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.ReadMedia,
                     request_deserializer=medley_dot_v1_dot_store__service__pb2.ReadMediaRequest.FromString,
                     response_serializer=medley_dot_v1_dot_store__service__pb2.ReadMediaResponse.SerializeToString,
+            ),
+            'PresignMedia': grpc.unary_unary_rpc_method_handler(
+                    servicer.PresignMedia,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.SerializeToString,
             ),
             'WatchChanges': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchChanges,
@@ -681,6 +699,33 @@ class StoreService:
             '/medley.v1.StoreService/ReadMedia',
             medley_dot_v1_dot_store__service__pb2.ReadMediaRequest.SerializeToString,
             medley_dot_v1_dot_store__service__pb2.ReadMediaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PresignMedia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/PresignMedia',
+            medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.FromString,
             options,
             channel_credentials,
             insecure,

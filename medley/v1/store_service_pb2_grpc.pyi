@@ -61,6 +61,10 @@ class StoreServiceStub:
     """
     ReadMedia: _grpc.UnaryStreamMultiCallable[_store_service_pb2.ReadMediaRequest, _store_service_pb2.ReadMediaResponse]
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
+    PresignMedia: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.PresignMediaRequest, _store_service_pb2.PresignMediaResponse]
+    """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+    store that keeps media in an S3 bucket has such URLs.
+    """
     WatchChanges: _grpc.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
     CheckTable: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]
@@ -109,6 +113,10 @@ class StoreServiceAsyncStub(StoreServiceStub):
     """
     ReadMedia: _aio.UnaryStreamMultiCallable[_store_service_pb2.ReadMediaRequest, _store_service_pb2.ReadMediaResponse]  # type: ignore[assignment]
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
+    PresignMedia: _aio.UnaryUnaryMultiCallable[_store_service_pb2.PresignMediaRequest, _store_service_pb2.PresignMediaResponse]  # type: ignore[assignment]
+    """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+    store that keeps media in an S3 bucket has such URLs.
+    """
     WatchChanges: _aio.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]  # type: ignore[assignment]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
     CheckTable: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]  # type: ignore[assignment]
@@ -226,6 +234,16 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_store_service_pb2.ReadMediaResponse], _abc.AsyncIterator[_store_service_pb2.ReadMediaResponse]]:
         """ReadMedia returns an object, or a range of its bytes, in chunks."""
+
+    @_abc_1.abstractmethod
+    def PresignMedia(
+        self,
+        request: _store_service_pb2.PresignMediaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.PresignMediaResponse, _abc.Awaitable[_store_service_pb2.PresignMediaResponse]]:
+        """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+        store that keeps media in an S3 bucket has such URLs.
+        """
 
     @_abc_1.abstractmethod
     def WatchChanges(

@@ -104,6 +104,10 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         async for chunk in self._library.read(request.sha256, request.range.offset, request.range.length):
             yield codec.chunk_message(chunk)
 
+    async def PresignMedia(self, request: pb.PresignMediaRequest, context: Context) -> pb.PresignMediaResponse:
+        url = await self._library.url(request.sha256, request.expires_seconds, request.mime_type)
+        return pb.PresignMediaResponse(url=url)
+
     async def WatchChanges(
         self, request: pb.WatchChangesRequest, context: Context
     ) -> AsyncIterator[pb.WatchChangesResponse]:

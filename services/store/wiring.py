@@ -12,6 +12,7 @@ from services.store.history import History
 from services.store.intake import Intake
 from services.store.keeper import Collections
 from services.store.library import Library
+from services.store.media_links import MediaLinks
 from services.store.media_store import MediaStore
 from services.store.reader import Reader
 from services.store.servicer import StoreServicer
@@ -22,6 +23,7 @@ from services.store.writer import Writer
 
 if TYPE_CHECKING:
     from services.store.adapters.s3_bucket import S3Bucket
+    from services.store.adapters.s3_media import S3Media
     from services.store.adapters.s3_options import S3Options
     from services.store.adapters.shelf import Shelf
     from services.store.adapters.threads import Threads
@@ -33,7 +35,7 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
     async with AsyncExitStack() as stack:
         bucket = await _bucket(settings, stack) if "s3" in (settings.rows, settings.media) else None
         catalogue = await _catalogue(settings, stack, bucket if settings.rows == "s3" else None)
-        media = await _media(settings, stack, bucket if settings.media == "s3" else None)
+        media, links = await _media(settings, stack, bucket if settings.media == "s3" else None)
         collections = await stack.enter_async_context(
             Collections(catalogue, max_waiting_rows=settings.max_waiting_rows, clock=_now)
         )
@@ -52,7 +54,7 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
             collections,
             Writer(collections, Intake(media)),
             reader,
-            Library(media),
+            Library(media, links),
             Feed(collections),
             checker=Checker(collections, media, clock=_now),
             upkeep=upkeep,
@@ -110,23 +112,26 @@ async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tupl
     return shelf, PatientThreads("rows", settings.threads, settings.s3_patience_seconds)
 
 
-async def _media(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> MediaStore:
+async def _media(
+    settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None"
+) -> tuple[MediaStore, MediaLinks | None]:
+    if bucket is not None:
+        in_bucket = await _media_in_bucket(bucket, settings, stack)
+        return in_bucket, in_bucket
     if settings.media == "memory":
         from services.store.adapters.memory_media import MemoryMedia
 
-        return MemoryMedia()
-    if bucket is not None:
-        return await _media_in_bucket(bucket, settings, stack)
+        return MemoryMedia(), None
     from services.store.adapters.folder_media import FolderMedia
     from services.store.adapters.threads import Threads
 
     threads = await stack.enter_async_context(Threads("media", settings.threads))
     media = FolderMedia(settings.directory / "media", threads)
     await media.open()
-    return media
+    return media, None
 
 
-async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> MediaStore:
+async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> "S3Media":
     from services.store.adapters.s3_media import S3Media
     from services.store.adapters.s3_threads import PatientThreads
 

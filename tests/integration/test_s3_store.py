@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+import urllib3
 from grpc_status import rpc_status
 
 from medley.v1 import item_pb2
@@ -27,7 +28,19 @@ from services.store.wiring import store_servicer
 from tests.integration.fault_proxy import SLOW_DOWN, Answer, Change, Delay, FaultProxy
 from tests.integration.s3_endpoint import MinioServer, fresh_options, minio_server, store_settings
 from tests.integration.suite import command, free_address
-from tests.integration.test_store_server import PHOTOS, PNG, Stub, create, info, item, row, serving, upsert, written
+from tests.integration.test_store_server import (
+    PHOTOS,
+    PNG,
+    Stub,
+    create,
+    info,
+    item,
+    refusal,
+    row,
+    serving,
+    upsert,
+    written,
+)
 
 PATIENCE_SECONDS = 3.0
 
@@ -211,6 +224,31 @@ class TestOutages:
             async with store(config(replace(options, endpoint=proxy.address))):
                 pass
         assert proxy.faults["Change"] == 2
+
+
+class TestUrls:
+    async def test_media_in_a_bucket_have_urls(self, options: S3Options) -> None:
+        sha256 = hashlib.sha256(PNG).hexdigest()
+        async with store(config(options)) as stub:
+            await stub.CreateTable(create())
+            await written(stub, row("x", media=item_pb2.Media(data=PNG)))
+            request = pb.PresignMediaRequest(sha256=sha256, expires_seconds=60, mime_type="image/png")
+            url = (await stub.PresignMedia(request)).url
+            answer = await asyncio.to_thread(urllib3.request, "GET", url)
+            assert (answer.data, answer.headers["content-type"]) == (PNG, "image/png")
+            for wrong, expected in (
+                ({"sha256": "00" * 32}, "MEDIA_NOT_FOUND"),
+                ({"sha256": "ABC"}, "ARGUMENT_INVALID"),
+                ({"expires_seconds": -1}, "ARGUMENT_INVALID"),
+                ({"expires_seconds": 604_801}, "ARGUMENT_INVALID"),
+            ):
+                changed = pb.PresignMediaRequest(**{"sha256": sha256, **wrong})  # type: ignore[arg-type]
+                assert await refusal(stub.PresignMedia(changed)) == expected
+
+    async def test_media_in_a_folder_have_none(self, options: S3Options, tmp_path: Path) -> None:
+        async with store(config(options, rows="lance", media="folder", directory=tmp_path)) as stub:
+            request = pb.PresignMediaRequest(sha256="00" * 32)
+            assert await refusal(stub.PresignMedia(request)) == "MEDIA_WITHOUT_URL"
 
 
 class TestStart:
