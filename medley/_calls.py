@@ -18,6 +18,7 @@ from medley.v1 import gateway_service_pb2 as pb
 from medley.values import (
     Collection,
     Field,
+    IngestResult,
     Item,
     Lookup,
     Page,
@@ -210,6 +211,23 @@ def status() -> Operation[Status]:
     """Ask what the services are doing."""
     response = yield Call("GetStatus", pb.GetStatusRequest())
     return read.status(response)
+
+
+def restore(
+    versions: Versions, collection: str, items: Iterable[Item], passports: Mapping[str, str]
+) -> Operation[tuple[IngestResult, ...]]:
+    """Write items as they were."""
+    rows = [write.row(item) for item in items]
+    made = {space for row in rows for space in row.vectors} & passports.keys()
+    request = pb.RestoreItemsRequest(
+        collection=write.collection_name(collection), rows=rows, passports={space: passports[space] for space in made}
+    )
+    response = yield Call("RestoreItems", request)
+    pairs = enumerate(zip(rows, response.results, strict=True))
+    results = tuple(read.item_result(row.id, number, result) for number, (row, result) in pairs)
+    for result in results:
+        versions.seen(collection, result.version)
+    return results
 
 
 def tag(collection: str, name: str, version: str) -> Operation[Tag]:

@@ -77,10 +77,14 @@ def media(message: item_pb2.Media) -> Media:
 
 def ingest_result(message: pb.IngestItemsResponse) -> IngestResult:
     """Return what became of one item."""
-    outcome = message.result
+    return item_result(message.id, message.sequence, message.result)
+
+
+def item_result(item_id: str, sequence: int, outcome: item_pb2.ItemResult) -> IngestResult:
+    """Return what became of an item of a batch."""
     if outcome.HasField("error"):
-        return IngestResult(message.id, message.sequence, error=from_status(outcome.error))
-    return IngestResult(message.id, message.sequence, outcome.written.revision, outcome.written.version)
+        return IngestResult(item_id, sequence, error=from_status(outcome.error))
+    return IngestResult(item_id, sequence, outcome.written.revision, outcome.written.version)
 
 
 def lookup(item_id: str, message: item_pb2.ItemLookup) -> Lookup:

@@ -108,6 +108,18 @@ class Client:
         """Yield the collections by name, page by page; `timeout` is for each page."""
         return self._pages(calls.collections(page_size), timeout)
 
+    def restore(
+        self, collection: str, items: Iterable[Item], passports: Mapping[str, str], *, timeout: float | None = None
+    ) -> tuple[IngestResult, ...]:
+        """Write up to 10,000 items as they were, with their vectors, made under `passports` by space.
+
+        Their media have to be uploaded before. Returns what became of each, in order.
+
+        Raises:
+            PreconditionError: the collection's vectors have another passport.
+        """
+        return self._run(calls.restore(self._versions, collection, items, passports), timeout)
+
     def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
         """Name a version, the newest for "", which is then kept until the tag is deleted.
 

@@ -6,6 +6,8 @@ import sys
 import click
 
 from medley import __version__
+from medley.backup import BackupError
+from medley.cli.commands.backup import backup, restore
 from medley.cli.commands.collections import collections
 from medley.cli.commands.demo import demo
 from medley.cli.commands.fsck import fsck
@@ -32,7 +34,7 @@ def medley() -> None:
     """
 
 
-for command in (up, demo, ingest, search, get, list_, update, delete, collections, status, fsck, tag):
+for command in (up, demo, ingest, search, get, list_, update, delete, collections, status, fsck, tag, backup, restore):
     medley.add_command(command)
 
 
@@ -50,7 +52,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Error, InputError, SuiteError, ValueError, OSError) as error:
+    except (Error, InputError, BackupError, SuiteError, ValueError, OSError) as error:
         complain(_line(error))
     except Exception as error:  # a bug, which is told like any failure, with its kind
         complain(f"unexpected {type(error).__name__}: {error}")

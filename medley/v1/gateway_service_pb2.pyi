@@ -1565,3 +1565,81 @@ class DeleteTagResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTagResponse: _TypeAlias = DeleteTagResponse  # noqa: Y015
+
+@_typing.final
+class RestoreItemsRequest(_message.Message):
+    """Request of GatewayService.RestoreItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PassportsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PASSPORTS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_store_service_pb2.Row]:
+        """The items as rows, 1 to 10,000; each replaces the item of its id. Media are references to objects stored before."""
+
+    @_builtins.property
+    def passports(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Passports of the vectors by space. Required for each space with a model in which a row has a vector."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        rows: _abc.Iterable[_store_service_pb2.Row] | None = ...,
+        passports: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "passports", b"passports", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreItemsRequest: _TypeAlias = RestoreItemsRequest  # noqa: Y015
+
+@_typing.final
+class RestoreItemsResponse(_message.Message):
+    """Response of GatewayService.RestoreItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemResult]:
+        """One result an item, in order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_item_pb2.ItemResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreItemsResponse: _TypeAlias = RestoreItemsResponse  # noqa: Y015

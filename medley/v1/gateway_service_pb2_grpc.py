@@ -126,6 +126,11 @@ class GatewayServiceStub:
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.FromString,
                 _registered_method=True)
+        self.RestoreItems = channel.unary_unary(
+                '/medley.v1.GatewayService/RestoreItems',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -263,6 +268,14 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestoreItems(self, request, context):
+        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+        space's are refused, all of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -355,6 +368,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.DeleteTag,
                     request_deserializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.FromString,
                     response_serializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.SerializeToString,
+            ),
+            'RestoreItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreItems,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -845,6 +863,33 @@ class GatewayService:
             '/medley.v1.GatewayService/DeleteTag',
             medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.SerializeToString,
             medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/RestoreItems',
+            medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

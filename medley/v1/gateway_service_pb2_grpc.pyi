@@ -79,6 +79,10 @@ class GatewayServiceStub:
     """ListTags returns the tags of a collection, by name."""
     DeleteTag: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]
     """DeleteTag deletes a tag; its version is then kept no longer than others."""
+    RestoreItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]
+    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+    space's are refused, all of them.
+    """
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -131,6 +135,10 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """ListTags returns the tags of a collection, by name."""
     DeleteTag: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]  # type: ignore[assignment]
     """DeleteTag deletes a tag; its version is then kept no longer than others."""
+    RestoreItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]  # type: ignore[assignment]
+    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+    space's are refused, all of them.
+    """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
@@ -288,5 +296,15 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.DeleteTagResponse, _abc.Awaitable[_gateway_service_pb2.DeleteTagResponse]]:
         """DeleteTag deletes a tag; its version is then kept no longer than others."""
+
+    @_abc_1.abstractmethod
+    def RestoreItems(
+        self,
+        request: _gateway_service_pb2.RestoreItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.RestoreItemsResponse, _abc.Awaitable[_gateway_service_pb2.RestoreItemsResponse]]:
+        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+        space's are refused, all of them.
+        """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

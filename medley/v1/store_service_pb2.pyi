@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from medley.v1 import check_pb2 as _check_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
@@ -244,6 +245,7 @@ class Row(_message.Message):
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. Id of the item."""
     text: _builtins.str
@@ -264,6 +266,10 @@ class Row(_message.Message):
     def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
         """Its vectors by space, each of the space's dimensions."""
 
+    @_builtins.property
+    def history(self) -> Global___RowHistory:
+        """Set to restore an item as it was: its history goes on from here, unless there is such an item already."""
+
     def __init__(
         self,
         *,
@@ -274,10 +280,11 @@ class Row(_message.Message):
         metadata_json: _builtins.str = ...,
         vectors: _abc.Mapping[_builtins.str, _vector_pb2.Vector] | None = ...,
         expected_revision: _builtins.int | None = ...,
+        history: Global___RowHistory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "media", b"media", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "history", b"history", "media", b"media", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "id", b"id", "media", b"media", "media_type", b"media_type", "metadata_json", b"metadata_json", "text", b"text", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "history", b"history", "id", b"id", "media", b"media", "media_type", b"media_type", "metadata_json", b"metadata_json", "text", b"text", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -289,6 +296,40 @@ class Row(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
 
 Global___Row: _TypeAlias = Row  # noqa: Y015
+
+@_typing.final
+class RowHistory(_message.Message):
+    """What became of a row before, where it is restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision that it had, 1 or more."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first written."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last written."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowHistory: _TypeAlias = RowHistory  # noqa: Y015
 
 @_typing.final
 class UpsertRowsRequest(_message.Message):

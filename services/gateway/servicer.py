@@ -12,6 +12,7 @@ from services.gateway.codec import from_create, from_ingest, from_search, from_u
 from services.gateway.ingester import Ingester
 from services.gateway.overview import Overview
 from services.gateway.relay import StoreRelay
+from services.gateway.restorer import Restorer
 from services.gateway.searcher import Searcher
 from services.gateway.spaces import Founder
 from services.gateway.updater import Updater
@@ -28,6 +29,7 @@ class Desk:
     relay: StoreRelay
     overview: Overview
     checker: Checker
+    restorer: Restorer
 
 
 class GatewayServicer(pb_grpc.GatewayServiceServicer):
@@ -103,3 +105,6 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
 
     async def DeleteTag(self, request: pb.DeleteTagRequest, context: Context) -> pb.DeleteTagResponse:
         return await self._desk.relay.delete_tag(request)
+
+    async def RestoreItems(self, request: pb.RestoreItemsRequest, context: Context) -> pb.RestoreItemsResponse:
+        return await self._desk.restorer.restore(request)

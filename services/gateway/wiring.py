@@ -19,6 +19,7 @@ from services.gateway.ingester import Ingester, Pace, Stores
 from services.gateway.mender import Mender
 from services.gateway.overview import Overview
 from services.gateway.relay import StoreRelay
+from services.gateway.restorer import Restorer
 from services.gateway.searcher import Searcher
 from services.gateway.servicer import Desk, GatewayServicer
 from services.gateway.settings import GatewaySettings
@@ -77,6 +78,7 @@ def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServi
             relay=StoreRelay(neighbours.store),
             overview=Overview(neighbours),
             checker=Checker(neighbours, embedder, mender),
+            restorer=Restorer(catalogue, neighbours.store),
         )
     )
 

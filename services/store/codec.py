@@ -1,7 +1,7 @@
 """Between the API's messages and the store's values."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from services.store.checker import (
 )
 from services.store.feed import Change
 from services.store.history import Tag
-from services.store.intake import MediaDraft, RowDraft
+from services.store.intake import MediaDraft, RowDraft, RowHistory
 from services.store.keeper import TablePage
 from services.store.library import Chunk, Upload
 from services.store.media_store import Announcement
@@ -98,6 +98,7 @@ def row_draft(message: pb.Row) -> RowDraft:
         message.metadata_json,
         _vectors_given(message.vectors),
         message.expected_revision if message.HasField("expected_revision") else None,
+        _history(message.history) if message.HasField("history") else None,
     )
 
 
@@ -353,6 +354,11 @@ def _media_draft(message: item_pb2.Media) -> MediaDraft:
         message.height,
         message.data if message.HasField("data") else None,
     )
+
+
+def _history(message: pb.RowHistory) -> RowHistory:
+    created, updated = message.create_time.ToDatetime(UTC), message.update_time.ToDatetime(UTC)
+    return RowHistory(message.revision, created, updated)
 
 
 def _metadata_change(message: pb.MetadataUpdate) -> Replace | Merge:

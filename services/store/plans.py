@@ -160,6 +160,8 @@ def _replacing(admitted: Admitted, old: Row | None, now: datetime) -> Row | Serv
         _check_revision(admitted.row.id, admitted.expected_revision, old)
     except RevisionError as error:
         return error
+    if old is None and (history := admitted.history):
+        return replace(admitted.row, revision=history.revision, created=history.created, updated=history.updated)
     created, revision = (old.created, old.revision) if old else (now, 0)
     return replace(admitted.row, revision=revision + 1, created=created, updated=now)
 

@@ -37,10 +37,18 @@ def commit_files(folder: Path, dataset: Any) -> Iterator[Path]:
         if fragment.metadata.deletion_file:
             yield folder / fragment.metadata.deletion_file.path(fragment.fragment_id)
     for index in (folder / "_indices").iterdir():
-        yield from (index, *index.iterdir())
+        yield from (index, *_listed(index))
     if (tags := folder / "_refs" / "tags").is_dir():
-        yield from (tags, *tags.iterdir())
+        yield from (tags, *_listed(tags))
     yield folder / "_versions" / f"{_LAST_MANIFEST - dataset.version:020d}.manifest"
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what is in `folder`: nothing in one that a clean-up has removed since, as no commit needs it any more."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def sync_tree(folder: Path) -> None:
