@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from uuid import uuid4
@@ -22,7 +23,7 @@ from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
 from services.store.adapters.s3_bucket import PAGE, Entry, S3Bucket
 from services.store.adapters.s3_errors import AbsentError
-from services.store.adapters.s3_threads import PatientThreads
+from services.store.adapters.s3_threads import PatientThreads, looked_at
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement, StoredObject, checked_upload
 
@@ -47,6 +48,7 @@ class S3Media:
         self._bucket = bucket
         self._threads = threads
         self._verified_share = verified_share
+        self._collecting = _Collecting(bucket, threads)
 
     async def open(self) -> None:
         """Remove what processes that crashed have left."""
@@ -122,16 +124,12 @@ class S3Media:
         """
         waited = False
         until = time.monotonic() + remaining_seconds(PATIENCE_SECONDS)
-        while busy := await self._threads.run(self._collecting) & set(sha256s):
+        while busy := await self._collecting.now() & set(sha256s):
             if time.monotonic() > until:
                 raise ServiceUnavailableError("object store", f"is about to delete {min(busy)!r}")
             waited = True
             await asyncio.sleep(POLL_SECONDS)
         return waited
-
-    def _collecting(self) -> set[str]:
-        alive = datetime.now(UTC) - LEFT_MARKS
-        return {_hash_of(entry) for entry in self._bucket.entries("collecting/") if entry.written > alive}
 
     def _claimed(self, sha256: str) -> Entry | None:
         entry = self._bucket.look_up(_path(sha256))
@@ -165,6 +163,33 @@ class S3Media:
         for entry in await self._threads.run(lambda: list(self._bucket.entries(folder))):
             if entry.written < moment:
                 yield entry.path
+
+
+class _Collecting:
+    """Which objects somebody is about to delete. Those who ask while an answer is under way share the next one."""
+
+    def __init__(self, bucket: S3Bucket, threads: PatientThreads) -> None:
+        self._bucket = bucket
+        self._threads = threads
+        self._under_way: asyncio.Task[set[str]] | None = None
+        self._next: asyncio.Task[set[str]] | None = None
+
+    async def now(self) -> set[str]:
+        """Return the hashes as of some moment after the call."""
+        if self._next is None:  # in a context of its own: it is for others too, whose deadlines are not this caller's
+            self._next = asyncio.create_task(self._list_after(self._under_way), context=Context())
+            self._next.add_done_callback(looked_at)
+        return await asyncio.shield(self._next)
+
+    async def _list_after(self, under_way: "asyncio.Task[set[str]] | None") -> set[str]:
+        if under_way is not None:
+            await asyncio.wait([under_way])
+        self._under_way, self._next = self._next, None
+        return await self._threads.run(self._list)
+
+    def _list(self) -> set[str]:
+        alive = datetime.now(UTC) - LEFT_MARKS
+        return {_hash_of(entry) for entry in self._bucket.entries("collecting/") if entry.written > alive}
 
 
 class _Upload:

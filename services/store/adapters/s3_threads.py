@@ -43,11 +43,11 @@ class PatientThreads(Threads):
         done, _ = await asyncio.wait([waiting], timeout=seconds)
         if done:
             return waiting.result()
-        waiting.add_done_callback(_forgotten)
+        waiting.add_done_callback(looked_at)
         raise ServiceUnavailableError("object store", f"did not answer within {seconds:.1f} s")
 
 
-def _forgotten(waiting: "asyncio.Future[T]") -> None:
-    """Look at what became of work that nobody waits for, so that nobody complains about that."""
+def looked_at(waiting: "asyncio.Future[T]") -> None:
+    """Look at what became of work that nobody may wait for any more, so that nobody complains about that."""
     if not waiting.cancelled():
         waiting.exception()
