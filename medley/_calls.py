@@ -22,6 +22,7 @@ from medley.values import (
     Item,
     Lookup,
     Page,
+    Receipt,
     SearchResult,
     Space,
     Status,
@@ -211,6 +212,18 @@ def status() -> Operation[Status]:
     """Ask what the services are doing."""
     response = yield Call("GetStatus", pb.GetStatusRequest())
     return read.status(response)
+
+
+def erase(
+    versions: Versions, collection: str, ids: Iterable[str], media: Iterable[str]
+) -> Operation[tuple[Receipt, ...]]:
+    """Delete items for good."""
+    name = write.collection_name(collection)
+    request = pb.EraseItemsRequest(collection=name, ids=write.ids(ids), sha256s=media)
+    response = yield Call("EraseItems", request)
+    for each in response.receipts:
+        versions.seen(collection, each.purged_version)
+    return tuple(map(read.receipt, response.receipts))
 
 
 def restore(

@@ -28,6 +28,8 @@ from medley.values import (
     Media,
     Metric,
     Model,
+    Receipt,
+    ReceiptCheck,
     SearchMode,
     SearchResult,
     ServiceStatus,
@@ -117,6 +119,21 @@ def status(message: pb.GetStatusResponse) -> Status:
 def tag(message: collection_pb2.Tag) -> Tag:
     """Return a tag."""
     return Tag(message.name, message.version)
+
+
+def receipt(message: pb.Receipt) -> Receipt:
+    """Return a receipt."""
+    return Receipt(
+        collection=message.collection.removeprefix(COLLECTIONS),
+        id=message.id,
+        sha256=message.sha256,
+        existed=message.existed,
+        complete=message.complete,
+        checks=tuple(ReceiptCheck(check.what, check.gone, check.detail) for check in message.checks),
+        deleted_version=message.deleted_version,
+        purged_version=message.purged_version,
+        time=_time(message, "time"),
+    )
 
 
 def checked(message: pb.CheckCollectionsResponse) -> Finding | CheckProgress:

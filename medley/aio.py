@@ -18,7 +18,7 @@ from medley import _responses as read
 from medley._aio_status import translated_stream
 from medley._calls import Call, Operation, PageOperation
 from medley._channel import Target
-from medley._defaults import MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
+from medley._defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
 from medley._streams import Download, Upload, async_ingest_messages
 from medley._versions import Versions
 from medley._window import AsyncWindow
@@ -37,6 +37,7 @@ from medley.values import (
     NewItem,
     Page,
     Picture,
+    Receipt,
     SearchResult,
     Source,
     Space,
@@ -103,6 +104,16 @@ class Client:
             PreconditionError: the collection's vectors have another passport.
         """
         return await self._run(calls.restore(self._versions, collection, items, passports), timeout)
+
+    async def erase(
+        self, collection: str, ids: Iterable[str], *, media: Iterable[str] = (), timeout: float = ERASE_SECONDS
+    ) -> tuple[Receipt, ...]:
+        """Delete up to 1000 items for good, and return a receipt for each, in order.
+
+        All versions without a tag are forgotten. `media` are hashes of what the items had, where they are deleted
+        already. Takes up to a minute more where the media were used just now.
+        """
+        return await self._run(calls.erase(self._versions, collection, ids, media), timeout)
 
     async def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
         """Name a version, the newest for "", which is then kept until the tag is deleted.

@@ -301,6 +301,34 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiptCheck:
+    """Something that was looked at for a receipt; `gone` when nothing of the item is there, `detail` says how so."""
+
+    what: str
+    gone: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was removed of an item and looked at to be sure; `complete` when nothing is left.
+
+    `existed` is False where there was no such item; all was looked at even so. `deleted_version` is the first version
+    without it; no version older than `purged_version` can be read, but for those with a tag.
+    """
+
+    collection: str
+    id: str
+    sha256: str
+    existed: bool
+    complete: bool
+    checks: tuple[ReceiptCheck, ...]
+    deleted_version: str
+    purged_version: str
+    time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class CheckProgress:
     """How far the check of a collection has come; `collection` is empty for the objects that belong to none."""
 

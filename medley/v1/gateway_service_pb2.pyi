@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from medley.v1 import check_pb2 as _check_pb2
@@ -1643,3 +1644,149 @@ class RestoreItemsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestoreItemsResponse: _TypeAlias = RestoreItemsResponse  # noqa: Y015
+
+@_typing.final
+class EraseItemsRequest(_message.Message):
+    """Request of GatewayService.EraseItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    SHA256S_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the items, 1 to 1000, each once."""
+
+    @_builtins.property
+    def sha256s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hashes of media that the items had, where they are deleted already: as an earlier receipt tells them."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        sha256s: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "ids", b"ids", "sha256s", b"sha256s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseItemsRequest: _TypeAlias = EraseItemsRequest  # noqa: Y015
+
+@_typing.final
+class EraseItemsResponse(_message.Message):
+    """Response of GatewayService.EraseItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Receipt]:
+        """One receipt an id, in order."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[Global___Receipt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseItemsResponse: _TypeAlias = EraseItemsResponse  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    """What was removed of an item, and what was looked at to be sure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    EXISTED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    DELETED_VERSION_FIELD_NUMBER: _builtins.int
+    PURGED_VERSION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """`collections/{name}`."""
+    id: _builtins.str
+    """Id of the item."""
+    sha256: _builtins.str
+    """Hash of its media; empty when it had none."""
+    existed: _builtins.bool
+    """Whether there was an item of the id; if not, what follows was looked at all the same."""
+    complete: _builtins.bool
+    """True when nothing is left: every check passed."""
+    deleted_version: _builtins.str
+    """Version token of the first version without the item."""
+    purged_version: _builtins.str
+    """Version token after the purge: no older version without a tag can be read."""
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceiptCheck]:
+        """What was looked at, one check each."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the receipt was made."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        id: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        existed: _builtins.bool = ...,
+        complete: _builtins.bool = ...,
+        checks: _abc.Iterable[Global___ReceiptCheck] | None = ...,
+        deleted_version: _builtins.str = ...,
+        purged_version: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "collection", b"collection", "complete", b"complete", "deleted_version", b"deleted_version", "existed", b"existed", "id", b"id", "purged_version", b"purged_version", "sha256", b"sha256", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class ReceiptCheck(_message.Message):
+    """Something that was looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """What: `row`, `older versions`, `media`, `thumbnails`, or `index {space}`."""
+    gone: _builtins.bool
+    """True when nothing of the item is there."""
+    detail: _builtins.str
+    """How that is known, or what is left, for people to read."""
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        gone: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "gone", b"gone", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiptCheck: _TypeAlias = ReceiptCheck  # noqa: Y015

@@ -131,6 +131,11 @@ class GatewayServiceStub:
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.FromString,
                 _registered_method=True)
+        self.EraseItems = channel.unary_unary(
+                '/medley.v1.GatewayService/EraseItems',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -276,6 +281,14 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseItems(self, request, context):
+        """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+        May take a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -373,6 +386,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.RestoreItems,
                     request_deserializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.FromString,
                     response_serializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.SerializeToString,
+            ),
+            'EraseItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseItems,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -890,6 +908,33 @@ class GatewayService:
             '/medley.v1.GatewayService/RestoreItems',
             medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.SerializeToString,
             medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/EraseItems',
+            medley_dot_v1_dot_gateway__service__pb2.EraseItemsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.EraseItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,6 +83,10 @@ class GatewayServiceStub:
     """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
     space's are refused, all of them.
     """
+    EraseItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]
+    """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+    May take a minute.
+    """
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -138,6 +142,10 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     RestoreItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]  # type: ignore[assignment]
     """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
     space's are refused, all of them.
+    """
+    EraseItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]  # type: ignore[assignment]
+    """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+    May take a minute.
     """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -305,6 +313,16 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gateway_service_pb2.RestoreItemsResponse, _abc.Awaitable[_gateway_service_pb2.RestoreItemsResponse]]:
         """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
         space's are refused, all of them.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseItems(
+        self,
+        request: _gateway_service_pb2.EraseItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.EraseItemsResponse, _abc.Awaitable[_gateway_service_pb2.EraseItemsResponse]]:
+        """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+        May take a minute.
         """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1554,3 +1554,101 @@ class DeleteTableTagResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteTableTagResponse: _TypeAlias = DeleteTableTagResponse  # noqa: Y015
+
+@_typing.final
+class PurgeRowsRequest(_message.Message):
+    """Request of StoreService.PurgeRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    SHA256S_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of removed rows, 1 to 10,000; one that is there is refused."""
+
+    @_builtins.property
+    def sha256s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hashes of the media they had."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        sha256s: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "ids", b"ids", "sha256s", b"sha256s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeRowsRequest: _TypeAlias = PurgeRowsRequest  # noqa: Y015
+
+@_typing.final
+class PurgeRowsResponse(_message.Message):
+    """Response of StoreService.PurgeRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Version token of the collection after it; no older one without a tag can be read."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags whose versions still hold rows of these ids, by name; delete them and purge again."""
+
+    @_builtins.property
+    def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurgedMedia]:
+        """What became of the media, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        media: _abc.Iterable[Global___PurgedMedia] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["media", b"media", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeRowsResponse: _TypeAlias = PurgeRowsResponse  # noqa: Y015
+
+@_typing.final
+class PurgedMedia(_message.Message):
+    """What became of an object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    KEPT_BY_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """Its hash."""
+    gone: _builtins.bool
+    """True when it is not there any more."""
+    kept_by: _builtins.str
+    """A collection and id that still refer to it, or a tag's; empty when it is gone."""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        gone: _builtins.bool = ...,
+        kept_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "kept_by", b"kept_by", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgedMedia: _TypeAlias = PurgedMedia  # noqa: Y015

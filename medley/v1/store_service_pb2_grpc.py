@@ -131,6 +131,11 @@ class StoreServiceStub:
                 request_serializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.FromString,
                 _registered_method=True)
+        self.PurgeRows = channel.unary_unary(
+                '/medley.v1.StoreService/PurgeRows',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsResponse.FromString,
+                _registered_method=True)
 
 
 class StoreServiceServicer:
@@ -274,6 +279,14 @@ class StoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeRows(self, request, context):
+        """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+        at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -371,6 +384,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.DeleteTableTag,
                     request_deserializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.FromString,
                     response_serializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.SerializeToString,
+            ),
+            'PurgeRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeRows,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -888,6 +906,33 @@ class StoreService:
             '/medley.v1.StoreService/DeleteTableTag',
             medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.SerializeToString,
             medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/PurgeRows',
+            medley_dot_v1_dot_store__service__pb2.PurgeRowsRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.PurgeRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

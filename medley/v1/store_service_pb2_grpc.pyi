@@ -79,6 +79,10 @@ class StoreServiceStub:
     """ListTableTags returns the tags of a table, by name."""
     DeleteTableTag: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]
     """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+    PurgeRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.PurgeRowsRequest, _store_service_pb2.PurgeRowsResponse]
+    """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+    at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+    """
 
 @_typing.type_check_only
 class StoreServiceAsyncStub(StoreServiceStub):
@@ -131,6 +135,10 @@ class StoreServiceAsyncStub(StoreServiceStub):
     """ListTableTags returns the tags of a table, by name."""
     DeleteTableTag: _aio.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]  # type: ignore[assignment]
     """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+    PurgeRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.PurgeRowsRequest, _store_service_pb2.PurgeRowsResponse]  # type: ignore[assignment]
+    """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+    at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+    """
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
@@ -294,5 +302,15 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.DeleteTableTagResponse, _abc.Awaitable[_store_service_pb2.DeleteTableTagResponse]]:
         """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+
+    @_abc_1.abstractmethod
+    def PurgeRows(
+        self,
+        request: _store_service_pb2.PurgeRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.PurgeRowsResponse, _abc.Awaitable[_store_service_pb2.PurgeRowsResponse]]:
+        """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+        at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+        """
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
 from services.gateway.checker import Checker
 from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_checked, to_found, to_ingested
+from services.gateway.eraser import Eraser
 from services.gateway.ingester import Ingester
 from services.gateway.overview import Overview
 from services.gateway.relay import StoreRelay
@@ -30,6 +31,7 @@ class Desk:
     overview: Overview
     checker: Checker
     restorer: Restorer
+    eraser: Eraser
 
 
 class GatewayServicer(pb_grpc.GatewayServiceServicer):
@@ -108,3 +110,6 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
 
     async def RestoreItems(self, request: pb.RestoreItemsRequest, context: Context) -> pb.RestoreItemsResponse:
         return await self._desk.restorer.restore(request)
+
+    async def EraseItems(self, request: pb.EraseItemsRequest, context: Context) -> pb.EraseItemsResponse:
+        return await self._desk.eraser.erase(request)

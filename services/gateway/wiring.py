@@ -15,6 +15,7 @@ from services.gateway.catalogue import Catalogue
 from services.gateway.checker import Checker
 from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
+from services.gateway.eraser import Eraser
 from services.gateway.ingester import Ingester, Pace, Stores
 from services.gateway.mender import Mender
 from services.gateway.overview import Overview
@@ -78,6 +79,7 @@ def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServi
             relay=StoreRelay(neighbours.store),
             overview=Overview(neighbours),
             checker=Checker(neighbours, embedder, mender),
+            eraser=Eraser(neighbours),
             restorer=Restorer(catalogue, neighbours.store),
         )
     )

@@ -33,6 +33,7 @@ from services.store.keeper import TablePage
 from services.store.library import Chunk, Upload
 from services.store.media_store import Announcement
 from services.store.plans import Written
+from services.store.purger import Purged
 from services.store.reader import Item, Page, Wanted
 from services.store.rows import Content, Media, Part, Row, Space
 from services.store.tables import ChangedRows, Table, VectorColumn
@@ -256,6 +257,12 @@ def change_message(change: Change) -> pb.WatchChangesResponse:
 def tag_message(tag: Tag) -> collection_pb2.Tag:
     """Return a tag."""
     return collection_pb2.Tag(name=tag.name, version=str(tag.version))
+
+
+def purged_message(purged: Purged) -> pb.PurgeRowsResponse:
+    """Return what a purge has done."""
+    media = [pb.PurgedMedia(sha256=each.sha256, gone=not each.kept_by, kept_by=each.kept_by) for each in purged.media]
+    return pb.PurgeRowsResponse(version=str(purged.version), tags=purged.tags, media=media)
 
 
 def check_wish(request: pb.CheckTableRequest) -> CheckWish:

@@ -12,6 +12,7 @@ from services.store.feed import Feed
 from services.store.history import History
 from services.store.keeper import Collections
 from services.store.library import Library
+from services.store.purger import Purger
 from services.store.reader import Reader
 from services.store.upkeep import Upkeep
 from services.store.writer import Writer
@@ -31,6 +32,7 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         checker: Checker,
         upkeep: Upkeep,
         history: History,
+        purger: Purger,
     ) -> None:
         self._collections = collections
         self._writer = writer
@@ -40,6 +42,7 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         self._checker = checker
         self._upkeep = upkeep
         self._history = history
+        self._purger = purger
 
     def end_watches(self) -> None:
         """End the streams that would go on for ever, before the server waits for calls to finish."""
@@ -133,3 +136,6 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
     async def DeleteTableTag(self, request: pb.DeleteTableTagRequest, context: Context) -> pb.DeleteTableTagResponse:
         await self._history.delete(request.collection, request.tag)
         return pb.DeleteTableTagResponse()
+
+    async def PurgeRows(self, request: pb.PurgeRowsRequest, context: Context) -> pb.PurgeRowsResponse:
+        return codec.purged_message(await self._purger.purge(request.collection, request.ids, request.sha256s))

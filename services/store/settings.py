@@ -53,6 +53,7 @@ class StoreSettings(ServerSettings):
     s3_kms_key: str = Field("", description="key of the encryption by kms")
     s3_create_bucket: bool = Field(False, description="whether to make the bucket where there is none")
     s3_url_endpoint: str = Field("", description="endpoint in URLs handed out, where clients know it by another name")
+    s3_calls: int = Field(32, gt=0, description="calls to S3 at a time for media; more wait their turn")
     s3_patience_seconds: float = Field(20.0, gt=0, description="time for a call to S3 with its retries")
     s3_silence_seconds: float = Field(10.0, gt=0, description="how long S3 may send nothing before a retry")
     s3_verified_share: float = Field(

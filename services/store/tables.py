@@ -122,6 +122,17 @@ class Table(Snapshot, Protocol):
         """
         ...
 
+    async def purge(self) -> None:
+        """See that nothing is kept any more of what neither a row nor a commit with a tag holds.
+
+        All deletions, and all commits without a tag but the newest, are forgotten: reads of those under way for more
+        than a few seconds fail.
+
+        Raises:
+            WriteConflictError: another writer came between; purge again.
+        """
+        ...
+
     async def as_of(self, version: int) -> Snapshot:
         """Return the rows as of commit `version`, 1 to the newest.
 

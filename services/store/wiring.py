@@ -14,6 +14,7 @@ from services.store.keeper import Collections
 from services.store.library import Library
 from services.store.media_links import MediaLinks
 from services.store.media_store import MediaStore
+from services.store.purger import Purger
 from services.store.reader import Reader
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
@@ -59,6 +60,7 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
             checker=Checker(collections, media, clock=_now),
             upkeep=upkeep,
             history=history,
+            purger=Purger(collections, media, clock=_now),
         )
 
 
@@ -135,7 +137,7 @@ async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: A
     from services.store.adapters.s3_media import S3Media
     from services.store.adapters.s3_threads import PatientThreads
 
-    threads = PatientThreads("media", settings.threads, settings.s3_patience_seconds)
+    threads = PatientThreads("media", settings.s3_calls, settings.s3_patience_seconds)
     media = S3Media(bucket, await stack.enter_async_context(threads), verified_share=settings.s3_verified_share)
     await media.open()
     return media
@@ -169,5 +171,5 @@ def _s3_options(settings: StoreSettings) -> "S3Options":
         url_endpoint=settings.s3_url_endpoint,
         patience_seconds=settings.s3_patience_seconds,
         silence_seconds=settings.s3_silence_seconds,
-        connections=2 * settings.threads,
+        connections=settings.s3_calls + settings.threads,
     )

@@ -357,3 +357,24 @@ class TableContract:
         assert await table.tags() == {}
         await table.tag("t", table.version)
         assert await table.tags() == {"t": table.version}
+
+    async def test_a_purge_forgets_all_that_is_past(self, table: Table) -> None:
+        await table.write([full_row(), row("kept"), row("gone")], [], table.version)
+        tagged = table.version
+        await table.tag("t", tagged)
+        await table.write([row("kept", revision=2)], [], table.version)
+        untagged = table.version
+        await table.write([], ["gone"], table.version)
+        newest = table.version
+        await table.purge()
+        with pytest.raises(VersionExpiredError):
+            await (await table.as_of(untagged)).get(["kept"], EVERYTHING)
+        assert (await (await table.as_of(tagged)).get(["gone"], EVERYTHING)).rows["gone"].text == "hello"
+        found = (await table.get(["full", "kept", "gone"], EVERYTHING)).rows
+        assert {each.id: each.revision for each in found.values()} == {"full": 7, "kept": 2}
+        assert [each.id for each in await table.page(None, 9, NOTHING)] == ["full", "kept"]
+        assert not (await table.changes(untagged)).complete
+        current = await table.changes(newest)
+        assert (current.complete, await changed(current)) == (True, (set(), set()))
+        await table.write([row("gone")], [], table.version)
+        assert await changed(await table.changes(newest)) == ({"gone"}, set())

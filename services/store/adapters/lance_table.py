@@ -46,6 +46,7 @@ Run = Callable[..., Awaitable[Any]]
 ID_INDEX = "id_idx"
 FORGOTTEN = "medley.deletions_forgotten_up_to"
 LOOKUP_IDS = 10_000
+READS_SECONDS = 2.0
 BATCH_BYTES = 8 * 2**20
 UNINDEXED_ROWS = 1000
 UNINDEXED_FRAGMENTS = 4
@@ -177,6 +178,15 @@ class LanceTable:
             for work in (_forget_deletions, _compact, _index):
                 self._adopt(await self._tidy(work, forget_deletions_before))
         await self._tidy(_forget_versions, forget_versions_before)
+
+    async def purge(self) -> None:
+        """Rewrite every file with removed rows and the index, then forget all commits, once short reads are done."""
+        now = datetime.now(UTC) + timedelta(days=1)
+        async with self._turn:
+            for work in (_forget_deletions, _rewrite_all, _index_anew):
+                self._adopt(await self._tidy(work, now))
+        await asyncio.sleep(READS_SECONDS)
+        await self._tidy(_forget_versions, now)
 
     async def as_of(self, version: int) -> Snapshot:
         """Open the commit."""
@@ -403,6 +413,22 @@ def _compact(dataset: Dataset, before: datetime) -> None:
     if chosen:
         others = [fragment.number for fragment in fragments if fragment.number not in chosen]
         dataset.optimize.compact_files(target_rows_per_fragment=FRAGMENT_ROWS, excluded_fragment_ids=others)
+
+
+def _rewrite_all(dataset: Dataset, before: datetime) -> None:
+    """Rewrite every file with a deleted row."""
+    clean = [each.fragment_id for each in dataset.get_fragments() if not each.num_deletions]
+    dataset.optimize.compact_files(
+        target_rows_per_fragment=FRAGMENT_ROWS,
+        materialize_deletions=True,
+        materialize_deletions_threshold=0.0,
+        excluded_fragment_ids=clean,
+    )
+
+
+def _index_anew(dataset: Dataset, before: datetime) -> None:
+    """Make the index from the rows there are: a merged one may hold ids that are gone."""
+    dataset.create_scalar_index("id", "BTREE", name=ID_INDEX, replace=True)
 
 
 def _index(dataset: Dataset, before: datetime) -> None:

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -141,6 +141,11 @@ class MemoryTable:
         kept = {self.version, *self._tags.values()}
         self._commits = {n: at for n, at in self._commits.items() if n in kept or at >= forget_versions_before}
         self._forget_past()
+
+    async def purge(self) -> None:
+        """Forget all that is past."""
+        future = datetime.now(UTC) + timedelta(days=1)
+        await self.tidy(future, future)
 
     async def as_of(self, version: int) -> Snapshot:
         """Gather what each row was."""
