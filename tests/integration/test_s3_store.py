@@ -271,6 +271,16 @@ class TestStart:
                 pass
         assert "\n" not in str(caught.value)
 
+    async def test_keys_may_come_from_the_environment(
+        self, options: S3Options, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", options.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", options.secret_key)
+        async with store(config(options, s3_access_key="", s3_secret_key="")) as stub:
+            await stub.CreateTable(create())
+            await written(stub, row("x", media=item_pb2.Media(data=PNG)))
+            assert await listed(stub) == {"x": 1}
+
     def test_the_process_says_so_in_a_line_and_fails(self, options: S3Options) -> None:
         environment = {**store_settings(options), "STORE_S3_SECRET_KEY": "wrong", "STORE_LISTEN": "127.0.0.1:0"}
         process = command("services.store", environment, stderr=subprocess.PIPE)

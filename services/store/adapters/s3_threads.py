@@ -36,6 +36,8 @@ class PatientThreads(Threads):
         until = time.monotonic() + seconds
 
         def bounded() -> T:
+            if time.monotonic() >= until:
+                raise ServiceUnavailableError("object store", "had no turn to answer in time")
             with deadline_in(until - time.monotonic()):
                 return work(*args, **kwargs)
 
