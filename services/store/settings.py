@@ -15,7 +15,9 @@ DAY = 24 * HOUR
 class StoreSettings(ServerSettings):
     """What a store process needs to know; read once, in `__main__`."""
 
-    model_config = SettingsConfigDict(env_prefix="STORE_", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="STORE_", frozen=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
     listen: str = Field("127.0.0.1:50052", description="address and port; port 0 lets the system choose")
     rows: Literal["lance", "s3", "memory"] = Field(

@@ -155,6 +155,21 @@ async def test_a_start_removes_what_a_crash_left(
     assert paths(bucket) == set()
 
 
+async def test_a_start_ends_uploads_that_a_crash_left_unfinished(
+    media: S3Media, bucket: S3Bucket, options: S3Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.client._create_multipart_upload(options.bucket, options.key(PATH), {})
+
+    def left() -> int:
+        return len(bucket.client._list_multipart_uploads(options.bucket, prefix=options.key(PATH)).uploads)
+
+    await media.open()
+    assert left() == 1
+    monkeypatch.setattr(s3_media, "LEFT_PARTS", timedelta(seconds=-10))
+    await media.open()
+    assert left() == 0
+
+
 async def test_bytes_that_changed_are_not_handed_out(
     media: S3Media, bucket: S3Bucket, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -226,6 +226,26 @@ class TestOutages:
         assert proxy.faults["Change"] == 2
 
 
+async def test_media_that_nothing_refers_to_are_removed_and_others_stay(options: S3Options) -> None:
+    orphan, kept = PNG + b"orphan", PNG + b"kept"
+    hashes = [hashlib.sha256(content).hexdigest() for content in (orphan, kept)]
+    async with store(config(options, collect_seconds=0.5, media_grace_seconds=3)) as stub:
+        await stub.CreateTable(create())
+        await written(stub, row("x", media=item_pb2.Media(data=kept)), row("y", media=item_pb2.Media(data=orphan)))
+        await written(stub, row("y"))
+
+        async def there(sha256: str) -> bool:
+            return bool((await stub.ReadMedia(pb.ReadMediaRequest(sha256=sha256)).read()) is not grpc.aio.EOF)
+
+        assert await there(hashes[0])
+        async with asyncio.timeout(30):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                while await there(hashes[0]):  # noqa: ASYNC110  # nobody sets an event for it
+                    await asyncio.sleep(0.2)
+        assert reason(caught.value) == "MEDIA_NOT_FOUND"
+        assert await there(hashes[1])
+
+
 class TestUrls:
     async def test_media_in_a_bucket_have_urls(self, options: S3Options) -> None:
         sha256 = hashlib.sha256(PNG).hexdigest()

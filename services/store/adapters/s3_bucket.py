@@ -154,6 +154,14 @@ class S3Bucket:
         while lot := [DeleteObject(self.options.key(path)) for path in itertools.islice(rest, PAGE)]:
             self._call(lambda lot=lot: list(self.client.remove_objects(self.options.bucket, lot)))  # type: ignore[misc]  # bound at once
 
+    def abort_unfinished(self, folder: str, before: datetime) -> int:
+        """End uploads to `folder` in parts that were begun before then and never completed; return how many."""
+        left = [each for each in self._call(self._unfinished) if each[0].startswith(self.options.key(folder))]
+        old = [(key, upload) for key, upload, begun in left if begun < before]
+        for key, upload in old:
+            self._call(partial(self.client._abort_multipart_upload, self.options.bucket, key, upload))
+        return len(old)
+
     def url(self, path: str, seconds: int, mime_type: str) -> str:
         """Return a URL that anybody may read the object by, for some time."""
         given: Headers | None = {"response-content-type": mime_type} if mime_type else None
@@ -162,6 +170,20 @@ class S3Bucket:
 
     def _at(self, path: str) -> tuple[str, str]:
         return self.options.bucket, self.options.key(path)
+
+    def _unfinished(self) -> list[tuple[str, str, datetime]]:
+        """Return key, upload and time of each; of all in the bucket, since some endpoints know no other prefix."""
+        found: list[tuple[str, str, datetime]] = []
+        key: str | None = None
+        upload: str | None = None
+        while True:  # the client has no public way to ask
+            page = self.client._list_multipart_uploads(self.options.bucket, key_marker=key, upload_id_marker=upload)
+            found += [
+                (each.object_name, each.upload_id or "", cast(datetime, each.initiated_time)) for each in page.uploads
+            ]
+            if not page.is_truncated:
+                return found
+            key, upload = page.next_key_marker, page.next_upload_id_marker
 
     def _entry(self, found: Object) -> Entry:
         key = found.object_name or ""

@@ -22,7 +22,7 @@ from uuid import uuid4
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
 from services.store.adapters.s3_bucket import PAGE, Entry, S3Bucket
-from services.store.adapters.s3_errors import AbsentError
+from services.store.adapters.s3_errors import S3_ERRORS, AbsentError
 from services.store.adapters.s3_threads import PatientThreads, looked_at
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement, StoredObject, checked_upload
@@ -55,6 +55,10 @@ class S3Media:
         for folder, age in (("incoming/", LEFT_PARTS), ("collecting/", LEFT_MARKS)):
             left = [path async for path in self._older_than(folder, datetime.now(UTC) - age)]
             await self._threads.run(self._bucket.remove_all, left)
+        try:
+            await self._threads.run(self._bucket.abort_unfinished, "media/", datetime.now(UTC) - LEFT_PARTS)
+        except (ServiceUnavailableError, *S3_ERRORS) as error:
+            log.warning("unfinished uploads are not looked for (%s): let a lifecycle rule end them", error)
 
     async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
         """Collect what fits a part, and write it under its hash; write parts of what does not, and compose them."""
