@@ -378,3 +378,17 @@ class TableContract:
         assert (current.complete, await changed(current)) == (True, (set(), set()))
         await table.write([row("gone")], [], table.version)
         assert await changed(await table.changes(newest)) == ({"gone"}, set())
+
+    async def test_a_scan_under_way_ends_whole_or_says_that_its_version_is_gone(self, table: Table) -> None:
+        await table.write([row(f"{i:05}") for i in range(6000)], [], table.version)
+        scan = aiter(table.scan(EVERYTHING))
+        seen = len(await anext(scan))
+        await table.write([row(f"{i:05}", revision=2) for i in range(6000)], [], table.version)
+        await table.purge()
+        try:
+            async for rows in scan:
+                seen += len(rows)
+        except VersionExpiredError:
+            assert seen < 6000
+        else:
+            assert seen == 6000

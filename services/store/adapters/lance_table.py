@@ -206,7 +206,7 @@ class LanceTable:
         return await self._run(self._untag, name)
 
     def _newest(self) -> "LanceSnapshot":
-        return LanceSnapshot(self._definition, self._dataset, self._run)
+        return LanceSnapshot(self._definition, self._dataset, partial(self._run_in_past, self._dataset.version))
 
     def _tag(self, name: str, version: int) -> None:
         if name not in _tags(self._dataset):
@@ -222,11 +222,12 @@ class LanceTable:
         return True
 
     async def _run_in_past(self, version: int, work: Callable[..., T], *args: Any) -> T:
-        """Run `work` on commit `version`, which may be no longer kept; what Lance lacks of it says so."""
+        """Run `work` on commit `version`; where that is old and Lance lacks some of it, it is no longer kept."""
         try:
             return await self._run(work, *args)
         except (OSError, ValueError) as error:
-            if "not found" in str(error).lower() or "does not exist" in str(error):
+            missing = "not found" in str(error).lower() or "does not exist" in str(error)
+            if missing and version < self._dataset.version:
                 token = str(Version(self._definition.uid, version))
                 raise VersionExpiredError(self._definition.name, token) from error
             raise
