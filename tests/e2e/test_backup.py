@@ -179,3 +179,28 @@ def test_vectors_of_another_model_are_made_anew_only_on_request(
     for old, new in zip(client.list(shoes, fields=FIELDS), client.list("copy", fields=FIELDS), strict=True):
         assert (old.id, old.text, old.metadata, set(old.spaces)) == (new.id, new.text, new.metadata, set(new.spaces))
         assert all(np.allclose(vector, new.vectors[name], atol=1e-5) for name, vector in old.vectors.items())
+
+
+def test_a_killed_restore_goes_on(suite: Suite, client: Client, tmp_path: Path) -> None:
+    client.create_collection("many", [Space("own", dimensions=2, metric="euclidean")])
+    items = [NewItem(f"i{i:05}", f"text {i}", vectors={"own": [i, 1]}) for i in range(3000)]
+    assert all(each.ok for each in client.ingest("many", items))
+    place = tmp_path / "saved"
+    assert medley(suite, "backup", "many", "--to", place).code == 0
+    process = subprocess.Popen(
+        command_line("restore", place, "--as", "copy"), cwd=ROOT, env=environment(suite), stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not restored(client):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    assert 0 < restored(client) < 3000
+    refused = medley(suite, "restore", place, "--as", "copy")
+    assert refused.code == 1
+    assert "--into-existing" in refused.err
+    assert medley(suite, "restore", place, "--as", "copy", "--into-existing").code == 0
+    assert [each[:7] for each in everything(client, "copy")] == [each[:7] for each in everything(client, "many")]
+
+
+def restored(client: Client) -> int:
+    return client.count("copy") if "copy" in {each.name for each in client.collections()} else 0
