@@ -29,6 +29,7 @@ FindingKind = Literal[
     "index_surplus",
     "index_differs",
     "not_checked",
+    "rows_lost",
 ]
 """What a check found wrong; docs/operations.md says what each means, and how it is repaired."""
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15medley/v1/check.proto\x12\tmedley.v1\"\xae\x01\n\x07\x46inding\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.medley.v1.FindingKind\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\r\n\x05space\x18\x04 \x01(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08repaired\x18\x07 \x01(\x08\x12\x1c\n\x14not_repaired_because\x18\x08 \x01(\t\"+\n\x0bMediaSample\x12\x0f\n\x07objects\x18\x01 \x01(\x05\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08*\x93\x03\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x46INDING_KIND_MEDIA_MISSING\x10\x01\x12\x1e\n\x1a\x46INDING_KIND_MEDIA_DAMAGED\x10\x02\x12#\n\x1f\x46INDING_KIND_MEDIA_UNREFERENCED\x10\x03\x12\x1f\n\x1b\x46INDING_KIND_VECTOR_INVALID\x10\x04\x12\x1f\n\x1b\x46INDING_KIND_VECTOR_MISSING\x10\x05\x12\x1e\n\x1a\x46INDING_KIND_SPACES_DIFFER\x10\x06\x12!\n\x1d\x46INDING_KIND_PASSPORT_FOREIGN\x10\x07\x12\x1e\n\x1a\x46INDING_KIND_INDEX_MISSING\x10\x08\x12\x1e\n\x1a\x46INDING_KIND_INDEX_SURPLUS\x10\t\x12\x1e\n\x1a\x46INDING_KIND_INDEX_DIFFERS\x10\n\x12\x1c\n\x18\x46INDING_KIND_NOT_CHECKED\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15medley/v1/check.proto\x12\tmedley.v1\"\xae\x01\n\x07\x46inding\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.medley.v1.FindingKind\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\r\n\x05space\x18\x04 \x01(\t\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08repaired\x18\x07 \x01(\x08\x12\x1c\n\x14not_repaired_because\x18\x08 \x01(\t\"+\n\x0bMediaSample\x12\x0f\n\x07objects\x18\x01 \x01(\x05\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08*\xaf\x03\n\x0b\x46indingKind\x12\x1c\n\x18\x46INDING_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x46INDING_KIND_MEDIA_MISSING\x10\x01\x12\x1e\n\x1a\x46INDING_KIND_MEDIA_DAMAGED\x10\x02\x12#\n\x1f\x46INDING_KIND_MEDIA_UNREFERENCED\x10\x03\x12\x1f\n\x1b\x46INDING_KIND_VECTOR_INVALID\x10\x04\x12\x1f\n\x1b\x46INDING_KIND_VECTOR_MISSING\x10\x05\x12\x1e\n\x1a\x46INDING_KIND_SPACES_DIFFER\x10\x06\x12!\n\x1d\x46INDING_KIND_PASSPORT_FOREIGN\x10\x07\x12\x1e\n\x1a\x46INDING_KIND_INDEX_MISSING\x10\x08\x12\x1e\n\x1a\x46INDING_KIND_INDEX_SURPLUS\x10\t\x12\x1e\n\x1a\x46INDING_KIND_INDEX_DIFFERS\x10\n\x12\x1c\n\x18\x46INDING_KIND_NOT_CHECKED\x10\x0b\x12\x1a\n\x16\x46INDING_KIND_ROWS_LOST\x10\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'medley.v1.check_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FINDINGKIND']._serialized_start=259
-  _globals['_FINDINGKIND']._serialized_end=662
+  _globals['_FINDINGKIND']._serialized_end=690
   _globals['_FINDING']._serialized_start=37
   _globals['_FINDING']._serialized_end=211
   _globals['_MEDIASAMPLE']._serialized_start=213

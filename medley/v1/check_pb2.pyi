@@ -53,6 +53,8 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """The index scores an item's own vector as no equal vector scores. Repaired by building the index anew."""
     FINDING_KIND_NOT_CHECKED: _FindingKind.ValueType  # 11
     """A service that the check needs does not answer, so that a part of it was left out."""
+    FINDING_KIND_ROWS_LOST: _FindingKind.ValueType  # 12
+    """Files of the collection's rows are missing, so that its rows cannot all be read. Not repaired: restore a backup."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
     """What a check found wrong."""
@@ -87,6 +89,8 @@ FINDING_KIND_INDEX_DIFFERS: FindingKind.ValueType  # 10
 """The index scores an item's own vector as no equal vector scores. Repaired by building the index anew."""
 FINDING_KIND_NOT_CHECKED: FindingKind.ValueType  # 11
 """A service that the check needs does not answer, so that a part of it was left out."""
+FINDING_KIND_ROWS_LOST: FindingKind.ValueType  # 12
+"""Files of the collection's rows are missing, so that its rows cannot all be read. Not repaired: restore a backup."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final

@@ -100,6 +100,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
     ERROR_REASON_TAG_EXISTS: _ErrorReason.ValueType  # 36
     """ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
+    ERROR_REASON_ROWS_CORRUPT: _ErrorReason.ValueType  # 37
+    """DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason`, without the prefix, in the `medley` error domain."""
@@ -182,4 +184,6 @@ ERROR_REASON_TAG_NOT_FOUND: ErrorReason.ValueType  # 35
 """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
 ERROR_REASON_TAG_EXISTS: ErrorReason.ValueType  # 36
 """ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
+ERROR_REASON_ROWS_CORRUPT: ErrorReason.ValueType  # 37
+"""DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 from medley.v1 import check_pb2, collection_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import store_service_pb2 as store_pb
-from services.common.errors import ArgumentError, CollectionNotFoundError, NotFoundError, ServiceError
+from services.common.errors import ArgumentError, CollectionNotFoundError, CorruptError, NotFoundError, ServiceError
 from services.common.neighbours import call, stream
 from services.common.paging import MAX_PAGE_SIZE
 from services.gateway.embedder import Embedder
@@ -80,9 +80,13 @@ class Checker:
         progress = pb.CheckProgress(collection=name)
         for finding in await self._passports(answer.collection):
             yield finding
-        async with aclosing(self._rows(held, progress, request)) as parts:
-            async for part in parts:
-                yield part
+        try:
+            async with aclosing(self._rows(held, progress, request)) as parts:
+                async for part in parts:
+                    yield part
+        except CorruptError as error:
+            yield _lost(name, error)
+            return
         compared = await self._compared(held, repair=request.repair)
         for finding in compared.findings:
             yield finding
@@ -186,6 +190,15 @@ def _foreign(collection: str, space: collection_pb2.Space, passport: str) -> che
         space=space.name,
         detail=f"{space.model} {made}, the space has vectors of {space.passport!r}",
         not_repaired_because="back the collection up, and restore it embedding anew",
+    )
+
+
+def _lost(collection: str, error: CorruptError) -> check_pb2.Finding:
+    return check_pb2.Finding(
+        kind=check_pb2.FINDING_KIND_ROWS_LOST,
+        collection=collection,
+        detail=str(error),
+        not_repaired_because="the rows are nowhere else: restore a backup",
     )
 
 

@@ -134,3 +134,12 @@ class TagExistsError(AlreadyExistsError):
 
     def __init__(self, tag: str, version: str) -> None:
         super().__init__(f"tag {tag!r} names version {version!r} already: delete it first", tag=tag, version=version)
+
+
+class RowsCorruptError(CorruptError):
+    """Files of a collection's rows are missing."""
+
+    reason = "ROWS_CORRUPT"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"files of the rows of {collection!r} are missing", collection=collection)

@@ -60,6 +60,7 @@ class Snapshot(Protocol):
     """The rows of one collection, by id, as of one commit, or of a table as of its newest.
 
     Raises as `Table` does; as of an older commit every method raises `VersionExpiredError` once it is no longer kept.
+    What is kept and cannot be read, because files are missing, raises `RowsCorruptError`.
     """
 
     @property

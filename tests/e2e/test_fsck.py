@@ -104,6 +104,20 @@ def test_each_damage_is_named_and_repaired_as_asked(suite: Suite, tmp_path: Path
     assert object_of(tmp_path, 1).read_bytes() == picture(1)
 
 
+def test_lost_rows_are_named(suite: Suite, tmp_path: Path) -> None:
+    with Client(suite.addresses["gateway"]) as client:
+        client.create_collection("whole")
+    (files,) = {path.parent for path in (tmp_path / "rows").glob("*.lance/data/*")}
+    for path in files.iterdir():
+        path.unlink()
+    suite.kill()
+    suite.start()
+    answer, findings = fsck(suite)
+    assert answer.code == 1
+    assert told(findings) == {("rows_lost", "", False)}
+    assert findings[0]["collection"] == "shoes"
+
+
 def test_a_sample_of_none_reads_no_media(suite: Suite, tmp_path: Path) -> None:
     flip_a_byte(object_of(tmp_path, 1))
     answer, findings = fsck(suite, "-c", "shoes", "--sample", 0)

@@ -33,7 +33,7 @@ from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_me
 from services.store.adapters.shelf import Files, Place
 from services.store.adapters.threads import Threads
 from services.store.commits import CommitBell
-from services.store.errors import StorageFullError, VersionExpiredError
+from services.store.errors import RowsCorruptError, StorageFullError, VersionExpiredError
 from services.store.rows import Definition, Parts, Row
 from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, Snapshot, WriteConflictError
 
@@ -222,15 +222,15 @@ class LanceTable:
         return True
 
     async def _run_in_past(self, version: int, work: Callable[..., T], *args: Any) -> T:
-        """Run `work` on commit `version`; where that is old and Lance lacks some of it, it is no longer kept."""
+        """Run `work` on commit `version`; where Lance lacks some of an old one, it is no longer kept."""
         try:
             return await self._run(work, *args)
         except (OSError, ValueError) as error:
-            missing = "not found" in str(error).lower() or "does not exist" in str(error)
-            if missing and version < self._dataset.version:
-                token = str(Version(self._definition.uid, version))
-                raise VersionExpiredError(self._definition.name, token) from error
-            raise
+            if "not found" not in str(error).lower() and "does not exist" not in str(error):
+                raise
+            if version == await self._run(lambda: self._dataset.latest_version):
+                raise RowsCorruptError(self._definition.name) from error
+            raise VersionExpiredError(self._definition.name, str(Version(self._definition.uid, version))) from error
 
     async def _tidy(self, work: Callable[[Dataset, datetime], None], before: datetime) -> Dataset:
         self._bell.check()
