@@ -8,6 +8,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from medley.v1 import store_service_pb2_grpc as pb_grpc
+from services.common.errors import ServiceUnavailableError
 from services.common.server import ListenError, running, until_signalled
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
@@ -27,5 +28,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     try:
         asyncio.run(main(StoreSettings()))
-    except (ListenError, ValidationError, OSError) as error:
+    except (ListenError, ServiceUnavailableError, ValidationError, OSError) as error:
         sys.exit(f"store cannot start: {error}")

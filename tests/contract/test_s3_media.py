@@ -115,6 +115,17 @@ async def test_who_uses_an_object_waits_for_who_is_about_to_delete_it(media: S3M
     assert await media.read(SHA, 0, len(CONTENT)) == CONTENT
 
 
+async def test_who_asks_during_a_look_gets_the_next_one(media: S3Media, bucket: S3Bucket) -> None:
+    """What was written before the question is in the answer, whoever else is just being answered."""
+    for number in range(5):
+        earlier = asyncio.create_task(media._collecting.now())
+        await asyncio.sleep(0.001 * number)
+        bucket.put(f"collecting/{number:064x}.1", b"")
+        answers = await asyncio.gather(*(media._collecting.now() for _ in range(3)))
+        assert all(f"{number:064x}" in answer for answer in answers)
+        await earlier
+
+
 async def test_an_object_under_deletion_for_long_is_told(
     media: S3Media, bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
