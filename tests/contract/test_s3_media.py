@@ -19,7 +19,7 @@ from services.store.adapters.s3_options import S3Options
 from services.store.adapters.s3_threads import PatientThreads
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement
-from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, MediaStoreContract, before, broken, chunks, soon
+from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, MediaStoreContract, before, chunks, soon
 from tests.integration.s3_endpoint import fresh_options
 
 MIB = 2**20
@@ -64,15 +64,39 @@ async def test_a_large_object_is_put_together_of_parts(media: S3Media, bucket: S
     assert await media.read(LARGE_SHA, s3_media.PART_BYTES - 2, 4) == LARGE[s3_media.PART_BYTES - 2 :][:4]
 
 
-async def test_a_large_upload_that_breaks_off_leaves_nothing(media: S3Media, bucket: S3Bucket) -> None:
-    async def large_and_broken() -> AsyncIterator[bytes]:
-        async for chunk in chunks(LARGE, MIB):
-            yield chunk
-        async for chunk in broken():
-            yield chunk
+async def test_large_uploads_take_turns(media: S3Media) -> None:
+    """So that their parts do not fill the memory; small ones need not wait."""
+    media._large_uploads = asyncio.Semaphore(1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
 
+    async def slow() -> AsyncIterator[bytes]:
+        yield LARGE[: 2 * MIB]
+        begun.set()
+        await go_on.wait()
+        yield LARGE[2 * MIB :]
+
+    first = asyncio.create_task(media.put(slow(), ANYTHING))
+    await begun.wait()
+    second = asyncio.create_task(media.put(chunks(LARGE[MIB:], MIB), ANYTHING))
+    await asyncio.wait_for(media.put(chunks(CONTENT), ANYTHING), 10)
+    assert not second.done()
+    go_on.set()
+    assert (await first).sha256 == LARGE_SHA
+    await second
     with pytest.raises(ConnectionResetError):
-        await media.put(large_and_broken(), ANYTHING)
+        await media.put(failing_after(LARGE), ANYTHING)
+    assert not media._large_uploads.locked()
+
+
+async def failing_after(content: bytes) -> AsyncIterator[bytes]:
+    async for chunk in chunks(content, MIB):
+        yield chunk
+    raise ConnectionResetError
+
+
+async def test_a_large_upload_that_breaks_off_leaves_nothing(media: S3Media, bucket: S3Bucket) -> None:
+    with pytest.raises(ConnectionResetError):
+        await media.put(failing_after(LARGE), ANYTHING)
     assert paths(bucket) == set()
 
 

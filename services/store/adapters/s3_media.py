@@ -30,6 +30,8 @@ from services.store.media_store import Announcement, StoredObject, checked_uploa
 log = logging.getLogger(__name__)
 
 PART_BYTES = 8 * 2**20  # S3 composes of parts of at least 5 MiB, and at most 10,000 of them
+SMALL_BYTES = 2**20
+LARGE_UPLOADS = 32  # that are larger than that, at a time: each may hold a part in memory
 LEFT_PARTS = timedelta(days=1)
 LEFT_MARKS = timedelta(hours=1)
 DELETION_SECONDS = 60.0  # far below LEFT_MARKS: who took longer gives up
@@ -49,6 +51,7 @@ class S3Media:
         self._threads = threads
         self._verified_share = verified_share
         self._collecting = _Collecting(bucket, threads)
+        self._large_uploads = asyncio.Semaphore(LARGE_UPLOADS)
 
     async def open(self) -> None:
         """Remove what processes that crashed have left."""
@@ -62,7 +65,7 @@ class S3Media:
 
     async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
         """Collect what fits a part, and write it under its hash; write parts of what does not, and compose them."""
-        upload = _Upload(self._bucket, self._threads)
+        upload = _Upload(self._bucket, self._threads, self._large_uploads)
         try:
             async for chunk in chunks:
                 await upload.append(chunk)
@@ -199,9 +202,11 @@ class _Collecting:
 class _Upload:
     """Bytes on their way in: the last ones here, those before as objects of a part each."""
 
-    def __init__(self, bucket: S3Bucket, threads: PatientThreads) -> None:
+    def __init__(self, bucket: S3Bucket, threads: PatientThreads, turns: asyncio.Semaphore) -> None:
         self._bucket = bucket
         self._threads = threads
+        self._turns = turns
+        self._has_turn = False
         self._folder = f"incoming/{uuid4().hex}"
         self._parts: list[str] = []
         self._rest = bytearray()
@@ -214,6 +219,8 @@ class _Upload:
         return StoredObject(self._digest.hexdigest(), self._size)
 
     async def append(self, chunk: bytes) -> None:
+        if len(self._rest) + len(chunk) > SMALL_BYTES and not self._has_turn:
+            self._has_turn = await self._turns.acquire()
         self._digest.update(chunk)
         self._size += len(chunk)
         self._rest += chunk
@@ -235,6 +242,8 @@ class _Upload:
 
     async def discard(self) -> None:
         """Remove the parts, as far as it can be; a start removes what is left."""
+        if self._has_turn:
+            self._turns.release()
         if self._parts:
             try:
                 await self._threads.run(self._bucket.remove_all, self._parts)
