@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CODE := medley services tests benchmarks examples models tools
 TYPED := medley services tests benchmarks examples tools
 
-.PHONY: help demo test up lint type fmt proto docs bench triton-server triton lock clean
+.PHONY: help demo test up lint type fmt proto docs bench minio triton-server triton lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ fmt: $(VENV)/.dev ## Format the code and mend what can be mended.
 
 proto: $(VENV)/.dev ## Generate medley/v1 from protos/.
 	$(BIN)/python -m tools.protos generate
+
+minio: ## Build the MinIO server that the tests of S3 run against (needs Go), unless there is one.
+	@$(PYTHON) -m tools.minio
 
 docs: $(VENV)/.dev ## Generate docs/api.md and docs/settings.md.
 	$(BIN)/python -m tools.docs

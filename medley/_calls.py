@@ -13,17 +13,20 @@ from medley import _requests as write
 from medley import _responses as read
 from medley._versions import Versions
 from medley.errors import Error, InvalidError, PreconditionError
+from medley.v1 import check_pb2, store_service_pb2
 from medley.v1 import gateway_service_pb2 as pb
-from medley.v1 import store_service_pb2
 from medley.values import (
     Collection,
     Field,
+    IngestResult,
     Item,
     Lookup,
     Page,
+    Receipt,
     SearchResult,
     Space,
     Status,
+    Tag,
     VectorLike,
     Where,
 )
@@ -77,28 +80,32 @@ def drop_collection(versions: Versions, name: str) -> Operation[None]:
     versions.forget(name)
 
 
-def get(collection: str, item_id: str, fields: Sequence[Field]) -> Operation[Item]:
+def get(collection: str, item_id: str, fields: Sequence[Field], as_of: str = "") -> Operation[Item]:
     """Get one item."""
-    (found,) = yield from get_many(collection, [item_id], fields)
+    (found,) = yield from get_many(collection, [item_id], fields, as_of)
     if found.item is None:
         raise found.error or Error(f"no answer about {item_id!r}")
     return found.item
 
 
-def get_many(collection: str, ids: Iterable[str], fields: Sequence[Field]) -> Operation[tuple[Lookup, ...]]:
+def get_many(
+    collection: str, ids: Iterable[str], fields: Sequence[Field], as_of: str = ""
+) -> Operation[tuple[Lookup, ...]]:
     """Get items by id, some at a time."""
     lookups: list[Lookup] = []
     remaining = iter(write.ids(ids))
     while batch := list(islice(remaining, LOOKUPS_A_CALL)):
         request = pb.GetItemsRequest(
-            collection=write.collection_name(collection), ids=batch, fields=write.fields(fields)
+            collection=write.collection_name(collection), ids=batch, fields=write.fields(fields), as_of=as_of
         )
         response = yield Call("GetItems", request)
         lookups += [read.lookup(*pair) for pair in zip(batch, response.lookups, strict=True)]
     return tuple(lookups)
 
 
-def list_items(collection: str, where: Where | None, page_size: int, fields: Sequence[Field]) -> PageOperation[Item]:
+def list_items(
+    collection: str, where: Where | None, page_size: int, fields: Sequence[Field], as_of: str = ""
+) -> PageOperation[Item]:
     """List items."""
 
     def page(token: str) -> Operation[Page[Item]]:
@@ -108,6 +115,7 @@ def list_items(collection: str, where: Where | None, page_size: int, fields: Seq
             page_size=page_size,
             page_token=token,
             fields=write.fields(fields),
+            as_of=as_of,
         )
         response = yield Call("ListItems", request)
         return Page(tuple(map(read.item, response.items)), response.next_page_token)
@@ -115,9 +123,10 @@ def list_items(collection: str, where: Where | None, page_size: int, fields: Seq
     return page
 
 
-def count(collection: str, where: Where | None) -> Operation[int]:
+def count(collection: str, where: Where | None, as_of: str = "") -> Operation[int]:
     """Count items."""
-    request = pb.CountItemsRequest(collection=write.collection_name(collection), where=write.where(where))
+    name = write.collection_name(collection)
+    request = pb.CountItemsRequest(collection=name, where=write.where(where), as_of=as_of)
     response = yield Call("CountItems", request)
     counted: int = response.count
     return counted
@@ -203,6 +212,71 @@ def status() -> Operation[Status]:
     """Ask what the services are doing."""
     response = yield Call("GetStatus", pb.GetStatusRequest())
     return read.status(response)
+
+
+def erase(
+    versions: Versions, collection: str, ids: Iterable[str], media: Iterable[str]
+) -> Operation[tuple[Receipt, ...]]:
+    """Delete items for good."""
+    name = write.collection_name(collection)
+    request = pb.EraseItemsRequest(collection=name, ids=write.ids(ids), sha256s=media)
+    response = yield Call("EraseItems", request)
+    for each in response.receipts:
+        versions.seen(collection, each.purged_version)
+    return tuple(map(read.receipt, response.receipts))
+
+
+def restore(
+    versions: Versions, collection: str, items: Iterable[Item], passports: Mapping[str, str]
+) -> Operation[tuple[IngestResult, ...]]:
+    """Write items as they were."""
+    rows = [write.row(item) for item in items]
+    made = {space for row in rows for space in row.vectors} & passports.keys()
+    request = pb.RestoreItemsRequest(
+        collection=write.collection_name(collection), rows=rows, passports={space: passports[space] for space in made}
+    )
+    response = yield Call("RestoreItems", request)
+    pairs = enumerate(zip(rows, response.results, strict=True))
+    results = tuple(read.item_result(row.id, number, result) for number, (row, result) in pairs)
+    for result in results:
+        versions.seen(collection, result.version)
+    return results
+
+
+def tag(collection: str, name: str, version: str) -> Operation[Tag]:
+    """Name a version."""
+    request = pb.TagCollectionRequest(collection=write.collection_name(collection), tag=name, version=version)
+    response = yield Call("TagCollection", request)
+    return read.tag(response.tag)
+
+
+def tags(collection: str) -> Operation[tuple[Tag, ...]]:
+    """List the tags."""
+    response = yield Call("ListTags", pb.ListTagsRequest(collection=write.collection_name(collection)))
+    return tuple(map(read.tag, response.tags))
+
+
+def delete_tag(collection: str, name: str) -> Operation[None]:
+    """Delete a tag."""
+    yield Call("DeleteTag", pb.DeleteTagRequest(collection=write.collection_name(collection), tag=name))
+
+
+def check_request(  # one parameter for each thing a check can be told
+    collection: str | None,
+    *,
+    media_sample: int | None,
+    vector_sample: int,
+    repair: bool,
+    drop_lost_media: bool,
+) -> pb.CheckCollectionsRequest:
+    """Return the request for a check."""
+    return pb.CheckCollectionsRequest(
+        collection=write.collection_name(collection) if collection is not None else "",
+        media=check_pb2.MediaSample(objects=media_sample or 0, all=media_sample is None),
+        vector_sample=vector_sample,
+        repair=repair,
+        drop_lost_media=drop_lost_media,
+    )
 
 
 def download_request(sha256: str, offset: int, length: int | None) -> pb.DownloadMediaRequest:

@@ -21,6 +21,8 @@ RETRIED = (
     "DownloadMedia",
     "Search",
     "GetStatus",
+    "TagCollection",
+    "ListTags",
 )
 """Methods that may run twice: those that read, and those whose second run finds the work done."""
 

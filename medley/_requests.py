@@ -10,7 +10,7 @@ import numpy as np
 
 from medley.v1 import collection_pb2, filter_pb2, item_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
-from medley.values import Arm, Field, Media, NewItem, Picture, Source, Space, VectorLike, Where
+from medley.values import Arm, Field, Item, Media, NewItem, Picture, Source, Space, VectorLike, Where
 
 COLLECTIONS = "collections/"
 CHUNK_BYTES = 2**18
@@ -133,6 +133,34 @@ def ingest_item(item: NewItem) -> pb.IngestItemsRequest:
         vectors=vectors(item.vectors),
     )
     return pb.IngestItemsRequest(item=message)
+
+
+def row(item: Item) -> store_service_pb2.Row:
+    """Return a stored item as a row to write, with its history."""
+    message = store_service_pb2.Row(
+        id=item.id,
+        text=item.text,
+        metadata_json=spelt(item.metadata) if item.metadata else "",
+        vectors=vectors(item.vectors),
+        history=store_service_pb2.RowHistory(revision=item.revision),
+    )
+    if item.create_time and item.update_time:
+        message.history.create_time.FromDatetime(item.create_time)
+        message.history.update_time.FromDatetime(item.update_time)
+    if item.media is not None:
+        media = item.media
+        message.media.CopyFrom(
+            item_pb2.Media(
+                sha256=media.sha256,
+                mime_type=media.mime_type,
+                size_bytes=media.size_bytes,
+                width=media.width,
+                height=media.height,
+            )
+        )
+        if item.content_type:
+            message.media_type = number(collection_pb2.ContentType, item.content_type)
+    return message
 
 
 def upload_header(source: object, mime_type: str) -> pb.UploadMediaRequest:

@@ -9,14 +9,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from medley._requests import COLLECTIONS, enum_prefix
 from medley.errors import from_status
-from medley.v1 import collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, vector_pb2
+from medley.v1 import check_pb2, collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.values import (
     ArmReport,
     ArmScore,
+    CheckProgress,
     Collection,
     CollectionStatus,
     ContentType,
+    Finding,
+    FindingKind,
     Hit,
     IndexStatus,
     IngestResult,
@@ -25,11 +28,14 @@ from medley.values import (
     Media,
     Metric,
     Model,
+    Receipt,
+    ReceiptCheck,
     SearchMode,
     SearchResult,
     ServiceStatus,
     Space,
     Status,
+    Tag,
 )
 
 
@@ -73,10 +79,14 @@ def media(message: item_pb2.Media) -> Media:
 
 def ingest_result(message: pb.IngestItemsResponse) -> IngestResult:
     """Return what became of one item."""
-    outcome = message.result
+    return item_result(message.id, message.sequence, message.result)
+
+
+def item_result(item_id: str, sequence: int, outcome: item_pb2.ItemResult) -> IngestResult:
+    """Return what became of an item of a batch."""
     if outcome.HasField("error"):
-        return IngestResult(message.id, message.sequence, error=from_status(outcome.error))
-    return IngestResult(message.id, message.sequence, outcome.written.revision, outcome.written.version)
+        return IngestResult(item_id, sequence, error=from_status(outcome.error))
+    return IngestResult(item_id, sequence, outcome.written.revision, outcome.written.version)
 
 
 def lookup(item_id: str, message: item_pb2.ItemLookup) -> Lookup:
@@ -103,6 +113,58 @@ def status(message: pb.GetStatusResponse) -> Status:
             CollectionStatus(collection(state.collection), state.items, tuple(map(_index, state.indexes)))
             for state in message.collections
         ),
+    )
+
+
+def tag(message: collection_pb2.Tag) -> Tag:
+    """Return a tag."""
+    return Tag(message.name, message.version)
+
+
+def receipt(message: pb.Receipt) -> Receipt:
+    """Return a receipt."""
+    return Receipt(
+        collection=message.collection.removeprefix(COLLECTIONS),
+        id=message.id,
+        sha256=message.sha256,
+        existed=message.existed,
+        complete=message.complete,
+        checks=tuple(ReceiptCheck(check.what, check.gone, check.detail) for check in message.checks),
+        deleted_version=message.deleted_version,
+        purged_version=message.purged_version,
+        time=_time(message, "time"),
+    )
+
+
+def checked(message: pb.CheckCollectionsResponse) -> Finding | CheckProgress:
+    """Return a part of a check's report."""
+    return _finding(message.finding) if message.HasField("finding") else _progress(message.progress)
+
+
+def _finding(message: check_pb2.Finding) -> Finding:
+    return Finding(
+        kind=cast(FindingKind | None, _word(check_pb2.FindingKind, message.kind)),
+        collection=message.collection.removeprefix(COLLECTIONS),
+        id=message.id,
+        space=message.space,
+        sha256=message.sha256,
+        detail=message.detail,
+        repaired=message.repaired,
+        not_repaired_because=message.not_repaired_because,
+    )
+
+
+def _progress(message: pb.CheckProgress) -> CheckProgress:
+    return CheckProgress(
+        collection=message.collection.removeprefix(COLLECTIONS),
+        version=message.version,
+        rows_total=message.rows_total,
+        rows=message.rows,
+        media=message.media.objects,
+        media_read=message.media.objects_read,
+        media_bytes_read=message.media.bytes_read,
+        vectors_compared=message.vectors_compared,
+        done=message.done,
     )
 
 

@@ -15,7 +15,7 @@ from medley import _requests as write
 from medley import _responses as read
 from medley._calls import Call, Operation, PageOperation
 from medley._channel import Target
-from medley._defaults import MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
+from medley._defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
 from medley._streams import Download, Upload, ingest_messages
 from medley._versions import Versions
 from medley._window import Window
@@ -23,8 +23,10 @@ from medley.errors import Error, from_rpc
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from medley.values import (
     Arm,
+    CheckProgress,
     Collection,
     Field,
+    Finding,
     IngestResult,
     Item,
     Lookup,
@@ -32,10 +34,12 @@ from medley.values import (
     NewItem,
     Page,
     Picture,
+    Receipt,
     SearchResult,
     Source,
     Space,
     Status,
+    Tag,
     VectorLike,
     Where,
 )
@@ -105,6 +109,49 @@ class Client:
         """Yield the collections by name, page by page; `timeout` is for each page."""
         return self._pages(calls.collections(page_size), timeout)
 
+    def restore(
+        self, collection: str, items: Iterable[Item], passports: Mapping[str, str], *, timeout: float | None = None
+    ) -> tuple[IngestResult, ...]:
+        """Write up to 10,000 items as they were, with their vectors, made under `passports` by space.
+
+        Their media have to be uploaded before. Returns what became of each, in order.
+
+        Raises:
+            PreconditionError: the collection's vectors have another passport.
+        """
+        return self._run(calls.restore(self._versions, collection, items, passports), timeout)
+
+    def erase(
+        self, collection: str, ids: Iterable[str], *, media: Iterable[str] = (), timeout: float = ERASE_SECONDS
+    ) -> tuple[Receipt, ...]:
+        """Delete up to 1000 items for good, and return a receipt for each, in order.
+
+        All versions without a tag are forgotten. `media` are hashes of what the items had, where they are deleted
+        already. Takes up to a minute more where the media were used just now.
+        """
+        return self._run(calls.erase(self._versions, collection, ids, media), timeout)
+
+    def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
+        """Name a version, the newest for "", which is then kept until the tag is deleted.
+
+        Raises:
+            AlreadyExistsError: the tag names another version.
+            PreconditionError: the version is no longer kept.
+        """
+        return self._run(calls.tag(collection, name, version), timeout)
+
+    def tags(self, collection: str, *, timeout: float | None = None) -> tuple[Tag, ...]:
+        """Return the tags of a collection, by name."""
+        return self._run(calls.tags(collection), timeout)
+
+    def delete_tag(self, collection: str, name: str, *, timeout: float | None = None) -> None:
+        """Delete a tag; its version is then kept no longer than others.
+
+        Raises:
+            NotFoundError: no such tag.
+        """
+        self._run(calls.delete_tag(collection, name), timeout)
+
     def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a collection with all its items."""
         self._run(calls.drop_collection(self._versions, name), timeout)
@@ -138,19 +185,34 @@ class Client:
             window.close()
             call.cancel()
 
-    def get(self, collection: str, item_id: str, *, fields: Sequence[Field] = (), timeout: float | None = None) -> Item:
-        """Return one item.
+    def get(
+        self,
+        collection: str,
+        item_id: str,
+        *,
+        fields: Sequence[Field] = (),
+        as_of: str = "",
+        timeout: float | None = None,
+    ) -> Item:
+        """Return one item, as it was as of a version or tag if one is given.
 
         Raises:
+            PreconditionError: the version is no longer kept.
             NotFoundError: no such item or collection.
         """
-        return self._run(calls.get(collection, item_id, fields), timeout)
+        return self._run(calls.get(collection, item_id, fields, as_of), timeout)
 
     def get_many(
-        self, collection: str, ids: Iterable[str], *, fields: Sequence[Field] = (), timeout: float | None = None
+        self,
+        collection: str,
+        ids: Iterable[str],
+        *,
+        fields: Sequence[Field] = (),
+        as_of: str = "",
+        timeout: float | None = None,
     ) -> tuple[Lookup, ...]:
         """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
-        return self._run(calls.get_many(collection, ids, fields), timeout)
+        return self._run(calls.get_many(collection, ids, fields, as_of), timeout)
 
     def list(
         self,
@@ -159,10 +221,14 @@ class Client:
         where: Where | None = None,
         page_size: int = PAGE_SIZE,
         fields: Sequence[Field] = (),
+        as_of: str = "",
         timeout: float | None = None,
     ) -> Iterator[Item]:
-        """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page."""
-        return self._pages(calls.list_items(collection, where, page_size, fields), timeout)
+        """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page.
+
+        With `as_of`, a version's token or a tag, items come as they were then.
+        """
+        return self._pages(calls.list_items(collection, where, page_size, fields, as_of), timeout)
 
     def list_page(
         self,
@@ -172,14 +238,17 @@ class Client:
         page_size: int = PAGE_SIZE,
         page_token: str = "",
         fields: Sequence[Field] = (),
+        as_of: str = "",
         timeout: float | None = None,
     ) -> Page[Item]:
         """Return the page of `page_token`, the first for an empty one, with the token of the next."""
-        return self._run(calls.list_items(collection, where, page_size, fields)(page_token), timeout)
+        return self._run(calls.list_items(collection, where, page_size, fields, as_of)(page_token), timeout)
 
-    def count(self, collection: str, *, where: Where | None = None, timeout: float | None = None) -> int:
+    def count(
+        self, collection: str, *, where: Where | None = None, as_of: str = "", timeout: float | None = None
+    ) -> int:
         """Return how many items satisfy `where`."""
-        return self._run(calls.count(collection, where), timeout)
+        return self._run(calls.count(collection, where, as_of), timeout)
 
     def update(  # one option for each thing that can change
         self,
@@ -313,6 +382,40 @@ class Client:
                 for message in call:
                     yield download.block(message)
             download.check()
+        finally:
+            call.cancel()
+
+    def check(  # one option for each thing a check can be told
+        self,
+        collection: str | None = None,
+        *,
+        media_sample: int | None = 0,
+        vector_sample: int = 100,
+        repair: bool = False,
+        drop_lost_media: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[Finding | CheckProgress]:
+        """Yield what is wrong with a collection, or with all and the objects that belong to none, and how far it is.
+
+        `media_sample` objects of each collection are read and compared with their hash, None for all; `vector_sample`
+        items' vectors are compared with the index. `repair` repairs what can be without loss; `drop_lost_media` also
+        drops references to media that are missing or damaged. Has no time limit unless given one.
+
+        Raises:
+            NotFoundError: no such collection.
+        """
+        request = calls.check_request(
+            collection,
+            media_sample=media_sample,
+            vector_sample=vector_sample,
+            repair=repair,
+            drop_lost_media=drop_lost_media,
+        )
+        call = self._stub.CheckCollections(request, timeout=timeout, metadata=self._metadata)
+        try:
+            with _translated():
+                for message in call:
+                    yield read.checked(message)
         finally:
             call.cancel()
 

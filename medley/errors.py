@@ -45,6 +45,10 @@ class UnavailableError(Error):
     """The server does not answer; the same call may succeed later."""
 
 
+class CorruptError(Error):
+    """What the server keeps is not what was stored; only another copy helps."""
+
+
 class DeadlineError(Error):
     """The time given to the call was up."""
 
@@ -66,6 +70,7 @@ _KINDS: dict[grpc.StatusCode, type[Error]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.CANCELLED: UnavailableError,  # by a server that stops: a client's own never comes back as an error
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
+    grpc.StatusCode.DATA_LOSS: CorruptError,
 }
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _REASONS = {

@@ -17,6 +17,22 @@ SearchMode = Literal["exact", "approximate"]
 Field = Literal["text", "metadata", "media", "media_data", "vectors"]
 """A part of an item that a reader may ask for; without a choice, text, metadata and media come."""
 
+FindingKind = Literal[
+    "media_missing",
+    "media_damaged",
+    "media_unreferenced",
+    "vector_invalid",
+    "vector_missing",
+    "spaces_differ",
+    "passport_foreign",
+    "index_missing",
+    "index_surplus",
+    "index_differs",
+    "not_checked",
+    "rows_lost",
+]
+"""What a check found wrong; docs/operations.md says what each means, and how it is repaired."""
+
 Vector = NDArray[np.float32]
 VectorLike = Sequence[float] | NDArray[np.floating]
 Where = Mapping[str, object] | str
@@ -50,6 +66,14 @@ class Collection:
     spaces: tuple[Space, ...]
     version: str
     create_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for a version of a collection, which is kept as long as the name is; `version` is its token."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,3 +282,63 @@ class Status:
     services: tuple[ServiceStatus, ...]
     models: tuple[Model, ...]
     collections: tuple[CollectionStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check found wrong; what does not concern it is empty.
+
+    `not_repaired_because` says why it was not repaired although that was asked for.
+    """
+
+    kind: FindingKind | None
+    collection: str
+    id: str
+    space: str
+    sha256: str
+    detail: str
+    repaired: bool
+    not_repaired_because: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptCheck:
+    """Something that was looked at for a receipt; `gone` when nothing of the item is there, `detail` says how so."""
+
+    what: str
+    gone: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was removed of an item and looked at to be sure; `complete` when nothing is left.
+
+    `existed` is False where there was no such item; all was looked at even so. `deleted_version` is the first version
+    without it; no version older than `purged_version` can be read, but for those with a tag.
+    """
+
+    collection: str
+    id: str
+    sha256: str
+    existed: bool
+    complete: bool
+    checks: tuple[ReceiptCheck, ...]
+    deleted_version: str
+    purged_version: str
+    time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckProgress:
+    """How far the check of a collection has come; `collection` is empty for the objects that belong to none."""
+
+    collection: str
+    version: str
+    rows_total: int
+    rows: int
+    media: int
+    media_read: int
+    media_bytes_read: int
+    vectors_compared: int
+    done: bool

@@ -25,6 +25,7 @@ PROTOS = (
     "item",
     "vector",
     "filter",
+    "check",
     "error_reason",
 )
 _MESSAGE, _ENUM, _SERVICE = 4, 5, 6  # field numbers in FileDescriptorProto, as paths of comments spell them

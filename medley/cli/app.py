@@ -6,13 +6,17 @@ import sys
 import click
 
 from medley import __version__
+from medley.backup import BackupError
+from medley.cli.commands.backup import backup, restore
 from medley.cli.commands.collections import collections
 from medley.cli.commands.demo import demo
+from medley.cli.commands.fsck import fsck
 from medley.cli.commands.ingest import ingest
 from medley.cli.commands.items import delete, get, list_, update
 from medley.cli.commands.models import models
 from medley.cli.commands.search import search
 from medley.cli.commands.status import status
+from medley.cli.commands.tags import tag
 from medley.cli.commands.up import up
 from medley.cli.exits import INTERRUPTED
 from medley.cli.printing import complain
@@ -31,7 +35,10 @@ def medley() -> None:
     """
 
 
-for command in (up, demo, ingest, search, get, list_, update, delete, collections, models, status):
+_DAILY = (up, demo, ingest, search, get, list_, update, delete, collections, status)
+_UPKEEP = (models, fsck, tag, backup, restore)
+
+for command in (*_DAILY, *_UPKEEP):
     medley.add_command(command)
 
 
@@ -49,7 +56,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Error, InputError, SuiteError, ValueError, OSError) as error:
+    except (Error, InputError, BackupError, SuiteError, ValueError, OSError) as error:
         complain(_line(error))
     except Exception as error:  # a bug, which is told like any failure, with its kind
         complain(f"unexpected {type(error).__name__}: {error}")

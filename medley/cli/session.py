@@ -74,6 +74,12 @@ def collection_option(command: Command) -> Command:
     return option(command)
 
 
+def as_of_option(command: Command) -> Command:
+    """Add the option that names a version to read."""
+    option = click.option("--as-of", default="", metavar="VERSION|TAG", help="Read what was there then.")
+    return option(command)
+
+
 def _short(problem: str) -> str:
     """Return the cause, which gRPC's account of a failed connection names last."""
     parts = [part.strip(" []") for part in problem.split(": ")]

@@ -88,6 +88,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the item has nothing to embed or store. Metadata: "id"."""
     ERROR_REASON_ITEM_HAS_NO_VECTOR: _ErrorReason.ValueType  # 31
     """INVALID_ARGUMENT: the arms' item has no vector in the space. Metadata: "id", "space"."""
+    ERROR_REASON_MEDIA_CORRUPT: _ErrorReason.ValueType  # 32
+    """DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
+    ERROR_REASON_MEDIA_WITHOUT_URL: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
+    ERROR_REASON_VERSION_EXPIRED: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it. Metadata: "collection",
+    "version".
+    """
+    ERROR_REASON_TAG_NOT_FOUND: _ErrorReason.ValueType  # 35
+    """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
+    ERROR_REASON_TAG_EXISTS: _ErrorReason.ValueType  # 36
+    """ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
+    ERROR_REASON_ROWS_CORRUPT: _ErrorReason.ValueType  # 37
+    """DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason`, without the prefix, in the `medley` error domain."""
@@ -158,4 +172,18 @@ ERROR_REASON_ITEM_EMPTY: ErrorReason.ValueType  # 30
 """INVALID_ARGUMENT: the item has nothing to embed or store. Metadata: "id"."""
 ERROR_REASON_ITEM_HAS_NO_VECTOR: ErrorReason.ValueType  # 31
 """INVALID_ARGUMENT: the arms' item has no vector in the space. Metadata: "id", "space"."""
+ERROR_REASON_MEDIA_CORRUPT: ErrorReason.ValueType  # 32
+"""DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
+ERROR_REASON_MEDIA_WITHOUT_URL: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
+ERROR_REASON_VERSION_EXPIRED: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it. Metadata: "collection",
+"version".
+"""
+ERROR_REASON_TAG_NOT_FOUND: ErrorReason.ValueType  # 35
+"""NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
+ERROR_REASON_TAG_EXISTS: ErrorReason.ValueType  # 36
+"""ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
+ERROR_REASON_ROWS_CORRUPT: ErrorReason.ValueType  # 37
+"""DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -6,8 +6,10 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from medley.v1 import check_pb2 as _check_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
 from medley.v1 import embedder_service_pb2 as _embedder_service_pb2
 from medley.v1 import filter_pb2 as _filter_pb2
@@ -515,8 +517,13 @@ class GetItemsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids, 1 to 10,000."""
@@ -531,10 +538,11 @@ class GetItemsRequest(_message.Message):
         collection: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         fields: _abc.Iterable[_item_pb2.ItemField.ValueType] | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fields", b"fields", "ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "fields", b"fields", "ids", b"ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -575,12 +583,17 @@ class ListItemsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
     page_size: _builtins.int
     """Items wanted at most, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter; empty for the first."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def where(self) -> _filter_pb2.Where:
         """Only items that satisfy it; unset lists all."""
@@ -597,10 +610,11 @@ class ListItemsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         fields: _abc.Iterable[_item_pb2.ItemField.ValueType] | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["where", b"where"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fields", b"fields", "page_size", b"page_size", "page_token", b"page_token", "where", b"where"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "fields", b"fields", "page_size", b"page_size", "page_token", b"page_token", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,8 +656,13 @@ class CountItemsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     WHERE_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def where(self) -> _filter_pb2.Where:
         """Only items that satisfy it; unset counts all."""
@@ -653,10 +672,11 @@ class CountItemsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         where: _filter_pb2.Where | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["where", b"where"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "where", b"where"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1283,3 +1303,490 @@ class CollectionStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectionStatus: _TypeAlias = CollectionStatus  # noqa: Y015
+
+@_typing.final
+class CheckCollectionsRequest(_message.Message):
+    """Request of GatewayService.CheckCollections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    VECTOR_SAMPLE_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    DROP_LOST_MEDIA_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """`collections/{name}`. Empty: every collection, and the stored objects that belong to none."""
+    vector_sample: _builtins.int
+    """Items of each collection whose vectors are compared with the index, chosen at random, at most 10,000; 0 compares none."""
+    repair: _builtins.bool
+    """True repairs what can be without loss: objects nobody refers to are removed, vectors are made anew, indexes rebuilt."""
+    drop_lost_media: _builtins.bool
+    """True drops the references to media that are missing or damaged, and the damaged objects. Not without `repair`."""
+    @_builtins.property
+    def media(self) -> _check_pb2.MediaSample:
+        """Media to read in each collection; unset reads none."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        media: _check_pb2.MediaSample | None = ...,
+        vector_sample: _builtins.int = ...,
+        repair: _builtins.bool = ...,
+        drop_lost_media: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "drop_lost_media", b"drop_lost_media", "media", b"media", "repair", b"repair", "vector_sample", b"vector_sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCollectionsRequest: _TypeAlias = CheckCollectionsRequest  # noqa: Y015
+
+@_typing.final
+class CheckCollectionsResponse(_message.Message):
+    """Response of GatewayService.CheckCollections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finding(self) -> _check_pb2.Finding:
+        """Something wrong."""
+
+    @_builtins.property
+    def progress(self) -> Global___CheckProgress:
+        """How far it has come."""
+
+    def __init__(
+        self,
+        *,
+        finding: _check_pb2.Finding | None = ...,
+        progress: Global___CheckProgress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "part", b"part", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["finding", "progress"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___CheckCollectionsResponse: _TypeAlias = CheckCollectionsResponse  # noqa: Y015
+
+@_typing.final
+class CheckProgress(_message.Message):
+    """How far the check of one collection has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    VECTORS_COMPARED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """The collection; empty while objects that belong to none are looked for."""
+    version: _builtins.str
+    """Version token of the rows checked."""
+    rows_total: _builtins.int
+    """Rows it has."""
+    rows: _builtins.int
+    """Rows checked so far."""
+    vectors_compared: _builtins.int
+    """Vectors in the indexes that were found to be the items', by their scores."""
+    done: _builtins.bool
+    """True when the check of the collection, or of the objects, is done."""
+    @_builtins.property
+    def media(self) -> _store_service_pb2.CheckedMedia:
+        """Media looked at so far."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        version: _builtins.str = ...,
+        rows_total: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        media: _store_service_pb2.CheckedMedia | None = ...,
+        vectors_compared: _builtins.int = ...,
+        done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "done", b"done", "media", b"media", "rows", b"rows", "rows_total", b"rows_total", "vectors_compared", b"vectors_compared", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckProgress: _TypeAlias = CheckProgress  # noqa: Y015
+
+@_typing.final
+class TagCollectionRequest(_message.Message):
+    """Request of GatewayService.TagCollection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    tag: _builtins.str
+    """Required. Name of the tag; see Tag.name. One that names the version already is answered as it is."""
+    version: _builtins.str
+    """Version token to name; empty names the newest."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tag: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tag", b"tag", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagCollectionRequest: _TypeAlias = TagCollectionRequest  # noqa: Y015
+
+@_typing.final
+class TagCollectionResponse(_message.Message):
+    """Response of GatewayService.TagCollection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tag(self) -> _collection_pb2.Tag:
+        """The tag."""
+
+    def __init__(
+        self,
+        *,
+        tag: _collection_pb2.Tag | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagCollectionResponse: _TypeAlias = TagCollectionResponse  # noqa: Y015
+
+@_typing.final
+class ListTagsRequest(_message.Message):
+    """Request of GatewayService.ListTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsRequest: _TypeAlias = ListTagsRequest  # noqa: Y015
+
+@_typing.final
+class ListTagsResponse(_message.Message):
+    """Response of GatewayService.ListTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[_collection_pb2.Tag]:
+        """All tags, by name."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_collection_pb2.Tag] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsResponse: _TypeAlias = ListTagsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTagRequest(_message.Message):
+    """Request of GatewayService.DeleteTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    tag: _builtins.str
+    """Required. Name of the tag."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTagRequest: _TypeAlias = DeleteTagRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTagResponse(_message.Message):
+    """Response of GatewayService.DeleteTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTagResponse: _TypeAlias = DeleteTagResponse  # noqa: Y015
+
+@_typing.final
+class RestoreItemsRequest(_message.Message):
+    """Request of GatewayService.RestoreItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PassportsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    PASSPORTS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_store_service_pb2.Row]:
+        """The items as rows, 1 to 10,000; each replaces the item of its id. Media are references to objects stored before."""
+
+    @_builtins.property
+    def passports(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Passports of the vectors by space. Required for each space with a model in which a row has a vector."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        rows: _abc.Iterable[_store_service_pb2.Row] | None = ...,
+        passports: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "passports", b"passports", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreItemsRequest: _TypeAlias = RestoreItemsRequest  # noqa: Y015
+
+@_typing.final
+class RestoreItemsResponse(_message.Message):
+    """Response of GatewayService.RestoreItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemResult]:
+        """One result an item, in order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_item_pb2.ItemResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreItemsResponse: _TypeAlias = RestoreItemsResponse  # noqa: Y015
+
+@_typing.final
+class EraseItemsRequest(_message.Message):
+    """Request of GatewayService.EraseItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    SHA256S_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the items, 1 to 1000, each once."""
+
+    @_builtins.property
+    def sha256s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hashes of media that the items had, where they are deleted already: as an earlier receipt tells them."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        sha256s: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "ids", b"ids", "sha256s", b"sha256s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseItemsRequest: _TypeAlias = EraseItemsRequest  # noqa: Y015
+
+@_typing.final
+class EraseItemsResponse(_message.Message):
+    """Response of GatewayService.EraseItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Receipt]:
+        """One receipt an id, in order."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[Global___Receipt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseItemsResponse: _TypeAlias = EraseItemsResponse  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    """What was removed of an item, and what was looked at to be sure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    EXISTED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    DELETED_VERSION_FIELD_NUMBER: _builtins.int
+    PURGED_VERSION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """`collections/{name}`."""
+    id: _builtins.str
+    """Id of the item."""
+    sha256: _builtins.str
+    """Hash of its media; empty when it had none."""
+    existed: _builtins.bool
+    """Whether there was an item of the id; if not, what follows was looked at all the same."""
+    complete: _builtins.bool
+    """True when nothing is left: every check passed."""
+    deleted_version: _builtins.str
+    """Version token of the first version without the item."""
+    purged_version: _builtins.str
+    """Version token after the purge: no older version without a tag can be read."""
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceiptCheck]:
+        """What was looked at, one check each."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the receipt was made."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        id: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        existed: _builtins.bool = ...,
+        complete: _builtins.bool = ...,
+        checks: _abc.Iterable[Global___ReceiptCheck] | None = ...,
+        deleted_version: _builtins.str = ...,
+        purged_version: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "collection", b"collection", "complete", b"complete", "deleted_version", b"deleted_version", "existed", b"existed", "id", b"id", "purged_version", b"purged_version", "sha256", b"sha256", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class ReceiptCheck(_message.Message):
+    """Something that was looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """What: `row`, `older versions`, `media`, `thumbnails`, or `index {space}`."""
+    gone: _builtins.bool
+    """True when nothing of the item is there."""
+    detail: _builtins.str
+    """How that is known, or what is left, for people to read."""
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        gone: _builtins.bool = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "gone", b"gone", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiptCheck: _TypeAlias = ReceiptCheck  # noqa: Y015

@@ -106,6 +106,36 @@ class GatewayServiceStub:
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.CheckCollections = channel.unary_stream(
+                '/medley.v1.GatewayService/CheckCollections',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.FromString,
+                _registered_method=True)
+        self.TagCollection = channel.unary_unary(
+                '/medley.v1.GatewayService/TagCollection',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionResponse.FromString,
+                _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/medley.v1.GatewayService/ListTags',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTag = channel.unary_unary(
+                '/medley.v1.GatewayService/DeleteTag',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.FromString,
+                _registered_method=True)
+        self.RestoreItems = channel.unary_unary(
+                '/medley.v1.GatewayService/RestoreItems',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.FromString,
+                _registered_method=True)
+        self.EraseItems = channel.unary_unary(
+                '/medley.v1.GatewayService/EraseItems',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -214,6 +244,51 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckCollections(self, request, context):
+        """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+        need not stop. It repairs only what it is told to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TagCollection(self, request, context):
+        """TagCollection names a version, which is then kept until the name is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """ListTags returns the tags of a collection, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTag(self, request, context):
+        """DeleteTag deletes a tag; its version is then kept no longer than others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreItems(self, request, context):
+        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+        space's are refused, all of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseItems(self, request, context):
+        """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+        May take a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -286,6 +361,36 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusRequest.FromString,
                     response_serializer=medley_dot_v1_dot_gateway__service__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'CheckCollections': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckCollections,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.SerializeToString,
+            ),
+            'TagCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagCollection,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.TagCollectionResponse.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.ListTagsResponse.SerializeToString,
+            ),
+            'DeleteTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTag,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.SerializeToString,
+            ),
+            'RestoreItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreItems,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.SerializeToString,
+            ),
+            'EraseItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseItems,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.EraseItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -668,6 +773,168 @@ class GatewayService:
             '/medley.v1.GatewayService/GetStatus',
             medley_dot_v1_dot_gateway__service__pb2.GetStatusRequest.SerializeToString,
             medley_dot_v1_dot_gateway__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckCollections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medley.v1.GatewayService/CheckCollections',
+            medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.CheckCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/TagCollection',
+            medley_dot_v1_dot_gateway__service__pb2.TagCollectionRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.TagCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/ListTags',
+            medley_dot_v1_dot_gateway__service__pb2.ListTagsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.ListTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/DeleteTag',
+            medley_dot_v1_dot_gateway__service__pb2.DeleteTagRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.DeleteTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/RestoreItems',
+            medley_dot_v1_dot_gateway__service__pb2.RestoreItemsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.RestoreItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/EraseItems',
+            medley_dot_v1_dot_gateway__service__pb2.EraseItemsRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.EraseItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

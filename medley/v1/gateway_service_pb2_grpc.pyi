@@ -69,6 +69,24 @@ class GatewayServiceStub:
     """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]
     """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+    CheckCollections: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.CheckCollectionsRequest, _gateway_service_pb2.CheckCollectionsResponse]
+    """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+    need not stop. It repairs only what it is told to.
+    """
+    TagCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.TagCollectionRequest, _gateway_service_pb2.TagCollectionResponse]
+    """TagCollection names a version, which is then kept until the name is deleted."""
+    ListTags: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListTagsRequest, _gateway_service_pb2.ListTagsResponse]
+    """ListTags returns the tags of a collection, by name."""
+    DeleteTag: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]
+    """DeleteTag deletes a tag; its version is then kept no longer than others."""
+    RestoreItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]
+    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+    space's are refused, all of them.
+    """
+    EraseItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]
+    """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+    May take a minute.
+    """
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -111,6 +129,24 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+    CheckCollections: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.CheckCollectionsRequest, _gateway_service_pb2.CheckCollectionsResponse]  # type: ignore[assignment]
+    """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+    need not stop. It repairs only what it is told to.
+    """
+    TagCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.TagCollectionRequest, _gateway_service_pb2.TagCollectionResponse]  # type: ignore[assignment]
+    """TagCollection names a version, which is then kept until the name is deleted."""
+    ListTags: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListTagsRequest, _gateway_service_pb2.ListTagsResponse]  # type: ignore[assignment]
+    """ListTags returns the tags of a collection, by name."""
+    DeleteTag: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]  # type: ignore[assignment]
+    """DeleteTag deletes a tag; its version is then kept no longer than others."""
+    RestoreItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]  # type: ignore[assignment]
+    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+    space's are refused, all of them.
+    """
+    EraseItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]  # type: ignore[assignment]
+    """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+    May take a minute.
+    """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
@@ -234,5 +270,59 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.GetStatusResponse, _abc.Awaitable[_gateway_service_pb2.GetStatusResponse]]:
         """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+
+    @_abc_1.abstractmethod
+    def CheckCollections(
+        self,
+        request: _gateway_service_pb2.CheckCollectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.CheckCollectionsResponse], _abc.AsyncIterator[_gateway_service_pb2.CheckCollectionsResponse]]:
+        """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
+        need not stop. It repairs only what it is told to.
+        """
+
+    @_abc_1.abstractmethod
+    def TagCollection(
+        self,
+        request: _gateway_service_pb2.TagCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.TagCollectionResponse, _abc.Awaitable[_gateway_service_pb2.TagCollectionResponse]]:
+        """TagCollection names a version, which is then kept until the name is deleted."""
+
+    @_abc_1.abstractmethod
+    def ListTags(
+        self,
+        request: _gateway_service_pb2.ListTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.ListTagsResponse, _abc.Awaitable[_gateway_service_pb2.ListTagsResponse]]:
+        """ListTags returns the tags of a collection, by name."""
+
+    @_abc_1.abstractmethod
+    def DeleteTag(
+        self,
+        request: _gateway_service_pb2.DeleteTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.DeleteTagResponse, _abc.Awaitable[_gateway_service_pb2.DeleteTagResponse]]:
+        """DeleteTag deletes a tag; its version is then kept no longer than others."""
+
+    @_abc_1.abstractmethod
+    def RestoreItems(
+        self,
+        request: _gateway_service_pb2.RestoreItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.RestoreItemsResponse, _abc.Awaitable[_gateway_service_pb2.RestoreItemsResponse]]:
+        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+        space's are refused, all of them.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseItems(
+        self,
+        request: _gateway_service_pb2.EraseItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.EraseItemsResponse, _abc.Awaitable[_gateway_service_pb2.EraseItemsResponse]]:
+        """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
+        May take a minute.
+        """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

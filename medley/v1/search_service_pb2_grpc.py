@@ -45,6 +45,16 @@ class SearchServiceStub:
                 request_serializer=medley_dot_v1_dot_search__service__pb2.ListIndexesRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_search__service__pb2.ListIndexesResponse.FromString,
                 _registered_method=True)
+        self.ListIndexItems = channel.unary_stream(
+                '/medley.v1.SearchService/ListIndexItems',
+                request_serializer=medley_dot_v1_dot_search__service__pb2.ListIndexItemsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_search__service__pb2.ListIndexItemsResponse.FromString,
+                _registered_method=True)
+        self.RebuildIndex = channel.unary_unary(
+                '/medley.v1.SearchService/RebuildIndex',
+                request_serializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -65,6 +75,21 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListIndexItems(self, request, context):
+        """ListIndexItems returns the ids of all items that have a vector in one index, in any order, as of one version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebuildIndex(self, request, context):
+        """RebuildIndex builds a collection's indexes anew from the store, and answers once they have replaced the old ones, which
+        answer searches meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +102,16 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.ListIndexes,
                     request_deserializer=medley_dot_v1_dot_search__service__pb2.ListIndexesRequest.FromString,
                     response_serializer=medley_dot_v1_dot_search__service__pb2.ListIndexesResponse.SerializeToString,
+            ),
+            'ListIndexItems': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListIndexItems,
+                    request_deserializer=medley_dot_v1_dot_search__service__pb2.ListIndexItemsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_search__service__pb2.ListIndexItemsResponse.SerializeToString,
+            ),
+            'RebuildIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildIndex,
+                    request_deserializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +169,60 @@ class SearchService:
             '/medley.v1.SearchService/ListIndexes',
             medley_dot_v1_dot_search__service__pb2.ListIndexesRequest.SerializeToString,
             medley_dot_v1_dot_search__service__pb2.ListIndexesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIndexItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medley.v1.SearchService/ListIndexItems',
+            medley_dot_v1_dot_search__service__pb2.ListIndexItemsRequest.SerializeToString,
+            medley_dot_v1_dot_search__service__pb2.ListIndexItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.SearchService/RebuildIndex',
+            medley_dot_v1_dot_search__service__pb2.RebuildIndexRequest.SerializeToString,
+            medley_dot_v1_dot_search__service__pb2.RebuildIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,12 @@ class SearchServiceStub:
     """SearchIndex returns the best hits in one space, best first."""
     ListIndexes: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListIndexesRequest, _search_service_pb2.ListIndexesResponse]
     """ListIndexes returns the state of the indexes, by collection and space."""
+    ListIndexItems: _grpc.UnaryStreamMultiCallable[_search_service_pb2.ListIndexItemsRequest, _search_service_pb2.ListIndexItemsResponse]
+    """ListIndexItems returns the ids of all items that have a vector in one index, in any order, as of one version."""
+    RebuildIndex: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.RebuildIndexRequest, _search_service_pb2.RebuildIndexResponse]
+    """RebuildIndex builds a collection's indexes anew from the store, and answers once they have replaced the old ones, which
+    answer searches meanwhile.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -47,6 +53,12 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """SearchIndex returns the best hits in one space, best first."""
     ListIndexes: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListIndexesRequest, _search_service_pb2.ListIndexesResponse]  # type: ignore[assignment]
     """ListIndexes returns the state of the indexes, by collection and space."""
+    ListIndexItems: _aio.UnaryStreamMultiCallable[_search_service_pb2.ListIndexItemsRequest, _search_service_pb2.ListIndexItemsResponse]  # type: ignore[assignment]
+    """ListIndexItems returns the ids of all items that have a vector in one index, in any order, as of one version."""
+    RebuildIndex: _aio.UnaryUnaryMultiCallable[_search_service_pb2.RebuildIndexRequest, _search_service_pb2.RebuildIndexResponse]  # type: ignore[assignment]
+    """RebuildIndex builds a collection's indexes anew from the store, and answers once they have replaced the old ones, which
+    answer searches meanwhile.
+    """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     """SearchService finds the items nearest to a vector. Its indexes follow the store and can be rebuilt from it."""
@@ -66,5 +78,23 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.ListIndexesResponse, _abc.Awaitable[_search_service_pb2.ListIndexesResponse]]:
         """ListIndexes returns the state of the indexes, by collection and space."""
+
+    @_abc_1.abstractmethod
+    def ListIndexItems(
+        self,
+        request: _search_service_pb2.ListIndexItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_search_service_pb2.ListIndexItemsResponse], _abc.AsyncIterator[_search_service_pb2.ListIndexItemsResponse]]:
+        """ListIndexItems returns the ids of all items that have a vector in one index, in any order, as of one version."""
+
+    @_abc_1.abstractmethod
+    def RebuildIndex(
+        self,
+        request: _search_service_pb2.RebuildIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.RebuildIndexResponse, _abc.Awaitable[_search_service_pb2.RebuildIndexResponse]]:
+        """RebuildIndex builds a collection's indexes anew from the store, and answers once they have replaced the old ones, which
+        answer searches meanwhile.
+        """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

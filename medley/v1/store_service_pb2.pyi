@@ -6,7 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from medley.v1 import check_pb2 as _check_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
 from medley.v1 import filter_pb2 as _filter_pb2
 from medley.v1 import item_pb2 as _item_pb2
@@ -243,6 +245,7 @@ class Row(_message.Message):
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. Id of the item."""
     text: _builtins.str
@@ -263,6 +266,10 @@ class Row(_message.Message):
     def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
         """Its vectors by space, each of the space's dimensions."""
 
+    @_builtins.property
+    def history(self) -> Global___RowHistory:
+        """Set to restore an item as it was: its history goes on from here, unless there is such an item already."""
+
     def __init__(
         self,
         *,
@@ -273,10 +280,11 @@ class Row(_message.Message):
         metadata_json: _builtins.str = ...,
         vectors: _abc.Mapping[_builtins.str, _vector_pb2.Vector] | None = ...,
         expected_revision: _builtins.int | None = ...,
+        history: Global___RowHistory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "media", b"media", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "history", b"history", "media", b"media", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "id", b"id", "media", b"media", "media_type", b"media_type", "metadata_json", b"metadata_json", "text", b"text", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "history", b"history", "id", b"id", "media", b"media", "media_type", b"media_type", "metadata_json", b"metadata_json", "text", b"text", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -288,6 +296,40 @@ class Row(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
 
 Global___Row: _TypeAlias = Row  # noqa: Y015
+
+@_typing.final
+class RowHistory(_message.Message):
+    """What became of a row before, where it is restored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision that it had, 1 or more."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first written."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last written."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowHistory: _TypeAlias = RowHistory  # noqa: Y015
 
 @_typing.final
 class UpsertRowsRequest(_message.Message):
@@ -546,8 +588,13 @@ class GetRowsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids, 1 to 10,000."""
@@ -562,10 +609,11 @@ class GetRowsRequest(_message.Message):
         collection: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         fields: _abc.Iterable[_item_pb2.ItemField.ValueType] | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fields", b"fields", "ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "fields", b"fields", "ids", b"ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,12 +654,17 @@ class ListRowsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
     page_size: _builtins.int
     """Items wanted at most, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter; empty for the first."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
         """Only items that satisfy it; unset lists all."""
@@ -628,10 +681,11 @@ class ListRowsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         fields: _abc.Iterable[_item_pb2.ItemField.ValueType] | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fields", b"fields", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "fields", b"fields", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -673,8 +727,13 @@ class CountRowsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
+    as_of: _builtins.str
+    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
+    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
         """Only items that satisfy it; unset counts all."""
@@ -684,10 +743,11 @@ class CountRowsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         filter: _filter_pb2.Filter | None = ...,
+        as_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "collection", b"collection", "filter", b"filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -966,6 +1026,58 @@ class ReadMediaResponse(_message.Message):
 Global___ReadMediaResponse: _TypeAlias = ReadMediaResponse  # noqa: Y015
 
 @_typing.final
+class PresignMediaRequest(_message.Message):
+    """Request of StoreService.PresignMedia."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    EXPIRES_SECONDS_FIELD_NUMBER: _builtins.int
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """Required. Hash of the object."""
+    expires_seconds: _builtins.int
+    """How long the URL may be used, 1 to 604,800 seconds (7 days); 0 means an hour."""
+    mime_type: _builtins.str
+    """MIME type that the object is served as; empty: application/octet-stream."""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        expires_seconds: _builtins.int = ...,
+        mime_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_seconds", b"expires_seconds", "mime_type", b"mime_type", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PresignMediaRequest: _TypeAlias = PresignMediaRequest  # noqa: Y015
+
+@_typing.final
+class PresignMediaResponse(_message.Message):
+    """Response of StoreService.PresignMedia."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """The URL. Who has it may read the object, so it is a secret."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PresignMediaResponse: _TypeAlias = PresignMediaResponse  # noqa: Y015
+
+@_typing.final
 class WatchChangesRequest(_message.Message):
     """Request of StoreService.WatchChanges."""
 
@@ -1032,3 +1144,511 @@ class WatchChangesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchChangesResponse: _TypeAlias = WatchChangesResponse  # noqa: Y015
+
+@_typing.final
+class CheckTableRequest(_message.Message):
+    """Request of StoreService.CheckTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    VECTOR_SAMPLE_FIELD_NUMBER: _builtins.int
+    REMOVE_DAMAGED_MEDIA_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    vector_sample: _builtins.int
+    """Rows that come with their vectors, chosen at random; 0 to 10,000."""
+    remove_damaged_media: _builtins.bool
+    """True removes objects found damaged, so that the same media can be stored again."""
+    @_builtins.property
+    def media(self) -> _check_pb2.MediaSample:
+        """Media to read; unset reads none."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        media: _check_pb2.MediaSample | None = ...,
+        vector_sample: _builtins.int = ...,
+        remove_damaged_media: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "media", b"media", "remove_damaged_media", b"remove_damaged_media", "vector_sample", b"vector_sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckTableRequest: _TypeAlias = CheckTableRequest  # noqa: Y015
+
+@_typing.final
+class CheckTableResponse(_message.Message):
+    """Response of StoreService.CheckTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def table(self) -> Global___CheckedTable:
+        """The first message."""
+
+    @_builtins.property
+    def rows(self) -> Global___CheckedRows:
+        """Rows, each once."""
+
+    @_builtins.property
+    def finding(self) -> _check_pb2.Finding:
+        """Something wrong."""
+
+    @_builtins.property
+    def vectors(self) -> Global___CheckedVectors:
+        """A row of the vector sample."""
+
+    @_builtins.property
+    def media(self) -> Global___CheckedMedia:
+        """How far reading media has come."""
+
+    def __init__(
+        self,
+        *,
+        table: Global___CheckedTable | None = ...,
+        rows: Global___CheckedRows | None = ...,
+        finding: _check_pb2.Finding | None = ...,
+        vectors: Global___CheckedVectors | None = ...,
+        media: Global___CheckedMedia | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "media", b"media", "part", b"part", "rows", b"rows", "table", b"table", "vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "media", b"media", "part", b"part", "rows", b"rows", "table", b"table", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["table", "rows", "finding", "vectors", "media"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___CheckTableResponse: _TypeAlias = CheckTableResponse  # noqa: Y015
+
+@_typing.final
+class CheckedTable(_message.Message):
+    """What a check looks at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Version token of the rows."""
+    rows: _builtins.int
+    """Rows there are."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedTable: _TypeAlias = CheckedTable  # noqa: Y015
+
+@_typing.final
+class CheckedRows(_message.Message):
+    """Some rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    SPACES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids."""
+
+    @_builtins.property
+    def spaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each, in which spaces it has a vector: bit i for the collection's space i, counted from 0."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        spaces: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "spaces", b"spaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedRows: _TypeAlias = CheckedRows  # noqa: Y015
+
+@_typing.final
+class CheckedVectors(_message.Message):
+    """The vectors of a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VectorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _vector_pb2.Vector: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _vector_pb2.Vector | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the row."""
+    @_builtins.property
+    def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
+        """Its vectors by space."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        vectors: _abc.Mapping[_builtins.str, _vector_pb2.Vector] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedVectors: _TypeAlias = CheckedVectors  # noqa: Y015
+
+@_typing.final
+class CheckedMedia(_message.Message):
+    """Media looked at so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    OBJECTS_READ_FIELD_NUMBER: _builtins.int
+    BYTES_READ_FIELD_NUMBER: _builtins.int
+    objects: _builtins.int
+    """Objects found to be there or not."""
+    objects_read: _builtins.int
+    """Objects whose bytes were read."""
+    bytes_read: _builtins.int
+    """Bytes read."""
+    def __init__(
+        self,
+        *,
+        objects: _builtins.int = ...,
+        objects_read: _builtins.int = ...,
+        bytes_read: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_read", b"bytes_read", "objects", b"objects", "objects_read", b"objects_read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckedMedia: _TypeAlias = CheckedMedia  # noqa: Y015
+
+@_typing.final
+class CheckMediaRequest(_message.Message):
+    """Request of StoreService.CheckMedia."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVE_FIELD_NUMBER: _builtins.int
+    remove: _builtins.bool
+    """True removes what is found."""
+    def __init__(
+        self,
+        *,
+        remove: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckMediaRequest: _TypeAlias = CheckMediaRequest  # noqa: Y015
+
+@_typing.final
+class CheckMediaResponse(_message.Message):
+    """Response of StoreService.CheckMedia."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finding(self) -> _check_pb2.Finding:
+        """An object that nothing refers to."""
+
+    def __init__(
+        self,
+        *,
+        finding: _check_pb2.Finding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckMediaResponse: _TypeAlias = CheckMediaResponse  # noqa: Y015
+
+@_typing.final
+class TagTableRequest(_message.Message):
+    """Request of StoreService.TagTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    tag: _builtins.str
+    """Required. Name of the tag; see Tag.name. One that names the version already is answered as it is."""
+    version: _builtins.str
+    """Version token to name; empty names the newest."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tag: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tag", b"tag", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagTableRequest: _TypeAlias = TagTableRequest  # noqa: Y015
+
+@_typing.final
+class TagTableResponse(_message.Message):
+    """Response of StoreService.TagTable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tag(self) -> _collection_pb2.Tag:
+        """The tag."""
+
+    def __init__(
+        self,
+        *,
+        tag: _collection_pb2.Tag | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TagTableResponse: _TypeAlias = TagTableResponse  # noqa: Y015
+
+@_typing.final
+class ListTableTagsRequest(_message.Message):
+    """Request of StoreService.ListTableTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTableTagsRequest: _TypeAlias = ListTableTagsRequest  # noqa: Y015
+
+@_typing.final
+class ListTableTagsResponse(_message.Message):
+    """Response of StoreService.ListTableTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedCompositeFieldContainer[_collection_pb2.Tag]:
+        """All tags, by name."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_collection_pb2.Tag] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTableTagsResponse: _TypeAlias = ListTableTagsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTableTagRequest(_message.Message):
+    """Request of StoreService.DeleteTableTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    tag: _builtins.str
+    """Required. Name of the tag."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTableTagRequest: _TypeAlias = DeleteTableTagRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTableTagResponse(_message.Message):
+    """Response of StoreService.DeleteTableTag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTableTagResponse: _TypeAlias = DeleteTableTagResponse  # noqa: Y015
+
+@_typing.final
+class PurgeRowsRequest(_message.Message):
+    """Request of StoreService.PurgeRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    SHA256S_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of removed rows, 1 to 10,000; one that is there is refused."""
+
+    @_builtins.property
+    def sha256s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hashes of the media they had."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        sha256s: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "ids", b"ids", "sha256s", b"sha256s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeRowsRequest: _TypeAlias = PurgeRowsRequest  # noqa: Y015
+
+@_typing.final
+class PurgeRowsResponse(_message.Message):
+    """Response of StoreService.PurgeRows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Version token of the collection after it; no older one without a tag can be read."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tags whose versions still hold rows of these ids, by name; delete them and purge again."""
+
+    @_builtins.property
+    def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurgedMedia]:
+        """What became of the media, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        media: _abc.Iterable[Global___PurgedMedia] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["media", b"media", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeRowsResponse: _TypeAlias = PurgeRowsResponse  # noqa: Y015
+
+@_typing.final
+class PurgedMedia(_message.Message):
+    """What became of an object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    KEPT_BY_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """Its hash."""
+    gone: _builtins.bool
+    """True when it is not there any more."""
+    kept_by: _builtins.str
+    """A collection and id that still refer to it, or a tag's; empty when it is gone."""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        gone: _builtins.bool = ...,
+        kept_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "kept_by", b"kept_by", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgedMedia: _TypeAlias = PurgedMedia  # noqa: Y015

@@ -96,10 +96,45 @@ class StoreServiceStub:
                 request_serializer=medley_dot_v1_dot_store__service__pb2.ReadMediaRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_store__service__pb2.ReadMediaResponse.FromString,
                 _registered_method=True)
+        self.PresignMedia = channel.unary_unary(
+                '/medley.v1.StoreService/PresignMedia',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.FromString,
+                _registered_method=True)
         self.WatchChanges = channel.unary_stream(
                 '/medley.v1.StoreService/WatchChanges',
                 request_serializer=medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_store__service__pb2.WatchChangesResponse.FromString,
+                _registered_method=True)
+        self.CheckTable = channel.unary_stream(
+                '/medley.v1.StoreService/CheckTable',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.CheckTableRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.CheckTableResponse.FromString,
+                _registered_method=True)
+        self.CheckMedia = channel.unary_stream(
+                '/medley.v1.StoreService/CheckMedia',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.FromString,
+                _registered_method=True)
+        self.TagTable = channel.unary_unary(
+                '/medley.v1.StoreService/TagTable',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.TagTableRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.TagTableResponse.FromString,
+                _registered_method=True)
+        self.ListTableTags = channel.unary_unary(
+                '/medley.v1.StoreService/ListTableTags',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTableTag = channel.unary_unary(
+                '/medley.v1.StoreService/DeleteTableTag',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.FromString,
+                _registered_method=True)
+        self.PurgeRows = channel.unary_unary(
+                '/medley.v1.StoreService/PurgeRows',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsResponse.FromString,
                 _registered_method=True)
 
 
@@ -193,8 +228,60 @@ class StoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PresignMedia(self, request, context):
+        """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+        store that keeps media in an S3 bucket has such URLs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchChanges(self, request, context):
         """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckTable(self, request, context):
+        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+        wrong, and which rows there are. It changes nothing unless told to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckMedia(self, request, context):
+        """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TagTable(self, request, context):
+        """TagTable names a version, which is then kept until the name is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTableTags(self, request, context):
+        """ListTableTags returns the tags of a table, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTableTag(self, request, context):
+        """DeleteTableTag deletes a tag; its version is then kept no longer than others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeRows(self, request, context):
+        """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+        at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -263,10 +350,45 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     request_deserializer=medley_dot_v1_dot_store__service__pb2.ReadMediaRequest.FromString,
                     response_serializer=medley_dot_v1_dot_store__service__pb2.ReadMediaResponse.SerializeToString,
             ),
+            'PresignMedia': grpc.unary_unary_rpc_method_handler(
+                    servicer.PresignMedia,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.SerializeToString,
+            ),
             'WatchChanges': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchChanges,
                     request_deserializer=medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.FromString,
                     response_serializer=medley_dot_v1_dot_store__service__pb2.WatchChangesResponse.SerializeToString,
+            ),
+            'CheckTable': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckTable,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.CheckTableRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.CheckTableResponse.SerializeToString,
+            ),
+            'CheckMedia': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckMedia,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.SerializeToString,
+            ),
+            'TagTable': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagTable,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.TagTableRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.TagTableResponse.SerializeToString,
+            ),
+            'ListTableTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTableTags,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.ListTableTagsResponse.SerializeToString,
+            ),
+            'DeleteTableTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTableTag,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.SerializeToString,
+            ),
+            'PurgeRows': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeRows,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.PurgeRowsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -606,6 +728,33 @@ class StoreService:
             _registered_method=True)
 
     @staticmethod
+    def PresignMedia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/PresignMedia',
+            medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchChanges(request,
             target,
             options=(),
@@ -622,6 +771,168 @@ class StoreService:
             '/medley.v1.StoreService/WatchChanges',
             medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.SerializeToString,
             medley_dot_v1_dot_store__service__pb2.WatchChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medley.v1.StoreService/CheckTable',
+            medley_dot_v1_dot_store__service__pb2.CheckTableRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.CheckTableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMedia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/medley.v1.StoreService/CheckMedia',
+            medley_dot_v1_dot_store__service__pb2.CheckMediaRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.CheckMediaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/TagTable',
+            medley_dot_v1_dot_store__service__pb2.TagTableRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.TagTableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTableTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/ListTableTags',
+            medley_dot_v1_dot_store__service__pb2.ListTableTagsRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.ListTableTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTableTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/DeleteTableTag',
+            medley_dot_v1_dot_store__service__pb2.DeleteTableTagRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.DeleteTableTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeRows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/PurgeRows',
+            medley_dot_v1_dot_store__service__pb2.PurgeRowsRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.PurgeRowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

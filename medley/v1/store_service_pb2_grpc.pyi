@@ -61,8 +61,28 @@ class StoreServiceStub:
     """
     ReadMedia: _grpc.UnaryStreamMultiCallable[_store_service_pb2.ReadMediaRequest, _store_service_pb2.ReadMediaResponse]
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
+    PresignMedia: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.PresignMediaRequest, _store_service_pb2.PresignMediaResponse]
+    """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+    store that keeps media in an S3 bucket has such URLs.
+    """
     WatchChanges: _grpc.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+    CheckTable: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]
+    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+    wrong, and which rows there are. It changes nothing unless told to.
+    """
+    CheckMedia: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]
+    """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
+    TagTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.TagTableRequest, _store_service_pb2.TagTableResponse]
+    """TagTable names a version, which is then kept until the name is deleted."""
+    ListTableTags: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.ListTableTagsRequest, _store_service_pb2.ListTableTagsResponse]
+    """ListTableTags returns the tags of a table, by name."""
+    DeleteTableTag: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]
+    """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+    PurgeRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.PurgeRowsRequest, _store_service_pb2.PurgeRowsResponse]
+    """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+    at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+    """
 
 @_typing.type_check_only
 class StoreServiceAsyncStub(StoreServiceStub):
@@ -97,8 +117,28 @@ class StoreServiceAsyncStub(StoreServiceStub):
     """
     ReadMedia: _aio.UnaryStreamMultiCallable[_store_service_pb2.ReadMediaRequest, _store_service_pb2.ReadMediaResponse]  # type: ignore[assignment]
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
+    PresignMedia: _aio.UnaryUnaryMultiCallable[_store_service_pb2.PresignMediaRequest, _store_service_pb2.PresignMediaResponse]  # type: ignore[assignment]
+    """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+    store that keeps media in an S3 bucket has such URLs.
+    """
     WatchChanges: _aio.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]  # type: ignore[assignment]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+    CheckTable: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]  # type: ignore[assignment]
+    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+    wrong, and which rows there are. It changes nothing unless told to.
+    """
+    CheckMedia: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]  # type: ignore[assignment]
+    """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
+    TagTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.TagTableRequest, _store_service_pb2.TagTableResponse]  # type: ignore[assignment]
+    """TagTable names a version, which is then kept until the name is deleted."""
+    ListTableTags: _aio.UnaryUnaryMultiCallable[_store_service_pb2.ListTableTagsRequest, _store_service_pb2.ListTableTagsResponse]  # type: ignore[assignment]
+    """ListTableTags returns the tags of a table, by name."""
+    DeleteTableTag: _aio.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]  # type: ignore[assignment]
+    """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+    PurgeRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.PurgeRowsRequest, _store_service_pb2.PurgeRowsResponse]  # type: ignore[assignment]
+    """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+    at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+    """
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
@@ -204,11 +244,73 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """ReadMedia returns an object, or a range of its bytes, in chunks."""
 
     @_abc_1.abstractmethod
+    def PresignMedia(
+        self,
+        request: _store_service_pb2.PresignMediaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.PresignMediaResponse, _abc.Awaitable[_store_service_pb2.PresignMediaResponse]]:
+        """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
+        store that keeps media in an S3 bucket has such URLs.
+        """
+
+    @_abc_1.abstractmethod
     def WatchChanges(
         self,
         request: _store_service_pb2.WatchChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_store_service_pb2.WatchChangesResponse], _abc.AsyncIterator[_store_service_pb2.WatchChangesResponse]]:
         """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+
+    @_abc_1.abstractmethod
+    def CheckTable(
+        self,
+        request: _store_service_pb2.CheckTableRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_store_service_pb2.CheckTableResponse], _abc.AsyncIterator[_store_service_pb2.CheckTableResponse]]:
+        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
+        wrong, and which rows there are. It changes nothing unless told to.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckMedia(
+        self,
+        request: _store_service_pb2.CheckMediaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_store_service_pb2.CheckMediaResponse], _abc.AsyncIterator[_store_service_pb2.CheckMediaResponse]]:
+        """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
+
+    @_abc_1.abstractmethod
+    def TagTable(
+        self,
+        request: _store_service_pb2.TagTableRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.TagTableResponse, _abc.Awaitable[_store_service_pb2.TagTableResponse]]:
+        """TagTable names a version, which is then kept until the name is deleted."""
+
+    @_abc_1.abstractmethod
+    def ListTableTags(
+        self,
+        request: _store_service_pb2.ListTableTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.ListTableTagsResponse, _abc.Awaitable[_store_service_pb2.ListTableTagsResponse]]:
+        """ListTableTags returns the tags of a table, by name."""
+
+    @_abc_1.abstractmethod
+    def DeleteTableTag(
+        self,
+        request: _store_service_pb2.DeleteTableTagRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.DeleteTableTagResponse, _abc.Awaitable[_store_service_pb2.DeleteTableTagResponse]]:
+        """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+
+    @_abc_1.abstractmethod
+    def PurgeRows(
+        self,
+        request: _store_service_pb2.PurgeRowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.PurgeRowsResponse, _abc.Awaitable[_store_service_pb2.PurgeRowsResponse]]:
+        """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
+        at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+        """
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

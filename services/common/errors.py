@@ -45,6 +45,10 @@ class UnavailableError(ServiceError):
     """A backend cannot answer now; the same call may succeed later."""
 
 
+class CorruptError(ServiceError):
+    """What is kept is not what was stored; only another copy helps."""
+
+
 class DeadlineError(ServiceError):
     """The caller's deadline passed."""
 

@@ -6,6 +6,7 @@ from services.common.errors import ArgumentError, IdError
 
 MAX_ID_BYTES = 1024
 _COLLECTION = re.compile(r"collections/[a-z][a-z0-9_-]{0,62}")
+_TAG = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _SPACE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -28,6 +29,17 @@ def checked_space(name: str) -> str:
     """
     if not _SPACE.fullmatch(name):
         raise ArgumentError("space", name, "must be 1 to 63 of a-z 0-9 _, the first a letter")
+    return name
+
+
+def checked_tag(name: str) -> str:
+    """Return `name` if it is 1 to 63 of a-z, 0-9, "_", "-", the first a letter.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if not _TAG.fullmatch(name):
+        raise ArgumentError("tag", name, "must be 1 to 63 of a-z 0-9 _ -, the first a letter")
     return name
 
 

@@ -7,6 +7,7 @@ from google.rpc import error_details_pb2, status_pb2
 from services.common.errors import (
     AlreadyExistsError,
     ConflictError,
+    CorruptError,
     DeadlineError,
     InvalidError,
     NotFoundError,
@@ -26,6 +27,7 @@ STATUS_CODES: dict[type[ServiceError], grpc.StatusCode] = {
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    CorruptError: grpc.StatusCode.DATA_LOSS,
 }
 _KINDS = {code.value[0]: kind for kind, code in STATUS_CODES.items()}
 

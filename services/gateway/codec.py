@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from medley.v1 import check_pb2, item_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
-from medley.v1 import item_pb2, store_service_pb2, vector_pb2
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_where
 from services.common.statuses import to_status
@@ -97,6 +97,15 @@ def to_found(answer: SearchAnswer[item_pb2.Item]) -> pb.SearchResponse:
     """Return the answer of Search."""
     hits = [_hit(rank, hit, item) for rank, (hit, item) in enumerate(answer.hits, start=1)]
     return pb.SearchResponse(hits=hits, arms=map(_report, answer.runs), version=answer.version)
+
+
+def to_checked(part: check_pb2.Finding | pb.CheckProgress) -> pb.CheckCollectionsResponse:
+    """Return a part of a check's report."""
+    match part:
+        case check_pb2.Finding():
+            return pb.CheckCollectionsResponse(finding=part)
+        case _:
+            return pb.CheckCollectionsResponse(progress=part)
 
 
 async def _new_items(requests: AsyncIterator[pb.IngestItemsRequest]) -> AsyncIterator[NewItem]:

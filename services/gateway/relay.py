@@ -34,7 +34,9 @@ class StoreRelay:
 
     async def get_items(self, request: pb.GetItemsRequest) -> pb.GetItemsResponse:
         """Answer GetItems."""
-        asked = store_pb.GetRowsRequest(collection=request.collection, ids=request.ids, fields=request.fields)
+        asked = store_pb.GetRowsRequest(
+            collection=request.collection, ids=request.ids, fields=request.fields, as_of=request.as_of
+        )
         answer = await call("store", self._stub.GetRows, asked)
         return pb.GetItemsResponse(lookups=answer.lookups)
 
@@ -46,13 +48,15 @@ class StoreRelay:
             page_size=request.page_size,
             page_token=request.page_token,
             fields=request.fields,
+            as_of=request.as_of,
         )
         answer = await call("store", self._stub.ListRows, asked)
         return pb.ListItemsResponse(items=answer.items, next_page_token=answer.next_page_token)
 
     async def count_items(self, request: pb.CountItemsRequest) -> pb.CountItemsResponse:
         """Answer CountItems."""
-        asked = store_pb.CountRowsRequest(collection=request.collection, filter=_filter(request.where))
+        condition = _filter(request.where)
+        asked = store_pb.CountRowsRequest(collection=request.collection, filter=condition, as_of=request.as_of)
         answer = await call("store", self._stub.CountRows, asked)
         return pb.CountItemsResponse(count=answer.count)
 
@@ -65,6 +69,24 @@ class StoreRelay:
         )
         answer = await call("store", self._stub.DeleteRows, asked)
         return pb.DeleteItemsResponse(deleted=answer.deleted, version=answer.version)
+
+    async def tag(self, request: pb.TagCollectionRequest) -> pb.TagCollectionResponse:
+        """Answer TagCollection."""
+        asked = store_pb.TagTableRequest(collection=request.collection, tag=request.tag, version=request.version)
+        answer = await call("store", self._stub.TagTable, asked)
+        return pb.TagCollectionResponse(tag=answer.tag)
+
+    async def list_tags(self, request: pb.ListTagsRequest) -> pb.ListTagsResponse:
+        """Answer ListTags."""
+        asked = store_pb.ListTableTagsRequest(collection=request.collection)
+        answer = await call("store", self._stub.ListTableTags, asked)
+        return pb.ListTagsResponse(tags=answer.tags)
+
+    async def delete_tag(self, request: pb.DeleteTagRequest) -> pb.DeleteTagResponse:
+        """Answer DeleteTag."""
+        asked = store_pb.DeleteTableTagRequest(collection=request.collection, tag=request.tag)
+        await call("store", self._stub.DeleteTableTag, asked)
+        return pb.DeleteTagResponse()
 
     async def upload(self, requests: AsyncIterator[pb.UploadMediaRequest]) -> pb.UploadMediaResponse:
         """Answer UploadMedia."""

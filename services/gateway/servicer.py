@@ -7,10 +7,13 @@ from medley.v1 import collection_pb2, item_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
-from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_found, to_ingested
+from services.gateway.checker import Checker
+from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_checked, to_found, to_ingested
+from services.gateway.eraser import Eraser
 from services.gateway.ingester import Ingester
 from services.gateway.overview import Overview
 from services.gateway.relay import StoreRelay
+from services.gateway.restorer import Restorer
 from services.gateway.searcher import Searcher
 from services.gateway.spaces import Founder
 from services.gateway.updater import Updater
@@ -26,6 +29,9 @@ class Desk:
     searcher: Searcher[item_pb2.Item]
     relay: StoreRelay
     overview: Overview
+    checker: Checker
+    restorer: Restorer
+    eraser: Eraser
 
 
 class GatewayServicer(pb_grpc.GatewayServiceServicer):
@@ -86,3 +92,24 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         return await self._desk.overview.status()
+
+    async def CheckCollections(
+        self, request: pb.CheckCollectionsRequest, context: Context
+    ) -> AsyncIterator[pb.CheckCollectionsResponse]:
+        async for part in self._desk.checker.check(request):
+            yield to_checked(part)
+
+    async def TagCollection(self, request: pb.TagCollectionRequest, context: Context) -> pb.TagCollectionResponse:
+        return await self._desk.relay.tag(request)
+
+    async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
+        return await self._desk.relay.list_tags(request)
+
+    async def DeleteTag(self, request: pb.DeleteTagRequest, context: Context) -> pb.DeleteTagResponse:
+        return await self._desk.relay.delete_tag(request)
+
+    async def RestoreItems(self, request: pb.RestoreItemsRequest, context: Context) -> pb.RestoreItemsResponse:
+        return await self._desk.restorer.restore(request)
+
+    async def EraseItems(self, request: pb.EraseItemsRequest, context: Context) -> pb.EraseItemsResponse:
+        return await self._desk.eraser.erase(request)

@@ -12,11 +12,15 @@ from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store import GrpcStore
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
+from services.gateway.checker import Checker
 from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
+from services.gateway.eraser import Eraser
 from services.gateway.ingester import Ingester, Pace, Stores
+from services.gateway.mender import Mender
 from services.gateway.overview import Overview
 from services.gateway.relay import StoreRelay
+from services.gateway.restorer import Restorer
 from services.gateway.searcher import Searcher
 from services.gateway.servicer import Desk, GatewayServicer
 from services.gateway.settings import GatewaySettings
@@ -64,15 +68,20 @@ def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServi
     catalogue = Catalogue(store, embedder, settings.cache_seconds)
     patient = Encoder(embedder, settings.retry_seconds, settings.inputs_in_flight)
     prompt = Encoder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
+    updater = Updater(catalogue, prompt, store, store, settings.max_media_bytes)
+    mender = Mender(catalogue, patient, updater, store, store, max_media_bytes=settings.max_media_bytes)
     searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
     return GatewayServicer(
         Desk(
             founder=Founder(store, embedder),
             ingester=Ingester(catalogue, patient, Stores(rows=store, media=store), _pace(settings), ingests),
-            updater=Updater(catalogue, prompt, store, store, settings.max_media_bytes),
+            updater=updater,
             searcher=Searcher(catalogue, embedder, GrpcIndex(neighbours.search), store, searches),
             relay=StoreRelay(neighbours.store),
             overview=Overview(neighbours),
+            checker=Checker(neighbours, embedder, mender),
+            eraser=Eraser(neighbours),
+            restorer=Restorer(catalogue, neighbours.store),
         )
     )
 

@@ -1,6 +1,6 @@
 """Messages to values and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from medley.v1 import search_service_pb2 as pb
 from services.common.filter_codec import from_message
@@ -8,6 +8,8 @@ from services.common.vectors import from_bytes
 from services.common.versions import Version
 from services.search.collection_index import Found, Hit
 from services.search.searcher import IndexState, Query
+
+IDS_A_MESSAGE = 10_000
 
 
 def to_query(request: pb.SearchIndexRequest) -> Query:
@@ -25,8 +27,24 @@ def to_query(request: pb.SearchIndexRequest) -> Query:
         passport=request.passport,
         top_k=request.top_k,
         condition=from_message(request.filter) if request.HasField("filter") else None,
-        version=Version.parse(request.version) if request.version else None,
+        version=version_value(request.version),
+        ids=request.ids,
     )
+
+
+def version_value(token: str) -> Version | None:
+    """Return the version that `token` spells, None for the empty one.
+
+    Raises:
+        TokenError: it spells none.
+    """
+    return Version.parse(token) if token else None
+
+
+def from_ids(ids: Sequence[str], version: Version) -> Iterator[pb.ListIndexItemsResponse]:
+    """Yield `ids` as responses, one at least."""
+    for start in range(0, max(1, len(ids)), IDS_A_MESSAGE):
+        yield pb.ListIndexItemsResponse(ids=ids[start : start + IDS_A_MESSAGE], version=str(version))
 
 
 def from_found(found: Found) -> pb.SearchIndexResponse:

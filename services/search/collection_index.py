@@ -8,7 +8,7 @@ older one pinned.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import nsmallest
@@ -134,10 +134,18 @@ class CollectionIndex:
         self._release([row for row in self._pending.values() if row is not None])
         self._pending = {}
 
-    def search(self, space: str, query: Matrix, top_k: int, condition: Filter | None) -> Found:
-        """Return the `top_k` items of `space` nearest to `query` that satisfy `condition`, in the version there is."""
+    def search(
+        self, space: str, query: Matrix, top_k: int, condition: Filter | None, ids: Collection[str] = ()
+    ) -> Found:
+        """Return the `top_k` items of `space` nearest to `query` that satisfy `condition`, in the version there is.
+
+        With `ids`, only those items are ranked.
+        """
         with self._pinned() as snapshot:
-            selection = self._selection(snapshot, space, condition)
+            if ids:
+                selection = self._among(snapshot, space, condition, ids)
+            else:
+                selection = self._selection(snapshot, space, condition)
             hits = self._hits(self._spaces[space].search(query, top_k, selection), top_k) if selection.count else []
             return Found(hits, selection.count, snapshot.version)
 
@@ -145,6 +153,29 @@ class CollectionIndex:
         """Return how many vectors `space` has, and the version that holds for."""
         with self._pinned() as snapshot:
             return self._selection(snapshot, space, None).count, snapshot.version
+
+    def item_ids(self, space: str) -> tuple[list[str], Version]:
+        """Return the ids of all items with a vector in `space`, in any order, and the version that holds for.
+
+        Raises:
+            SpaceNotFoundError: there is no such space.
+        """
+        self.space(space)
+        with self._pinned() as snapshot:
+            rows = np.flatnonzero(snapshot.visible)
+            return [self._ids[row] for row in rows[self._spaces[space].holds(rows)].tolist()], snapshot.version
+
+    def _among(self, snapshot: Snapshot, space: str, condition: Filter | None, ids: Collection[str]) -> Selection:
+        rows = np.intersect1d(self._rows(snapshot, condition), self._rows_of(snapshot, ids))
+        return self._spaces[space].selection(rows)
+
+    def _rows_of(self, snapshot: Snapshot, ids: Collection[str]) -> Numbers:
+        """Return the rows that hold `ids` in `snapshot`; where a newer one has moved some, look through all."""
+        known = {item_id: self._ids.row_of(item_id) for item_id in ids}
+        rows = [row for row in known.values() if row is not None and row < len(snapshot.visible)]
+        if len(rows) == len(known) and snapshot.visible[rows].all():
+            return np.array(rows, np.int64)
+        return np.array([row for row in np.flatnonzero(snapshot.visible).tolist() if self._ids[row] in known], np.int64)
 
     @contextmanager
     def _pinned(self) -> Iterator[Snapshot]:

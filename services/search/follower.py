@@ -33,6 +33,7 @@ class Follower:
         self._make_index = make_index
         self._index: CollectionIndex | None = None
         self._distrusted = False
+        self._rebuilding = False
         self._dropped = False
         self._failures = 0
         self._changed = asyncio.Event()
@@ -74,6 +75,22 @@ class Follower:
                 return self._index
             await changed.wait()
 
+    async def rebuilt(self) -> Version:
+        """Build the index anew beside the one that answers; return the version it holds once it has taken over.
+
+        Raises:
+            CollectionNotFoundError: the collection was dropped.
+        """
+        old, self._rebuilding = self._index, True
+        self._begin_again()
+        while self._index is None or self._index is old or self._rebuilding:
+            if self._dropped:
+                raise CollectionNotFoundError(self.collection)
+            await self._changed.wait()
+        version = self._index.version
+        assert version is not None, "an index that answers has a version"
+        return version
+
     async def settled(self) -> None:
         """Wait until there is an index to answer from, or no collection any more."""
         while self._index is None and not self._dropped:
@@ -100,7 +117,7 @@ class Follower:
             return
         target, after = self._target(table)
         async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
-            while (part := await self._next(changes)) is not None:
+            while not self._rebuilding and (part := await self._next(changes)) is not None:
                 if not _fits(part, table):
                     log.info("%s was made again", self.collection)
                     return
@@ -111,6 +128,8 @@ class Follower:
     def _target(self, table: Table) -> tuple[CollectionIndex, Version | None]:
         """Return the index to write to and the version it holds."""
         index = self._index
+        if self._rebuilding:
+            self._rebuilding, self._distrusted = False, True
         if index is not None and index.version is not None and index.version.uid == table.version.uid:
             index.abandon()
             if not self._distrusted:

@@ -1,7 +1,7 @@
 """What the search service does, free of any transport or engine."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from services.search.followers import Followers
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 10_000
+MAX_IDS = 10_000
 _WAITING_SHARE = 0.9  # of the time there is, so that the refusal arrives before the caller has given up
 _BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined names sort as the pair
 
@@ -29,7 +30,8 @@ _BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined nam
 class Query:
     """What to search: `vector`, shape (dimensions,), of `passport` ("" is not checked), in a space of a collection.
 
-    Up to `top_k` items that satisfy `condition`, once the index holds `version`. `top_k` 0 means `DEFAULT_TOP_K`.
+    Up to `top_k` items that satisfy `condition`, once the index holds `version`. `top_k` 0 means `DEFAULT_TOP_K`. With
+    `ids`, only those items.
     """
 
     collection: str
@@ -39,6 +41,7 @@ class Query:
     top_k: int = 0
     condition: Filter | None = None
     version: Version | None = None
+    ids: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,12 @@ class Searcher:
         checked_collection(query.collection)
         checked_space(query.space)
         top_k = _checked_top_k(query.top_k)
+        if len(query.ids) > MAX_IDS:
+            raise ArgumentError("ids", len(query.ids), f"there must be at most {MAX_IDS}")
         with self._admitted():
-            index = await self._index(query)
+            index = await self._index(query.collection, query.version)
             _check_vector(query, index.space(query.space))
-            arguments = (query.space, query.vector, top_k, query.condition)
+            arguments = (query.space, query.vector, top_k, query.condition, query.ids)
             return await asyncio.get_running_loop().run_in_executor(self._pool, index.search, *arguments)
 
     async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[IndexState], str]:
@@ -100,13 +105,34 @@ class Searcher:
         states = await asyncio.to_thread(_states, dict(filled), page[:size])
         return states, page_token(page[size - 1]) if len(page) > size else ""
 
-    async def _index(self, query: Query) -> CollectionIndex:
-        follower = await self._followers.follower(query.collection)
+    async def item_ids(self, collection: str, space: str, version: Version | None) -> tuple[Sequence[str], Version]:
+        """Return the ids of all items with a vector in a space, once the index holds `version`, and the one it holds.
+
+        Raises as `search` does.
+        """
+        checked_collection(collection)
+        checked_space(space)
+        with self._admitted():
+            index = await self._index(collection, version)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, index.item_ids, space)
+
+    async def rebuild(self, collection: str) -> Version:
+        """Build the indexes of a collection anew; return the version they hold once they replace the old ones.
+
+        Raises:
+            ArgumentError: the name is not allowed.
+            CollectionNotFoundError: no such collection.
+        """
+        follower = await self._followers.follower(checked_collection(collection))
+        return await follower.rebuilt()
+
+    async def _index(self, collection: str, version: Version | None) -> CollectionIndex:
+        follower = await self._followers.follower(collection)
         try:
             async with asyncio.timeout(remaining_seconds(self._wait_seconds) * _WAITING_SHARE):
-                return await follower.reached(query.version)
+                return await follower.reached(version)
         except TimeoutError as error:
-            raise VersionNotReachedError(query.collection, _spelt(query.version), _applied(follower)) from error
+            raise VersionNotReachedError(collection, _spelt(version), _applied(follower)) from error
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

@@ -1,9 +1,11 @@
 """SearchService over gRPC: messages in, domain call, messages out."""
 
+from collections.abc import AsyncIterator
+
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
-from services.search.codec import from_found, from_states, to_query
+from services.search.codec import from_found, from_ids, from_states, to_query, version_value
 from services.search.searcher import Searcher
 
 
@@ -18,3 +20,13 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
 
     async def ListIndexes(self, request: pb.ListIndexesRequest, context: Context) -> pb.ListIndexesResponse:
         return from_states(*await self._searcher.list_indexes(request.page_size, request.page_token))
+
+    async def ListIndexItems(
+        self, request: pb.ListIndexItemsRequest, context: Context
+    ) -> AsyncIterator[pb.ListIndexItemsResponse]:
+        found = await self._searcher.item_ids(request.collection, request.space, version_value(request.version))
+        for response in from_ids(*found):
+            yield response
+
+    async def RebuildIndex(self, request: pb.RebuildIndexRequest, context: Context) -> pb.RebuildIndexResponse:
+        return pb.RebuildIndexResponse(version=str(await self._searcher.rebuild(request.collection)))

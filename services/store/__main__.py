@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
+import sys
 from functools import partial
 
+from pydantic import ValidationError
+
 from medley.v1 import store_service_pb2_grpc as pb_grpc
-from services.common.server import running, until_signalled
+from services.common.errors import ServiceUnavailableError
+from services.common.server import ListenError, running, until_signalled
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
 
@@ -22,4 +26,7 @@ async def main(settings: StoreSettings) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main(StoreSettings()))
+    try:
+        asyncio.run(main(StoreSettings()))
+    except (ListenError, ServiceUnavailableError, ValidationError, OSError) as error:
+        sys.exit(f"store cannot start: {error}")

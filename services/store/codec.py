@@ -1,13 +1,13 @@
 """Between the API's messages and the store's values."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 from google.protobuf import timestamp_pb2
 
-from medley.v1 import collection_pb2, filter_pb2, item_pb2, vector_pb2
+from medley.v1 import check_pb2, collection_pb2, filter_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_message
@@ -16,12 +16,24 @@ from services.common.paging import page_token
 from services.common.statuses import to_status
 from services.common.vectors import Matrix, Metric, to_bytes
 from services.common.versions import Version
+from services.store.checker import (
+    Checked,
+    CheckedMedia,
+    CheckedRows,
+    CheckedTable,
+    CheckedVectors,
+    CheckWish,
+    Finding,
+    FindingKind,
+)
 from services.store.feed import Change
-from services.store.intake import MediaDraft, RowDraft
+from services.store.history import Tag
+from services.store.intake import MediaDraft, RowDraft, RowHistory
 from services.store.keeper import TablePage
 from services.store.library import Chunk, Upload
 from services.store.media_store import Announcement
 from services.store.plans import Written
+from services.store.purger import Purged
 from services.store.reader import Item, Page, Wanted
 from services.store.rows import Content, Media, Part, Row, Space
 from services.store.tables import ChangedRows, Table, VectorColumn
@@ -87,6 +99,7 @@ def row_draft(message: pb.Row) -> RowDraft:
         message.metadata_json,
         _vectors_given(message.vectors),
         message.expected_revision if message.HasField("expected_revision") else None,
+        _history(message.history) if message.HasField("history") else None,
     )
 
 
@@ -241,6 +254,60 @@ def change_message(change: Change) -> pb.WatchChangesResponse:
     )
 
 
+def tag_message(tag: Tag) -> collection_pb2.Tag:
+    """Return a tag."""
+    return collection_pb2.Tag(name=tag.name, version=str(tag.version))
+
+
+def purged_message(purged: Purged) -> pb.PurgeRowsResponse:
+    """Return what a purge has done."""
+    media = [pb.PurgedMedia(sha256=each.sha256, gone=not each.kept_by, kept_by=each.kept_by) for each in purged.media]
+    return pb.PurgeRowsResponse(version=str(purged.version), tags=purged.tags, media=media)
+
+
+def check_wish(request: pb.CheckTableRequest) -> CheckWish:
+    """Return what a check is to look at closely."""
+    media = None if request.media.all else request.media.objects
+    return CheckWish(media, request.vector_sample, request.remove_damaged_media)
+
+
+def checked_message(checked: Checked) -> pb.CheckTableResponse:
+    """Return a part of a check's report."""
+    match checked:
+        case CheckedTable(version, rows):
+            return pb.CheckTableResponse(table=pb.CheckedTable(version=str(version), rows=rows))
+        case CheckedRows(ids, spaces):
+            return pb.CheckTableResponse(rows=pb.CheckedRows(ids=ids, spaces=spaces))
+        case CheckedVectors(row_id, vectors):
+            return pb.CheckTableResponse(vectors=pb.CheckedVectors(id=row_id, vectors=_vector_messages(vectors)))
+        case CheckedMedia(objects, objects_read, bytes_read):
+            media = pb.CheckedMedia(objects=objects, objects_read=objects_read, bytes_read=bytes_read)
+            return pb.CheckTableResponse(media=media)
+        case Finding():
+            return pb.CheckTableResponse(finding=finding_message(checked))
+
+
+def unreferenced_message(sha256: str, *, removed: bool) -> pb.CheckMediaResponse:
+    """Return an object that nothing refers to."""
+    finding = Finding(
+        FindingKind.MEDIA_UNREFERENCED, sha256=sha256, detail="no item refers to the object", repaired=removed
+    )
+    return pb.CheckMediaResponse(finding=finding_message(finding))
+
+
+def finding_message(finding: Finding) -> check_pb2.Finding:
+    """Return something wrong."""
+    return check_pb2.Finding(
+        kind=check_pb2.FindingKind.Value(f"FINDING_KIND_{finding.kind.name}"),
+        collection=finding.collection,
+        id=finding.id,
+        space=finding.space,
+        sha256=finding.sha256,
+        detail=finding.detail,
+        repaired=finding.repaired,
+    )
+
+
 async def _chunks(parts: AsyncIterator[pb.PutMediaRequest]) -> AsyncIterator[bytes]:
     async for part in parts:
         if part.WhichOneof("part") != "chunk":
@@ -294,6 +361,11 @@ def _media_draft(message: item_pb2.Media) -> MediaDraft:
         message.height,
         message.data if message.HasField("data") else None,
     )
+
+
+def _history(message: pb.RowHistory) -> RowHistory:
+    created, updated = message.create_time.ToDatetime(UTC), message.update_time.ToDatetime(UTC)
+    return RowHistory(message.revision, created, updated)
 
 
 def _metadata_change(message: pb.MetadataUpdate) -> Replace | Merge:

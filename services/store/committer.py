@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -77,7 +78,8 @@ class Committer:
         done: asyncio.Future[Committed[T]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(plan, done))
         if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._run())
+            # In a context of its own: it commits for others too, whose deadlines are not this caller's.
+            self._work = asyncio.create_task(self._run(), context=Context())
         return await done
 
     async def drained(self) -> None:

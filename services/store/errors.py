@@ -1,6 +1,13 @@
 """Errors that only the store raises."""
 
-from services.common.errors import AlreadyExistsError, InvalidError, NotFoundError, OverloadedError
+from services.common.errors import (
+    AlreadyExistsError,
+    CorruptError,
+    InvalidError,
+    NotFoundError,
+    OverloadedError,
+    PreconditionError,
+)
 
 
 class CollectionExistsError(AlreadyExistsError):
@@ -19,6 +26,24 @@ class MediaNotFoundError(NotFoundError):
 
     def __init__(self, sha256: str) -> None:
         super().__init__(f"no media {sha256!r}", sha256=sha256)
+
+
+class MediaCorruptError(CorruptError):
+    """An object's bytes have another hash than its name says."""
+
+    reason = "MEDIA_CORRUPT"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"media {sha256!r} are not the bytes that were stored", sha256=sha256)
+
+
+class MediaWithoutUrlError(PreconditionError):
+    """Media are kept where nobody but the store can read them."""
+
+    reason = "MEDIA_WITHOUT_URL"
+
+    def __init__(self) -> None:
+        super().__init__("media have URLs only where the store keeps them in an S3 bucket: read them by ReadMedia")
 
 
 class UploadIncompleteError(InvalidError):
@@ -77,3 +102,44 @@ class AnswerTooLargeError(OverloadedError):
             size=str(size_bytes),
             limit=str(limit_bytes),
         )
+
+
+class VersionExpiredError(PreconditionError):
+    """A version that is no longer kept."""
+
+    reason = "VERSION_EXPIRED"
+
+    def __init__(self, collection: str, version: str) -> None:
+        super().__init__(
+            f"version {version!r} of {collection!r} is no longer kept; a tag would have kept it",
+            collection=collection,
+            version=version,
+        )
+
+
+class TagNotFoundError(NotFoundError):
+    """The collection has no such tag."""
+
+    reason = "TAG_NOT_FOUND"
+
+    def __init__(self, tag: str, known: list[str]) -> None:
+        there = f"there are {', '.join(known)}" if known else "there is none"
+        super().__init__(f"no tag {tag!r}; {there}", tag=tag, known=",".join(known))
+
+
+class TagExistsError(AlreadyExistsError):
+    """The tag names another version."""
+
+    reason = "TAG_EXISTS"
+
+    def __init__(self, tag: str, version: str) -> None:
+        super().__init__(f"tag {tag!r} names version {version!r} already: delete it first", tag=tag, version=version)
+
+
+class RowsCorruptError(CorruptError):
+    """Files of a collection's rows are missing."""
+
+    reason = "ROWS_CORRUPT"
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(f"files of the rows of {collection!r} are missing", collection=collection)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from services.common.errors import (
     ArgumentError,
@@ -39,6 +40,15 @@ class MediaDraft:
 
 
 @dataclass(frozen=True, slots=True)
+class RowHistory:
+    """What a row that is restored was: its revision, and when it was first and last written."""
+
+    revision: int
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RowDraft:
     """A row as given; `vectors` as little-endian float32. None and empty mean not given."""
 
@@ -49,6 +59,7 @@ class RowDraft:
     metadata_json: str = ""
     vectors: Mapping[str, bytes] = field(default_factory=dict)
     expected_revision: int | None = None
+    history: RowHistory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,7 @@ class Admitted:
 
     row: Row
     expected_revision: int | None
+    history: RowHistory | None = None
 
 
 class Intake:
@@ -203,6 +215,8 @@ def _row(definition: Definition, draft: RowDraft, seen: set[str]) -> Row:
         raise DuplicateIdError(draft.id)
     seen.add(draft.id)
     parsed_metadata(draft.metadata_json)
+    if draft.history and draft.history.revision < 1:
+        raise ArgumentError("history.revision", draft.history.revision, "must be 1 or more")
     vectors = checked_vectors(definition, draft.vectors)
     row = Row(
         draft.id,
@@ -230,7 +244,7 @@ def _joined(
         return media
     if media is not None:
         row = replace(row, media=media[0], content=media[1])
-    return Admitted(row, draft.expected_revision)
+    return Admitted(row, draft.expected_revision, draft.history)
 
 
 def _vector(definition: Definition, name: str, encoded: bytes) -> Matrix:

@@ -4,12 +4,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from services.common.errors import ArgumentError
+from services.store.errors import MediaWithoutUrlError
 from services.store.intake import checked_sha256
+from services.store.media_links import MediaLinks
 from services.store.media_store import Announcement, MediaStore
 from services.store.mime import SNIFFED_BYTES, mime_type
 from services.store.rows import Media
 
 CHUNK_BYTES = 2**20
+URL_SECONDS = 3600
+MAX_URL_SECONDS = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,9 @@ class Chunk:
 class Library:
     """Takes media in and hands them out."""
 
-    def __init__(self, media: MediaStore) -> None:
+    def __init__(self, media: MediaStore, links: MediaLinks | None = None) -> None:
         self._media = media
+        self._links = links
 
     async def put(self, upload: Upload) -> Media:
         """Keep an object; return its reference once it is durable.
@@ -50,6 +55,20 @@ class Library:
         stored = await self._media.put(_bounded(upload.chunks), upload.announced)
         mime = upload.mime_type or mime_type(await self._media.read(stored.sha256, 0, SNIFFED_BYTES))
         return Media(stored.sha256, mime, stored.size_bytes)
+
+    async def url(self, sha256: str, seconds: int, mime_type: str) -> str:
+        """Return a URL of an object for `seconds`, 0 meaning an hour; it is served as `mime_type`.
+
+        Raises:
+            MediaWithoutUrlError: media are kept where they have none.
+            MediaNotFoundError: no such object.
+            ArgumentError: a bad hash or time.
+        """
+        if self._links is None:
+            raise MediaWithoutUrlError
+        if not 0 <= seconds <= MAX_URL_SECONDS:
+            raise ArgumentError("expires_seconds", seconds, f"must be 1 to {MAX_URL_SECONDS}, or 0")
+        return await self._links.url(checked_sha256(sha256), seconds or URL_SECONDS, mime_type)
 
     async def read(self, sha256: str, offset: int, length: int) -> AsyncGenerator[Chunk, None]:
         """Yield `length` bytes of an object from `offset`, 0 meaning all from there on, in chunks of at most 1 MiB.

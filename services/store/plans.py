@@ -140,12 +140,12 @@ def still_true(definition: Definition, old: Row, new: Row) -> dict[str, Matrix]:
     for name, vector in old.vectors.items():
         space = definition.space(name)
         sources = space.sources if space else ()
-        if _made_from(sources, old) == _made_from(sources, new):
+        if made_from(sources, old) == made_from(sources, new):
             kept[name] = vector
     return kept
 
 
-def _made_from(sources: Sequence[Content], row: Row) -> tuple[Content, str] | None:
+def made_from(sources: Sequence[Content], row: Row) -> tuple[Content, str] | None:
     """Return the content that a space with `sources` takes from `row`, and what tells it from another."""
     for source in sources:
         if row.media is not None and row.content is source:
@@ -160,6 +160,8 @@ def _replacing(admitted: Admitted, old: Row | None, now: datetime) -> Row | Serv
         _check_revision(admitted.row.id, admitted.expected_revision, old)
     except RevisionError as error:
         return error
+    if old is None and (history := admitted.history):
+        return replace(admitted.row, revision=history.revision, created=history.created, updated=history.updated)
     created, revision = (old.created, old.revision) if old else (now, 0)
     return replace(admitted.row, revision=revision + 1, created=created, updated=now)
 

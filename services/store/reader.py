@@ -9,13 +9,13 @@ from services.common.errors import IdError, ItemNotFoundError, ServiceError
 from services.common.filters import Filter
 from services.common.names import checked_id
 from services.store.errors import AnswerTooLargeError
+from services.store.history import History
 from services.store.intake import check_number
-from services.store.keeper import Collections
 from services.store.media_store import MediaStore
 from services.store.plans import satisfies
 from services.store.recent_rows import RecentRows
 from services.store.rows import Part, Parts, Row
-from services.store.tables import Table
+from services.store.tables import Snapshot
 
 LOT = 128  # full rows read at a time
 FIRST_STEP = 1000  # rows looked through for a filter, to begin with
@@ -52,29 +52,32 @@ class Reader:
 
     def __init__(
         self,
-        collections: Collections,
+        history: History,
         media: MediaStore,
         recent: RecentRows,
         *,
         max_inline_bytes: int,
         max_answer_bytes: int,
     ) -> None:
-        self._collections = collections
+        self._history = history
         self._media = media
         self._recent = recent
         self._max_inline_bytes = max_inline_bytes
         self._max_answer_bytes = max_answer_bytes
 
-    async def get(self, collection: str, ids: Sequence[str], wanted: Wanted) -> list[Item | ServiceError]:
-        """Return for each of `ids` its item or why there is none, in order.
+    async def get(
+        self, collection: str, ids: Sequence[str], wanted: Wanted, as_of: str = ""
+    ) -> list[Item | ServiceError]:
+        """Return for each of `ids` its item or why there is none, in order; `as_of` a version or tag, "" for now.
 
         Raises:
+            VersionExpiredError, VersionUnknownError, TagNotFoundError: there is nothing to read as of then.
             CollectionNotFoundError: no such collection.
             ArgumentError: no ids, or too many.
             AnswerTooLargeError: together the items are too large.
         """
         check_number("ids", len(ids))
-        table = await self._collections.table(collection)
+        table = await self._history.snapshot(collection, as_of)
         faults: dict[str, Item | ServiceError] = {row_id: fault for row_id in ids if (fault := _fault(row_id))}
         found = await self._recent.get(table, {row_id for row_id in ids if row_id not in faults}, wanted.parts)
         size = sum(self._size(found[row_id], wanted) for row_id in ids if row_id in found)
@@ -85,13 +88,20 @@ class Reader:
         return [outcomes.get(row_id) or ItemNotFoundError(row_id) for row_id in ids]
 
     async def page(
-        self, collection: str, condition: Filter | None, *, after: str | None, size: int, wanted: Wanted
+        self,
+        collection: str,
+        condition: Filter | None,
+        *,
+        after: str | None,
+        size: int,
+        wanted: Wanted,
+        as_of: str = "",
     ) -> Page:
         """Return at most `size` items with ids over `after` that satisfy `condition`, by id.
 
         Fewer come, though more follow, where they would be too large together.
         """
-        table = await self._collections.table(collection)
+        table = await self._history.snapshot(collection, as_of)
         items: list[Item] = []
         total = 0
         async with aclosing(_ordered(table, condition, after, size, wanted.parts)) as rows:
@@ -102,9 +112,9 @@ class Reader:
                 items.append(await self._item(row, wanted))
         return Page(items)
 
-    async def count(self, collection: str, condition: Filter | None) -> int:
+    async def count(self, collection: str, condition: Filter | None, as_of: str = "") -> int:
         """Return how many items satisfy `condition`."""
-        table = await self._collections.table(collection)
+        table = await self._history.snapshot(collection, as_of)
         if condition is None:
             return await table.count()
         counts = [
@@ -145,7 +155,7 @@ def _fault(row_id: str) -> IdError | None:
 
 
 async def _ordered(
-    table: Table, condition: Filter | None, after: str | None, size: int, parts: Parts
+    table: Snapshot, condition: Filter | None, after: str | None, size: int, parts: Parts
 ) -> AsyncGenerator[Row]:
     """Yield the rows with ids over `after` that satisfy `condition`, by id."""
     if condition is None:
@@ -164,7 +174,7 @@ async def _ordered(
 
 
 async def _pages(
-    table: Table, after: str | None, parts: Parts, *, first: int, largest: int
+    table: Snapshot, after: str | None, parts: Parts, *, first: int, largest: int
 ) -> AsyncGenerator[Sequence[Row]]:
     """Yield all rows with ids over `after`, by id, in steps that double."""
     step = first

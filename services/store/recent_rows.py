@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from services.store.rows import Part, Parts, Row
-from services.store.tables import Table
+from services.store.tables import Snapshot
 
 KEPT: Parts = frozenset({Part.TEXT, Part.METADATA, Part.MEDIA})
 IDS_AT_MOST = 256  # more at a time is a bulk read, which would only push out what is asked for often
@@ -26,8 +26,8 @@ class RecentRows:
         self._bytes = 0
         self._rows: OrderedDict[_Key, Row] = OrderedDict()
 
-    async def get(self, table: Table, ids: Collection[str], parts: Parts) -> Mapping[str, Row]:
-        """Return the rows of `ids`; ids without a row are left out. Raises as `Table.get` does."""
+    async def get(self, table: Snapshot, ids: Collection[str], parts: Parts) -> Mapping[str, Row]:
+        """Return the rows of `ids`; ids without a row are left out. Raises as `Snapshot.get` does."""
         if Part.VECTORS in parts or len(ids) > IDS_AT_MOST:
             return (await table.get(ids, parts)).rows
         version, here = table.version, self._recalled(table, ids)
@@ -40,7 +40,7 @@ class RecentRows:
             here.update(found.rows)
         return here if parts == KEPT else {row_id: _cut(row, parts) for row_id, row in here.items()}
 
-    def _recalled(self, table: Table, ids: Collection[str]) -> dict[str, Row]:
+    def _recalled(self, table: Snapshot, ids: Collection[str]) -> dict[str, Row]:
         here = {}
         for row_id in ids:
             key = (table.definition.uid, table.version, row_id)

@@ -7,22 +7,42 @@ from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
 from services.common.paging import key_before, page_size
 from services.store import codec
+from services.store.checker import Checker
 from services.store.feed import Feed
+from services.store.history import History
 from services.store.keeper import Collections
 from services.store.library import Library
+from services.store.purger import Purger
 from services.store.reader import Reader
+from services.store.upkeep import Upkeep
 from services.store.writer import Writer
 
 
 class StoreServicer(pb_grpc.StoreServiceServicer):
     """Translates between the wire and the store."""
 
-    def __init__(self, collections: Collections, writer: Writer, reader: Reader, library: Library, feed: Feed) -> None:
+    def __init__(
+        self,
+        collections: Collections,
+        writer: Writer,
+        reader: Reader,
+        library: Library,
+        feed: Feed,
+        *,
+        checker: Checker,
+        upkeep: Upkeep,
+        history: History,
+        purger: Purger,
+    ) -> None:
         self._collections = collections
         self._writer = writer
         self._reader = reader
         self._library = library
         self._feed = feed
+        self._checker = checker
+        self._upkeep = upkeep
+        self._history = history
+        self._purger = purger
 
     def end_watches(self) -> None:
         """End the streams that would go on for ever, before the server waits for calls to finish."""
@@ -55,7 +75,7 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         return pb.UpdateRowResponse(item=codec.written_message(row), version=str(version))
 
     async def GetRows(self, request: pb.GetRowsRequest, context: Context) -> pb.GetRowsResponse:
-        outcomes = await self._reader.get(request.collection, request.ids, codec.wanted(request.fields))
+        outcomes = await self._reader.get(request.collection, request.ids, codec.wanted(request.fields), request.as_of)
         return pb.GetRowsResponse(lookups=[codec.lookup_message(outcome) for outcome in outcomes])
 
     async def ListRows(self, request: pb.ListRowsRequest, context: Context) -> pb.ListRowsResponse:
@@ -65,11 +85,12 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
             after=key_before(request.page_token),
             size=page_size(request.page_size),
             wanted=codec.wanted(request.fields),
+            as_of=request.as_of,
         )
         return codec.page_message(page)
 
     async def CountRows(self, request: pb.CountRowsRequest, context: Context) -> pb.CountRowsResponse:
-        count = await self._reader.count(request.collection, codec.condition(request))
+        count = await self._reader.count(request.collection, codec.condition(request), request.as_of)
         return pb.CountRowsResponse(count=count)
 
     async def DeleteRows(self, request: pb.DeleteRowsRequest, context: Context) -> pb.DeleteRowsResponse:
@@ -86,8 +107,35 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         async for chunk in self._library.read(request.sha256, request.range.offset, request.range.length):
             yield codec.chunk_message(chunk)
 
+    async def PresignMedia(self, request: pb.PresignMediaRequest, context: Context) -> pb.PresignMediaResponse:
+        url = await self._library.url(request.sha256, request.expires_seconds, request.mime_type)
+        return pb.PresignMediaResponse(url=url)
+
     async def WatchChanges(
         self, request: pb.WatchChangesRequest, context: Context
     ) -> AsyncIterator[pb.WatchChangesResponse]:
         async for change in self._feed.watch(request.collection, codec.version_value(request.after)):
             yield codec.change_message(change)
+
+    async def CheckTable(self, request: pb.CheckTableRequest, context: Context) -> AsyncIterator[pb.CheckTableResponse]:
+        async for checked in self._checker.check(request.collection, codec.check_wish(request)):
+            yield codec.checked_message(checked)
+
+    async def CheckMedia(self, request: pb.CheckMediaRequest, context: Context) -> AsyncIterator[pb.CheckMediaResponse]:
+        async for sha256 in self._upkeep.unreferenced(remove=request.remove):
+            yield codec.unreferenced_message(sha256, removed=request.remove)
+
+    async def TagTable(self, request: pb.TagTableRequest, context: Context) -> pb.TagTableResponse:
+        tag = await self._history.tag(request.collection, request.tag, request.version)
+        return pb.TagTableResponse(tag=codec.tag_message(tag))
+
+    async def ListTableTags(self, request: pb.ListTableTagsRequest, context: Context) -> pb.ListTableTagsResponse:
+        tags = await self._history.tags(request.collection)
+        return pb.ListTableTagsResponse(tags=map(codec.tag_message, tags))
+
+    async def DeleteTableTag(self, request: pb.DeleteTableTagRequest, context: Context) -> pb.DeleteTableTagResponse:
+        await self._history.delete(request.collection, request.tag)
+        return pb.DeleteTableTagResponse()
+
+    async def PurgeRows(self, request: pb.PurgeRowsRequest, context: Context) -> pb.PurgeRowsResponse:
+        return codec.purged_message(await self._purger.purge(request.collection, request.ids, request.sha256s))

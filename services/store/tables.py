@@ -56,11 +56,11 @@ class Changes:
     batches: AsyncIterator[ChangedRows]
 
 
-class Table(Protocol):
-    """Rows of one collection, by id. Implementations pass `tests.contract.store_tables.TableContract`.
+class Snapshot(Protocol):
+    """The rows of one collection, by id, as of one commit, or of a table as of its newest.
 
-    Commits are numbered, ascending. A commit by another process is seen some time later. Once the table is dropped, by
-    whomever, every method raises `CollectionNotFoundError`; where the disk is full, writes raise `StorageFullError`.
+    Raises as `Table` does; as of an older commit every method raises `VersionExpiredError` once it is no longer kept.
+    What is kept and cannot be read, because files are missing, raises `RowsCorruptError`.
     """
 
     @property
@@ -70,7 +70,7 @@ class Table(Protocol):
 
     @property
     def version(self) -> int:
-        """The newest commit known here."""
+        """The commit; the newest known here for a table."""
         ...
 
     async def get(self, ids: Collection[str], parts: Parts) -> Found:
@@ -88,6 +88,14 @@ class Table(Protocol):
     async def count(self) -> int:
         """Return how many rows there are."""
         ...
+
+
+class Table(Snapshot, Protocol):
+    """Rows of one collection, by id. Implementations pass `tests.contract.store_tables.TableContract`.
+
+    Commits are numbered, ascending. A commit by another process is seen some time later. Once the table is dropped, by
+    whomever, every method raises `CollectionNotFoundError`; where the disk is full, writes raise `StorageFullError`.
+    """
 
     async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
         """Replace or add `rows` and remove `deletions`, ids that have a row, in one commit; return its number.
@@ -110,8 +118,44 @@ class Table(Protocol):
     async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
         """Make reading fast and free space; changes no row, may add commits.
 
-        Deletions and old commits from before these moments are forgotten; see `Changes.complete`.
+        Deletions and old commits from before these moments are forgotten, but for commits with a tag; see
+        `Changes.complete`.
         """
+        ...
+
+    async def purge(self) -> None:
+        """See that nothing is kept any more of what neither a row nor a commit with a tag holds.
+
+        All deletions, and all commits without a tag but the newest, are forgotten: reads of those under way for more
+        than a few seconds fail.
+
+        Raises:
+            WriteConflictError: another writer came between; purge again.
+        """
+        ...
+
+    async def as_of(self, version: int) -> Snapshot:
+        """Return the rows as of commit `version`, 1 to the newest.
+
+        Raises:
+            VersionExpiredError: that commit is no longer kept.
+        """
+        ...
+
+    async def tag(self, name: str, version: int) -> None:
+        """Keep commit `version` under a name, durably, whatever is tidied; a name that is taken is left as it is.
+
+        Raises:
+            VersionExpiredError: that commit is no longer kept.
+        """
+        ...
+
+    async def tags(self) -> Mapping[str, int]:
+        """Return the commits kept, by name."""
+        ...
+
+    async def untag(self, name: str) -> bool:
+        """Let go of a name; return whether there was one."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -50,19 +50,22 @@ class Upkeep:
                 log.exception("cannot tidy %s", table.definition.name)
 
     async def collect_media(self) -> int:
-        """Delete the media long unused that no row refers to; return how many.
+        """Delete the media long unused that no row refers to; return how many."""
+        return sum([1 async for _ in self.unreferenced(remove=True)])
+
+    async def unreferenced(self, *, remove: bool) -> AsyncGenerator[str, None]:
+        """Yield the hashes of the media long unused that no row refers to, each once it is deleted where so asked.
 
         Where any table cannot be read nothing is deleted. A row written meanwhile refers to media it has claimed, which
         are not long unused.
         """
         cutoff = self._clock() - self._retention.media
-        deleted = 0
         async for candidates in _lots(self._media.unused_since(cutoff), CANDIDATES_AT_A_TIME):
             for table in await self._collections.tables():
                 await _forget_referred(table, candidates)
-            for sha256 in candidates:
-                deleted += await self._media.delete(sha256, cutoff)
-        return deleted
+            for sha256 in sorted(candidates):
+                if not remove or await self._media.delete(sha256, cutoff):
+                    yield sha256
 
     @asynccontextmanager
     async def running(self, *, tidy_seconds: float, collect_seconds: float) -> AsyncIterator[None]:
@@ -80,10 +83,12 @@ class Upkeep:
 
 
 async def _forget_referred(table: Table, candidates: set[str]) -> None:
-    """Take out of `candidates` what a row of `table` refers to."""
+    """Take out of `candidates` what a row of `table` refers to, now or as of a tag."""
     try:
-        async for rows in table.scan(frozenset({Part.MEDIA})):
-            candidates.difference_update(row.media.sha256 for row in rows if row.media)
+        tagged = {await table.as_of(version) for version in set((await table.tags()).values())}
+        for snapshot in (table, *tagged):
+            async for rows in snapshot.scan(frozenset({Part.MEDIA})):
+                candidates.difference_update(row.media.sha256 for row in rows if row.media)
     except CollectionNotFoundError:
         return  # dropped since, with its references
 

@@ -1,14 +1,20 @@
 """Which parts make a store service: the only module that names adapters."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
+from services.store.checker import Checker
 from services.store.feed import Feed
+from services.store.history import History
 from services.store.intake import Intake
 from services.store.keeper import Collections
 from services.store.library import Library
+from services.store.media_links import MediaLinks
 from services.store.media_store import MediaStore
+from services.store.purger import Purger
 from services.store.reader import Reader
 from services.store.recent_rows import RecentRows
 from services.store.servicer import StoreServicer
@@ -17,13 +23,21 @@ from services.store.tables import Catalogue
 from services.store.upkeep import Retention, Upkeep
 from services.store.writer import Writer
 
+if TYPE_CHECKING:
+    from services.store.adapters.s3_bucket import S3Bucket
+    from services.store.adapters.s3_media import S3Media
+    from services.store.adapters.s3_options import S3Options
+    from services.store.adapters.shelf import Shelf
+    from services.store.adapters.threads import Threads
+
 
 @asynccontextmanager
 async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer]:
     """Build the service, hand it over, release what it holds."""
     async with AsyncExitStack() as stack:
-        catalogue = await _catalogue(settings, stack)
-        media = await _media(settings, stack)
+        bucket = await _bucket(settings, stack) if "s3" in (settings.rows, settings.media) else None
+        catalogue = await _catalogue(settings, stack, bucket if settings.rows == "s3" else None)
+        media, links = await _media(settings, stack, bucket if settings.media == "s3" else None)
         collections = await stack.enter_async_context(
             Collections(catalogue, max_waiting_rows=settings.max_waiting_rows, clock=_now)
         )
@@ -31,14 +45,25 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
         await stack.enter_async_context(
             upkeep.running(tidy_seconds=settings.tidy_seconds, collect_seconds=settings.collect_seconds)
         )
+        history = History(collections)
         reader = Reader(
-            collections,
+            history,
             media,
             RecentRows(settings.row_cache_bytes),
             max_inline_bytes=settings.max_inline_media_bytes,
             max_answer_bytes=settings.max_message_bytes // 2,
         )
-        yield StoreServicer(collections, Writer(collections, Intake(media)), reader, Library(media), Feed(collections))
+        yield StoreServicer(
+            collections,
+            Writer(collections, Intake(media)),
+            reader,
+            Library(media, links),
+            Feed(collections),
+            checker=Checker(collections, media, clock=_now),
+            upkeep=upkeep,
+            history=history,
+            purger=Purger(collections, media, clock=_now),
+        )
 
 
 def _now() -> datetime:
@@ -53,7 +78,7 @@ def _retention(settings: StoreSettings) -> Retention:
     )
 
 
-async def _catalogue(settings: StoreSettings, stack: AsyncExitStack) -> Catalogue:
+async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> Catalogue:
     if settings.rows == "memory":
         from services.store.adapters.memory_tables import MemoryCatalogue
 
@@ -61,9 +86,10 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack) -> Catalogu
     from services.store.adapters.lance_catalogue import LanceCatalogue
     from services.store.adapters.threads import Threads
 
+    shelf, threads = await _shelf_in_bucket(bucket, settings) if bucket else _shelf_in_folder(settings)
     catalogue = LanceCatalogue(
-        settings.directory,
-        threads=await stack.enter_async_context(Threads("rows", settings.threads)),
+        shelf,
+        threads=await stack.enter_async_context(threads),
         upkeep=await stack.enter_async_context(Threads("upkeep", 1)),
         index_cache_bytes=settings.index_cache_bytes,
         metadata_cache_bytes=settings.metadata_cache_bytes,
@@ -72,11 +98,34 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack) -> Catalogu
     return catalogue
 
 
-async def _media(settings: StoreSettings, stack: AsyncExitStack) -> MediaStore:
+def _shelf_in_folder(settings: StoreSettings) -> "tuple[Shelf, Threads]":
+    from services.store.adapters.folder_shelf import FolderShelf
+    from services.store.adapters.threads import Threads
+
+    return FolderShelf(settings.directory), Threads("rows", settings.threads)
+
+
+async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[Shelf, Threads]":
+    from services.store.adapters.s3_shelf import S3Shelf
+    from services.store.adapters.s3_start import check_conditions, check_lance
+    from services.store.adapters.s3_threads import PatientThreads
+
+    shelf = S3Shelf(bucket)
+    for check in (check_conditions, check_lance):
+        await asyncio.to_thread(check, bucket)
+    return shelf, PatientThreads("rows", settings.threads, settings.s3_patience_seconds)
+
+
+async def _media(
+    settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None"
+) -> tuple[MediaStore, MediaLinks | None]:
+    if bucket is not None:
+        in_bucket = await _media_in_bucket(bucket, settings, stack)
+        return in_bucket, in_bucket
     if settings.media == "memory":
         from services.store.adapters.memory_media import MemoryMedia
 
-        return MemoryMedia()
+        return MemoryMedia(), None
     from services.store.adapters.folder_media import FolderMedia
     from services.store.adapters.threads import Threads
 
@@ -84,4 +133,46 @@ async def _media(settings: StoreSettings, stack: AsyncExitStack) -> MediaStore:
     syncers = await stack.enter_async_context(Threads("sync", settings.sync_threads))
     media = FolderMedia(settings.directory / "media", threads, syncers)
     await media.open()
+    return media, None
+
+
+async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> "S3Media":
+    from services.store.adapters.s3_media import S3Media
+    from services.store.adapters.s3_threads import PatientThreads
+
+    threads = PatientThreads("media", settings.s3_calls, settings.s3_patience_seconds)
+    media = S3Media(bucket, await stack.enter_async_context(threads), verified_share=settings.s3_verified_share)
+    await media.open()
     return media
+
+
+async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
+    from services.store.adapters.s3_bucket import S3Bucket
+    from services.store.adapters.s3_start import make_ready
+
+    bucket = S3Bucket(_s3_options(settings))
+    stack.callback(bucket.close)
+    await asyncio.to_thread(make_ready, bucket, create=settings.s3_create_bucket)
+    return bucket
+
+
+def _s3_options(settings: StoreSettings) -> "S3Options":
+    from services.store.adapters.s3_options import S3Options
+
+    return S3Options(
+        settings.s3_endpoint,
+        settings.s3_bucket,
+        settings.s3_prefix,
+        settings.s3_access_key,
+        settings.s3_secret_key.get_secret_value(),
+        settings.s3_region,
+        secure=settings.s3_secure,
+        ca_file=settings.s3_ca_file,
+        path_style=settings.s3_path_style,
+        encryption=settings.s3_encryption,
+        kms_key=settings.s3_kms_key,
+        url_endpoint=settings.s3_url_endpoint,
+        patience_seconds=settings.s3_patience_seconds,
+        silence_seconds=settings.s3_silence_seconds,
+        connections=settings.s3_calls + settings.threads,
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from services.common.errors import CollectionNotFoundError
 from services.common.vectors import Matrix, Metric
-from services.store.errors import CollectionExistsError
+from services.store.errors import CollectionExistsError, VersionExpiredError
 from services.store.rows import EVERYTHING, NOTHING, Content, Definition, Media, Part, Row, Space
 from services.store.tables import Catalogue, ChangedRows, Changes, Table, WriteConflictError
 
@@ -302,3 +302,93 @@ class TableContract:
         version = await table.write([row("a")], [], table.version)
         assert await asyncio.wait_for(waiting, 5) == version
         assert await table.newer_than(version - 1) == version
+
+    async def test_an_old_commit_reads_as_it_was(self, table: Table) -> None:
+        await table.write([full_row(), row("b"), row("c")], [], table.version)
+        old = table.version
+        await table.write([row("full", text="new", revision=8), row("d")], ["b"], old)
+        await table.write([row("b", revision=2)], [], table.version)
+        snapshot = await table.as_of(old)
+        assert (snapshot.version, snapshot.definition) == (old, table.definition)
+        found = await snapshot.get(["full", "b", "d"], EVERYTHING)
+        assert found.version == old
+        assert {each.id: (each.text, each.revision) for each in found.rows.values()} == {
+            "full": ("a text", 7),
+            "b": ("hello", 1),
+        }
+        assert found.rows["full"].vectors["clip"].tolist() == [1, 2, 3]
+        assert [each.id for each in await snapshot.page("b", 9, NOTHING)] == ["c", "full"]
+        assert {each.id async for lot in snapshot.scan(NOTHING) for each in lot} == {"full", "b", "c"}
+        assert (await snapshot.count(), await table.count()) == (3, 4)
+        assert await (await table.as_of(table.version)).count() == 4
+        assert await (await table.as_of(1)).count() == 0
+
+    async def test_a_tidied_commit_is_expired_unless_it_is_tagged(self, table: Table) -> None:
+        await table.write([row("a")], [], table.version)
+        tagged = table.version
+        await table.tag("first", tagged)
+        await table.write([row("a", revision=2)], [], table.version)
+        untagged = table.version
+        await table.write([row("a", revision=3)], [], table.version)
+        await table.write([], ["a"], table.version)
+        for _ in range(2):
+            await table.tidy(LATER, LATER)
+        assert (await (await table.as_of(tagged)).get(["a"], NOTHING)).rows["a"].revision == 1
+        with pytest.raises(VersionExpiredError):
+            await (await table.as_of(untagged)).get(["a"], NOTHING)
+        with pytest.raises(VersionExpiredError):
+            await table.tag("late", untagged)
+        assert await table.tags() == {"first": tagged}
+        assert await table.untag("first")
+        await table.tidy(LATER, LATER)
+        with pytest.raises(VersionExpiredError):
+            await (await table.as_of(tagged)).get(["a"], NOTHING)
+        assert await table.count() == 0
+
+    async def test_a_tag_keeps_its_commit(self, table: Table) -> None:
+        await table.write([row("a")], [], table.version)
+        old = table.version
+        await table.tag("t", old)
+        await table.write([row("b")], [], table.version)
+        await table.tag("t", table.version)
+        assert await table.tags() == {"t": old}
+        assert not await table.untag("none")
+        assert await table.untag("t")
+        assert await table.tags() == {}
+        await table.tag("t", table.version)
+        assert await table.tags() == {"t": table.version}
+
+    async def test_a_purge_forgets_all_that_is_past(self, table: Table) -> None:
+        await table.write([full_row(), row("kept"), row("gone")], [], table.version)
+        tagged = table.version
+        await table.tag("t", tagged)
+        await table.write([row("kept", revision=2)], [], table.version)
+        untagged = table.version
+        await table.write([], ["gone"], table.version)
+        newest = table.version
+        await table.purge()
+        with pytest.raises(VersionExpiredError):
+            await (await table.as_of(untagged)).get(["kept"], EVERYTHING)
+        assert (await (await table.as_of(tagged)).get(["gone"], EVERYTHING)).rows["gone"].text == "hello"
+        found = (await table.get(["full", "kept", "gone"], EVERYTHING)).rows
+        assert {each.id: each.revision for each in found.values()} == {"full": 7, "kept": 2}
+        assert [each.id for each in await table.page(None, 9, NOTHING)] == ["full", "kept"]
+        assert not (await table.changes(untagged)).complete
+        current = await table.changes(newest)
+        assert (current.complete, await changed(current)) == (True, (set(), set()))
+        await table.write([row("gone")], [], table.version)
+        assert await changed(await table.changes(newest)) == ({"gone"}, set())
+
+    async def test_a_scan_under_way_ends_whole_or_says_that_its_version_is_gone(self, table: Table) -> None:
+        await table.write([row(f"{i:05}") for i in range(6000)], [], table.version)
+        scan = aiter(table.scan(EVERYTHING))
+        seen = len(await anext(scan))
+        await table.write([row(f"{i:05}", revision=2) for i in range(6000)], [], table.version)
+        await table.purge()
+        try:
+            async for rows in scan:
+                seen += len(rows)
+        except VersionExpiredError:
+            assert seen < 6000
+        else:
+            assert seen == 6000

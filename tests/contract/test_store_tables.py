@@ -5,6 +5,7 @@ import lance
 import pytest
 
 from services.store.adapters.durable_files import commit_files
+from services.store.adapters.folder_shelf import FolderShelf
 from services.store.adapters.lance_catalogue import LanceCatalogue
 from services.store.adapters.memory_tables import MemoryCatalogue
 from services.store.adapters.threads import Threads
@@ -25,7 +26,7 @@ class InLance:
     async def catalogue(self, tmp_path: Path) -> AsyncIterator[Catalogue]:
         async with Threads("rows", 4) as threads, Threads("upkeep", 1) as upkeep:
             catalogue = LanceCatalogue(
-                tmp_path,
+                FolderShelf(tmp_path),
                 threads=threads,
                 upkeep=upkeep,
                 index_cache_bytes=CACHE_BYTES,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.integration.suite import ROOT, Suite
+
 COMMAND_SECONDS = 90
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("MEDLEY_")} | {
     "PYTHONPATH": str(ROOT),
@@ -44,6 +45,11 @@ def started(*arguments: object, cwd: Path, server: str = "") -> subprocess.Popen
 def run(*arguments: object, cwd: Path, server: str = "") -> Answer:
     """Run a command to its end."""
     return ended(started(*arguments, cwd=cwd, server=server))
+
+
+def medley(suite: Suite, *arguments: object) -> Answer:
+    """Run a command against the gateway of `suite` to its end."""
+    return run(*arguments, cwd=ROOT, server=suite.addresses["gateway"])
 
 
 def ended(process: subprocess.Popen[str]) -> Answer:

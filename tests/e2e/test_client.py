@@ -12,7 +12,8 @@ import pytest
 import medley
 from medley import Arm, Client, NewItem, Space, aio
 from medley.demo.catalogue import Product
-from tests.e2e.commands import ENVIRONMENT, ROOT
+from tests.e2e.commands import ENVIRONMENT
+from tests.integration.suite import ROOT
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -3,7 +3,7 @@
 import click
 
 from medley.cli.printing import print_json, print_table
-from medley.cli.session import Session, session_options
+from medley.cli.session import Session, as_of_option, session_options
 from medley.values import Collection, Space
 
 
@@ -45,11 +45,12 @@ def create(session: Session, name: str, spaces: tuple[str, ...]) -> None:
 
 @collections.command()
 @click.argument("name")
+@as_of_option
 @session_options
-def show(session: Session, name: str) -> None:
+def show(session: Session, name: str, as_of: str) -> None:
     """Show a collection's spaces and how many items it has."""
     with session.connected() as client:
-        _show(session, client.collection(name), client.count(name))
+        _show(session, client.collection(name), client.count(name, as_of=as_of), as_of)
 
 
 @collections.command()
@@ -68,12 +69,13 @@ def drop(session: Session, name: str, yes: bool) -> None:
         click.echo(f"dropped {name}")
 
 
-def _show(session: Session, collection: Collection, items: int | None = None) -> None:
+def _show(session: Session, collection: Collection, items: int | None = None, as_of: str = "") -> None:
     if session.as_json:
         print_json(collection if items is None else {"collection": collection, "items": items})
         return
     counted = "" if items is None else f", {items} items"
-    click.echo(f"{collection.name}: version {collection.version}{counted}")
+    version = f"as of {as_of}" if as_of else f"version {collection.version}"
+    click.echo(f"{collection.name}: {version}{counted}")
     rows = map(_space_row, collection.spaces)
     print_table(("space", "model", "dim", "metric", "made from"), rows, stretched="made from", right=("dim",))
 

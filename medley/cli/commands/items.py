@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from medley.cli.printing import print_json, print_table, title
-from medley.cli.session import Session, collection_option, session_options
+from medley.cli.printing import plain, print_json, print_table, title
+from medley.cli.session import Session, as_of_option, collection_option, session_options
 from medley.client import Client
 from medley.values import Item
 from medley.wording import one_line
@@ -19,11 +19,12 @@ from medley.wording import one_line
 @click.argument("item_id", metavar="ID")
 @collection_option
 @click.option("--media", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write its media to this file.")
+@as_of_option
 @session_options
-def get(session: Session, item_id: str, collection: str, out: Path | None) -> None:
+def get(session: Session, item_id: str, collection: str, out: Path | None, as_of: str) -> None:
     """Show an item."""
     with session.connected() as client:
-        item = client.get(collection, item_id)
+        item = client.get(collection, item_id, as_of=as_of)
         if out is not None:
             _write_media(client, item, out)
     if session.as_json:
@@ -36,20 +37,21 @@ def get(session: Session, item_id: str, collection: str, out: Path | None) -> No
 @collection_option
 @click.option("--where", metavar="JSON", help="Only items that satisfy this filter.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Items wanted at most.")
+@as_of_option
 @session_options
-def list_(session: Session, collection: str, where: str | None, limit: int) -> None:
+def list_(session: Session, collection: str, where: str | None, limit: int, as_of: str) -> None:
     """List items by id."""
     with session.connected() as client:
-        items = client.list(collection, where=where, page_size=min(limit, 1000))
+        items = client.list(collection, where=where, page_size=min(limit, 1000), as_of=as_of)
         shown = list(islice(items, limit))
-        more = client.count(collection, where=where) - len(shown) if len(shown) == limit else 0
+        counted = client.count(collection, where=where, as_of=as_of) if len(shown) == limit else 0
     if session.as_json:
         print_json(shown)
         return
     rows = ((item.id, item.content_type, title(item), item.revision) for item in shown)
     print_table(("id", "kind", "what", "rev"), rows, stretched="what", right=("rev",))
-    if more > 0:
-        click.echo(f"… and {more} more: --limit")
+    if counted > len(shown):
+        click.echo(f"… and {counted - len(shown)} more: --limit")
 
 
 @click.command()
@@ -84,11 +86,38 @@ def update(
 @collection_option
 @click.option("--where", metavar="JSON", help="All items that satisfy this filter.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--receipt", is_flag=True, help="Delete items by id for good, and prove that nothing of them is left.")
+@click.option(
+    "--receipt-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the receipt here, as JSON."
+)
+@click.option(
+    "--media", multiple=True, metavar="SHA256", help="With a receipt: media of items deleted before, to go too."
+)
 @session_options
-def delete(session: Session, ids: tuple[str, ...], collection: str, where: str | None, yes: bool) -> None:
-    """Delete items by id, or all that satisfy a filter."""
+def delete(
+    *,
+    session: Session,
+    ids: tuple[str, ...],
+    collection: str,
+    where: str | None,
+    yes: bool,
+    receipt: bool,
+    receipt_file: Path | None,
+    media: tuple[str, ...],
+) -> int:
+    """Delete items by id, or all that satisfy a filter.
+
+    With --receipt their media go at once where no other item has the same, and every older version of the collection
+    without a tag is forgotten. The receipt says what was looked at; the exit code is 1 where something is left.
+    """
     if bool(ids) == (where is not None):
         raise click.UsageError("Give either ids or --where.")
+    if media and not (receipt or receipt_file):
+        raise click.UsageError("--media goes with --receipt.")
+    if receipt or receipt_file is not None:
+        if not ids:
+            raise click.UsageError("A receipt is for items by id.")
+        return _erase(session, collection, ids, media, receipt_file)
     with session.connected() as client:
         if where is not None and not yes:
             click.confirm(f"Delete {client.count(collection, where=where)} items of {collection}?", abort=True)
@@ -97,6 +126,20 @@ def delete(session: Session, ids: tuple[str, ...], collection: str, where: str |
         print_json({"deleted": deleted})
     else:
         click.echo(f"{deleted} deleted")
+    return 0
+
+
+def _erase(session: Session, collection: str, ids: tuple[str, ...], media: tuple[str, ...], out: Path | None) -> int:
+    with session.connected() as client:
+        receipts = client.erase(collection, ids, media=media)
+    if out is not None:
+        out.write_text(json.dumps(plain(receipts), indent=2) + "\n", "utf-8")
+    if session.as_json or out is None:
+        print_json(receipts)
+    else:
+        complete = sum(receipt.complete for receipt in receipts)
+        click.echo(f"{complete} of {len(receipts)} erased for good: {out}")
+    return 0 if all(receipt.complete for receipt in receipts) else 1
 
 
 def print_item(item: Item) -> None:

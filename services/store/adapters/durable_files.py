@@ -28,7 +28,7 @@ class DurableFiles:
 
 
 def commit_files(folder: Path, dataset: Any) -> Iterator[Path]:
-    """Yield the files of a dataset's commit: its rows, what is deleted of them, its indexes, and its manifest.
+    """Yield the files of a dataset's commit: its rows, what is deleted of them, indexes, all tags, and its manifest.
 
     Manifests are named so that the newest comes first.
     """
@@ -37,8 +37,18 @@ def commit_files(folder: Path, dataset: Any) -> Iterator[Path]:
         if fragment.metadata.deletion_file:
             yield folder / fragment.metadata.deletion_file.path(fragment.fragment_id)
     for index in (folder / "_indices").iterdir():
-        yield from (index, *index.iterdir())
+        yield from (index, *_listed(index))
+    if (tags := folder / "_refs" / "tags").is_dir():
+        yield from (tags, *_listed(tags))
     yield folder / "_versions" / f"{_LAST_MANIFEST - dataset.version:020d}.manifest"
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what is in `folder`: nothing in one that a clean-up has removed since, as no commit needs it any more."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def sync_tree(folder: Path) -> None:

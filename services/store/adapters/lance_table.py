@@ -7,16 +7,19 @@ refuses it.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.common.errors import CollectionNotFoundError
+from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
+from services.common.versions import Version
 from services.store.adapters.arrow_rows import (
     MOMENT,
     changed_rows,
@@ -27,34 +30,48 @@ from services.store.adapters.arrow_rows import (
     vector_column,
 )
 from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_merging
-from services.store.adapters.durable_files import DurableFiles
+from services.store.adapters.shelf import Files, Place
 from services.store.adapters.threads import Threads
 from services.store.commits import CommitBell
-from services.store.errors import StorageFullError
+from services.store.errors import RowsCorruptError, StorageFullError, VersionExpiredError
 from services.store.rows import Definition, Parts, Row
-from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, WriteConflictError
+from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, Snapshot, WriteConflictError
 
 log = logging.getLogger(__name__)
 
 Dataset = Any  # lance.LanceDataset, which has no types
 T = TypeVar("T")
+Run = Callable[..., Awaitable[Any]]
 
 ID_INDEX = "id_idx"
 FORGOTTEN = "medley.deletions_forgotten_up_to"
 LOOKUP_IDS = 10_000
+READS_SECONDS = 2.0
 BATCH_BYTES = 8 * 2**20
 UNINDEXED_ROWS = 1000
 UNINDEXED_FRAGMENTS = 4
+FULL_BUCKET = ("StorageFull", "QuotaExceeded", "507 Insufficient Storage")
 CONFLICTS = ("Too many concurrent writers", "ommit conflict", "Incompatible transaction")
 
 
-def create_dataset(uri: str, schema: pa.Schema, session: Any) -> Dataset:
+def create_dataset(place: Place, schema: pa.Schema, session: Any) -> Dataset:
     """Create an empty table with its index."""
     dataset = lance.write_dataset(
-        schema.empty_table(), uri, schema=schema, mode="create", enable_stable_row_ids=True, session=session
+        schema.empty_table(),
+        place.uri,
+        schema=schema,
+        mode="create",
+        enable_stable_row_ids=True,
+        session=session,
+        storage_options=place.options or None,
     )
     dataset.create_scalar_index("id", "BTREE", name=ID_INDEX)
     return dataset
+
+
+def open_dataset(place: Place, session: Any) -> Dataset:
+    """Open the newest commit of a table."""
+    return lance.dataset(place.uri, session=session, storage_options=place.options or None)
 
 
 class LanceTable:
@@ -64,7 +81,7 @@ class LanceTable:
         self,
         definition: Definition,
         dataset: Dataset,
-        files: DurableFiles,
+        files: Files,
         exists: Callable[[], bool],
         *,
         threads: Threads,
@@ -102,33 +119,31 @@ class LanceTable:
 
     async def get(self, ids: Collection[str], parts: Parts) -> Found:
         """Look the ids up in the index."""
-        dataset = self._dataset
-        columns = columns_of(self._definition, parts)
-        rows = await self._run(lambda: from_arrow(self._definition, _lookup(dataset, list(ids), columns)))
-        return Found(dataset.version, {row.id: row for row in rows})
+        return await self._newest().get(ids, parts)
 
     async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
         """Find the ids first, then their rows."""
-        dataset, columns = self._dataset, columns_of(self._definition, parts)
-        return await self._run(lambda: from_arrow(self._definition, _page(dataset, after, limit, columns)))
+        return await self._newest().page(after, limit, parts)
 
     async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
         """Read the commit that is the newest at the first step."""
-        scanner = self._dataset.scanner(
-            columns=columns_of(self._definition, parts), filter="NOT deleted", batch_size=BATCH_ROWS
-        )
-        async for rows in self._batches(scanner, from_batch):
+        async for rows in self._newest().scan(parts):
             yield rows
 
     async def count(self) -> int:
         """Let Lance count."""
-        count: int = await self._run(self._dataset.count_rows, "NOT deleted")
-        return count
+        return await self._newest().count()
 
     async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
         """Merge by id, removals as rows marked deleted."""
         async with self._turn:
-            return self._adopt(await self._run(self._write, rows, deletions, based_on))
+            try:
+                return self._adopt(await self._run(self._write, rows, deletions, based_on))
+            except WriteConflictError:
+                self._adopt(
+                    await self._run(_newest_commit, self._dataset)
+                )  # so that the next attempt sees who came first
+                raise
 
     async def changes(self, after: int) -> Changes:
         """Ask for rows last updated by a later commit."""
@@ -155,7 +170,7 @@ class LanceTable:
         if not await self._threads.run(self._exists):
             self._bell.drop()
             return
-        self._adopt(await self._run(_newest, self._dataset))
+        self._adopt(await self._run(_newest_commit, self._dataset))
 
     async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
         """Forget deletions, compact and index, with no write of ours meanwhile; then forget commits."""
@@ -164,25 +179,71 @@ class LanceTable:
                 self._adopt(await self._tidy(work, forget_deletions_before))
         await self._tidy(_forget_versions, forget_versions_before)
 
+    async def purge(self) -> None:
+        """Rewrite every file with removed rows and the index, then forget all commits, once short reads are done."""
+        now = datetime.now(UTC) + timedelta(days=1)
+        async with self._turn:
+            for work in (_forget_deletions, _rewrite_all, _index_anew):
+                self._adopt(await self._tidy(work, now))
+        await asyncio.sleep(READS_SECONDS)
+        await self._tidy(_forget_versions, now)
+
+    async def as_of(self, version: int) -> Snapshot:
+        """Open the commit."""
+        dataset = await self._run_in_past(version, self._dataset.checkout_version, version)
+        return LanceSnapshot(self._definition, dataset, partial(self._run_in_past, version))
+
+    async def tag(self, name: str, version: int) -> None:
+        """Let Lance keep the commit."""
+        await self._run_in_past(version, self._tag, name, version)
+
+    async def tags(self) -> Mapping[str, int]:
+        """Ask Lance."""
+        return await self._run(_tags, self._dataset)
+
+    async def untag(self, name: str) -> bool:
+        """Let Lance keep the commit no longer."""
+        return await self._run(self._untag, name)
+
+    def _newest(self) -> "LanceSnapshot":
+        return LanceSnapshot(self._definition, self._dataset, partial(self._run_in_past, self._dataset.version))
+
+    def _tag(self, name: str, version: int) -> None:
+        if name not in _tags(self._dataset):
+            self._dataset.checkout_version(version)
+            self._dataset.tags.create(name, version)
+            self._files.sync(self._dataset)
+
+    def _untag(self, name: str) -> bool:
+        if name not in _tags(self._dataset):
+            return False
+        self._dataset.tags.delete(name)
+        self._files.sync(self._dataset)
+        return True
+
+    async def _run_in_past(self, version: int, work: Callable[..., T], *args: Any) -> T:
+        """Run `work` on commit `version`; where Lance lacks some of an old one, it is no longer kept."""
+        try:
+            return await self._run(work, *args)
+        except (OSError, ValueError) as error:
+            if "not found" not in str(error).lower() and "does not exist" not in str(error):
+                raise
+            if version == await self._run(lambda: self._dataset.latest_version):
+                raise RowsCorruptError(self._definition.name) from error
+            raise VersionExpiredError(self._definition.name, str(Version(self._definition.uid, version))) from error
+
     async def _tidy(self, work: Callable[[Dataset, datetime], None], before: datetime) -> Dataset:
         self._bell.check()
-        with self._errors():
-            dataset = await self._upkeep.run(_newest, self._dataset)
+        async with self._errors():
+            dataset = await self._upkeep.run(_newest_commit, self._dataset)
             await self._upkeep.run(work, dataset, before)
             await self._upkeep.run(self._files.sync, dataset)
         return dataset
 
     async def _changed(self, scanner: Any) -> AsyncGenerator[ChangedRows, None]:
-        async for rows in self._batches(scanner, changed_rows):
+        async for rows in _batches(self._run, self._definition, scanner, changed_rows):
             if rows.ids or rows.deleted_ids:
                 yield rows
-
-    async def _batches(
-        self, scanner: Any, decoded: Callable[[Definition, pa.RecordBatch], T]
-    ) -> AsyncGenerator[T, None]:
-        batches = await self._run(lambda: (decoded(self._definition, each) for each in scanner.to_batches()))
-        while (batch := await self._run(next, batches, None)) is not None:
-            yield batch
 
     def _write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> Dataset:
         table = to_arrow(self._definition, rows, deletions, datetime.now(UTC))
@@ -190,7 +251,7 @@ class LanceTable:
 
     async def _run(self, work: Callable[..., T], *args: Any) -> T:
         self._bell.check()
-        with self._errors():
+        async with self._errors():
             return await self._threads.run(work, *args)
 
     def _adopt(self, dataset: Dataset) -> int:
@@ -201,24 +262,100 @@ class LanceTable:
             self._bell.committed(version)
         return version
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _errors(self) -> AsyncIterator[None]:
         try:
             yield
         except (OSError, ValueError) as error:  # Lance's and Arrow's are subclasses of these
-            if self._bell.dropped or not self._exists():
+            raise_if_away(error)
+            if self._bell.dropped or not await self._threads.run(self._exists):
                 raise CollectionNotFoundError(self._definition.name) from error
             raise_as_ours(error, self._dataset.uri)
             raise
 
 
+class LanceSnapshot:
+    """`Snapshot` over a handle that nobody changes; `run` runs blocking work, and translates its errors."""
+
+    def __init__(self, definition: Definition, dataset: Dataset, run: Run) -> None:
+        self._definition = definition
+        self._dataset = dataset
+        self._run = run
+
+    @property
+    def definition(self) -> Definition:
+        """The collection as created."""
+        return self._definition
+
+    @property
+    def version(self) -> int:
+        """The commit."""
+        version: int = self._dataset.version
+        return version
+
+    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+        """Look the ids up in the index."""
+        columns = columns_of(self._definition, parts)
+        rows = await self._run(lambda: from_arrow(self._definition, _lookup(self._dataset, list(ids), columns)))
+        return Found(self.version, {row.id: row for row in rows})
+
+    async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
+        """Find the ids first, then their rows."""
+        columns = columns_of(self._definition, parts)
+        rows: list[Row] = await self._run(
+            lambda: from_arrow(self._definition, _page(self._dataset, after, limit, columns))
+        )
+        return rows
+
+    async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
+        """Read batch by batch."""
+        columns = columns_of(self._definition, parts)
+        scanner = self._dataset.scanner(columns=columns, filter="NOT deleted", batch_size=BATCH_ROWS)
+        async for rows in _batches(self._run, self._definition, scanner, from_batch):
+            yield rows
+
+    async def count(self) -> int:
+        """Let Lance count."""
+        count: int = await self._run(self._dataset.count_rows, "NOT deleted")
+        return count
+
+
+async def _batches(
+    run: Run, definition: Definition, scanner: Any, decoded: Callable[[Definition, pa.RecordBatch], T]
+) -> AsyncGenerator[T, None]:
+    batches = await run(lambda: (decoded(definition, each) for each in scanner.to_batches()))
+    while (batch := await run(next, batches, None)) is not None:
+        yield batch
+
+
+def _tags(dataset: Dataset) -> dict[str, int]:
+    return {name: tag["version"] for name, tag in dataset.tags.list().items()}
+
+
+def raise_if_away(error: Exception) -> None:
+    """Raise what one of Lance's errors tells of an object store that does not answer as it should."""
+    text = str(error)
+    if "Generic S3 error" not in text or any(words in text for words in CONFLICTS):
+        return
+    if any(words in text for words in FULL_BUCKET):
+        raise StorageFullError("the bucket") from error
+    raise ServiceUnavailableError("object store", _told(text)) from error
+
+
 def raise_as_ours(error: Exception, uri: str) -> None:
     """Raise what one of Lance's errors means to us; Lance tells them apart by their text alone."""
+    raise_if_away(error)
     text = str(error)
     if any(words in text for words in CONFLICTS):
         raise WriteConflictError from error
     if "No space left on device" in text or "Disk quota exceeded" in text:
         raise StorageFullError(uri) from error
+
+
+def _told(text: str) -> str:
+    """Return what S3 said, where Lance passes it on, or that it said nothing."""
+    said = re.search(r"<Code>(\w+)</Code>", text) or re.search(r"status code:? (\d+ \w+)", text)
+    return f"says {said[1]}" if said else "does not answer"
 
 
 def _lookup(dataset: Dataset, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
@@ -238,7 +375,7 @@ def _page(dataset: Dataset, after: str | None, limit: int, columns: Sequence[str
     return _lookup(dataset, ids.column("id").to_pylist(), columns).sort_by("id")
 
 
-def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: DurableFiles) -> Dataset:
+def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: Files) -> Dataset:
     """Commit `rows` by id; return a handle on the commit.
 
     Without an index Lance compares the keys themselves, and so notices when another writer added the same one.
@@ -250,7 +387,7 @@ def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: DurableFiles)
     return base
 
 
-def _newest(dataset: Dataset) -> Dataset:
+def _newest_commit(dataset: Dataset) -> Dataset:
     """Return a handle of our own on the newest commit."""
     return dataset.checkout_version(dataset.latest_version)
 
@@ -279,6 +416,22 @@ def _compact(dataset: Dataset, before: datetime) -> None:
         dataset.optimize.compact_files(target_rows_per_fragment=FRAGMENT_ROWS, excluded_fragment_ids=others)
 
 
+def _rewrite_all(dataset: Dataset, before: datetime) -> None:
+    """Rewrite every file with a deleted row."""
+    clean = [each.fragment_id for each in dataset.get_fragments() if not each.num_deletions]
+    dataset.optimize.compact_files(
+        target_rows_per_fragment=FRAGMENT_ROWS,
+        materialize_deletions=True,
+        materialize_deletions_threshold=0.0,
+        excluded_fragment_ids=clean,
+    )
+
+
+def _index_anew(dataset: Dataset, before: datetime) -> None:
+    """Make the index from the rows there are: a merged one may hold ids that are gone."""
+    dataset.create_scalar_index("id", "BTREE", name=ID_INDEX, replace=True)
+
+
 def _index(dataset: Dataset, before: datetime) -> None:
     """Index the rows written since the last time, once it takes a while to look through them."""
     index = dataset.stats.index_stats(ID_INDEX)
@@ -288,7 +441,9 @@ def _index(dataset: Dataset, before: datetime) -> None:
 
 
 def _forget_versions(dataset: Dataset, before: datetime) -> None:
-    dataset.cleanup_old_versions(older_than=max(timedelta(0), datetime.now(UTC) - before))
+    """Remove the commits from before then, but for the newest and those with a tag."""
+    older_than = max(timedelta(0), datetime.now(UTC) - before)
+    dataset.cleanup_old_versions(older_than=older_than, error_if_tagged_old_versions=False)
 
 
 def _quoted(text: str) -> str:

@@ -1,16 +1,27 @@
 """Tables in this process: for tests and trying out. Nothing outlives the process."""
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from services.common.errors import CollectionNotFoundError
+from services.common.versions import Version
 from services.store.commits import CommitBell
-from services.store.errors import CollectionExistsError
+from services.store.errors import CollectionExistsError, VersionExpiredError
 from services.store.rows import Definition, Part, Parts, Row, Space
-from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, Table, VectorColumn, WriteConflictError
+from services.store.tables import (
+    BATCH_ROWS,
+    ChangedRows,
+    Changes,
+    Found,
+    Snapshot,
+    Table,
+    VectorColumn,
+    WriteConflictError,
+)
 
 
 class MemoryCatalogue:
@@ -44,12 +55,16 @@ class MemoryCatalogue:
 
 
 class MemoryTable:
-    """`Table` as a dict of rows and one of deletions, each with the commit it is from."""
+    """`Table` as a dict of rows and one of deletions, and for each id what it was, by commit."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
-        self._rows: dict[str, tuple[int, Row]] = {}
+        self._rows: dict[str, Row] = {}
+        self._written: dict[str, int] = {}
         self._deletions: dict[str, tuple[int, datetime]] = {}
+        self._past: dict[str, list[tuple[int, Row | None]]] = {}
+        self._commits: dict[int, datetime] = {1: datetime.now(UTC)}
+        self._tags: dict[str, int] = {}
         self._forgotten = 0
         self._bell = CommitBell(definition.name, newest=1)
 
@@ -69,27 +84,20 @@ class MemoryTable:
 
     async def get(self, ids: Collection[str], parts: Parts) -> Found:
         """Look the rows up."""
-        self._bell.check()
-        rows = {row_id: _only(self._rows[row_id][1], parts) for row_id in ids if row_id in self._rows}
-        return Found(self.version, rows)
+        return await self._newest().get(ids, parts)
 
     async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
         """Sort the ids."""
-        self._bell.check()
-        ids = sorted(row_id for row_id in self._rows if after is None or row_id > after)
-        return [_only(self._rows[row_id][1], parts) for row_id in ids[:limit]]
+        return await self._newest().page(after, limit, parts)
 
     async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
         """Yield the rows as they were at the first step."""
-        self._bell.check()
-        rows = [_only(row, parts) for _, row in self._rows.values()]
-        for start in range(0, len(rows), BATCH_ROWS):
-            yield rows[start : start + BATCH_ROWS]
+        async for rows in self._newest().scan(parts):
+            yield rows
 
     async def count(self) -> int:
         """Count the rows."""
-        self._bell.check()
-        return len(self._rows)
+        return await self._newest().count()
 
     async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
         """Check each row's last change, then apply all."""
@@ -99,10 +107,14 @@ class MemoryTable:
         version = self.version + 1
         for row in rows:
             self._deletions.pop(row.id, None)
-            self._rows[row.id] = version, row
+            self._rows[row.id] = row
+            self._written[row.id] = version
+            self._past.setdefault(row.id, []).append((version, row))
         for row_id in deletions:
-            del self._rows[row_id]
+            del self._rows[row_id], self._written[row_id]
             self._deletions[row_id] = version, datetime.now(UTC)
+            self._past[row_id].append((version, None))
+        self._commits[version] = datetime.now(UTC)
         self._bell.committed(version)
         return version
 
@@ -111,7 +123,7 @@ class MemoryTable:
         self._bell.check()
         complete = after == 0 or self._forgotten <= after <= self.version
         cursor = after if complete else 0
-        rows = [row for version, row in self._rows.values() if version > cursor]
+        rows = [self._rows[row_id] for row_id, version in self._written.items() if version > cursor]
         deleted = [row_id for row_id, (version, _) in self._deletions.items() if version > cursor > 0]
         return Changes(self.version, complete, _batches(self._definition.spaces, rows, deleted))
 
@@ -120,14 +132,118 @@ class MemoryTable:
         return await self._bell.newer_than(version)
 
     async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
-        """Forget old deletions; there are no old commits."""
+        """Forget old deletions, and old commits that no tag keeps."""
         self._bell.check()
         old = {row_id: version for row_id, (version, at) in self._deletions.items() if at < forget_deletions_before}
         self._forgotten = max(self._forgotten, *old.values(), 0)
         self._deletions = {row_id: entry for row_id, entry in self._deletions.items() if row_id not in old}
 
+        kept = {self.version, *self._tags.values()}
+        self._commits = {n: at for n, at in self._commits.items() if n in kept or at >= forget_versions_before}
+        self._forget_past()
+
+    async def purge(self) -> None:
+        """Forget all that is past."""
+        future = datetime.now(UTC) + timedelta(days=1)
+        await self.tidy(future, future)
+
+    async def as_of(self, version: int) -> Snapshot:
+        """Gather what each row was."""
+        self._bell.check()
+        if version not in self._commits:
+            raise VersionExpiredError(self._definition.name, str(Version(self._definition.uid, version)))
+        states = {row_id: _state(states, version) for row_id, states in self._past.items()}
+        rows = {row_id: row for row_id, row in states.items() if row is not None}
+        return MemorySnapshot(self._definition, version, rows, self._bell)
+
+    async def tag(self, name: str, version: int) -> None:
+        """Note the name."""
+        await self.as_of(version)
+        self._tags.setdefault(name, version)
+
+    async def tags(self) -> Mapping[str, int]:
+        """Return what was noted."""
+        self._bell.check()
+        return dict(self._tags)
+
+    async def untag(self, name: str) -> bool:
+        """Forget the name."""
+        self._bell.check()
+        return self._tags.pop(name, None) is not None
+
+    def _newest(self) -> "MemorySnapshot":
+        self._bell.check()
+        return MemorySnapshot(self._definition, self.version, self._rows, self._bell)
+
+    def _forget_past(self) -> None:
+        """Forget what no commit that is known shows."""
+        commits = sorted(self._commits)
+        for row_id, states in list(self._past.items()):
+            shown = {_place(states, commit) for commit in commits} - {0}
+            kept = [states[place - 1] for place in sorted(shown)]
+            if any(row is not None for _, row in kept):
+                self._past[row_id] = kept
+            else:
+                del self._past[row_id]
+
     def _last_change(self, row_id: str) -> int:
-        return max(entries[row_id][0] if row_id in entries else 0 for entries in (self._rows, self._deletions))
+        removed, _ = self._deletions.get(row_id, (0, None))
+        return max(self._written.get(row_id, 0), removed)
+
+
+class MemorySnapshot:
+    """`Snapshot` as a dict."""
+
+    def __init__(self, definition: Definition, version: int, rows: Mapping[str, Row], bell: CommitBell) -> None:
+        self._definition = definition
+        self._version = version
+        self._rows = rows
+        self._bell = bell
+
+    @property
+    def definition(self) -> Definition:
+        """The collection as created."""
+        return self._definition
+
+    @property
+    def version(self) -> int:
+        """The commit."""
+        return self._version
+
+    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+        """Look the rows up."""
+        self._bell.check()
+        rows = {row_id: _only(self._rows[row_id], parts) for row_id in ids if row_id in self._rows}
+        return Found(self._version, rows)
+
+    async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
+        """Sort the ids."""
+        self._bell.check()
+        ids = sorted(row_id for row_id in self._rows if after is None or row_id > after)
+        return [_only(self._rows[row_id], parts) for row_id in ids[:limit]]
+
+    async def scan(self, parts: Parts) -> AsyncGenerator[list[Row], None]:
+        """Yield the rows."""
+        self._bell.check()
+        rows = [_only(row, parts) for row in self._rows.values()]
+        for start in range(0, len(rows), BATCH_ROWS):
+            yield rows[start : start + BATCH_ROWS]
+
+    async def count(self) -> int:
+        """Count the rows."""
+        self._bell.check()
+        return len(self._rows)
+
+
+def _state(states: Sequence[tuple[int, Row | None]], version: int) -> Row | None:
+    """Return what a row with `states`, by commit, was as of `version`; None where there was none."""
+    place = _place(states, version)
+    return states[place - 1][1] if place else None
+
+
+def _place(states: Sequence[tuple[int, Row | None]], version: int) -> int:
+    """Return how many of `states` are of commits up to `version`."""
+    return bisect_right(states, version, key=lambda state: state[0])
 
 
 async def _batches(spaces: Sequence[Space], rows: list[Row], deleted: list[str]) -> AsyncGenerator[ChangedRows, None]:

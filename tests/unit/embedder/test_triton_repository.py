@@ -90,7 +90,8 @@ def test_int8_texts_are_never_batched_by_triton(configs: dict[str, Any], flavour
 def test_pictures_are_batched_without_delay_behind_a_bounded_queue(configs: dict[str, Any]) -> None:
     config = configs["medley-mini.image"]
     assert config.max_batch_size == 16
-    assert list(config.input[0].dims) == [3, 96, 96]
+    size = json.loads((BUILT_IN_MODELS / "medley-mini" / "model.json").read_text())["image"]["size"]
+    assert list(config.input[0].dims) == [3, size, size]
     assert list(config.output[0].dims) == [256]
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 256

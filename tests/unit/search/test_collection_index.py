@@ -177,3 +177,22 @@ def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | t
     for number in range(versions, 2 * versions):
         put(number)
     assert [space.memory_bytes for space in index.spaces] == taken
+
+
+def test_ids_are_those_with_a_vector_in_the_space(index: CollectionIndex) -> None:
+    index.write(part({"a": 1, "b": 2}))
+    index.write(ChangePart(["bare"], ["{}"]))
+    index.publish(Version("u", 1))
+    ids, version = index.item_ids("a")
+    assert (sorted(ids), version) == (["a", "b"], Version("u", 1))
+    with pytest.raises(SpaceNotFoundError):
+        index.item_ids("none")
+
+
+def test_only_the_items_asked_for_are_ranked(index: CollectionIndex) -> None:
+    index.write(part({"a": 1, "b": 2, "c": 3}))
+    index.publish(Version("u", 1))
+    found = index.search("a", ORIGIN, 10, None, ["c", "a", "none"])
+    assert [hit.item_id for hit in found.hits] == ["a", "c"]
+    assert found.candidates == 2
+    assert index.search("a", ORIGIN, 10, None, ["none"]).hits == []

@@ -191,3 +191,29 @@ async def test_after_an_unexpected_error_the_index_is_built_anew(
     assert held(index) == {"x": 1, "y": 2}
     assert feed.resumed_after == [None, None]
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_rebuilt_index_replaces_the_one_that_answers(store: MemoryChangeFeed, follower: Follower) -> None:
+    version = store.commit(PHOTOS, part({"x": 1, "y": 2}))
+    old = await reached(follower, version)
+    old.write(part({}, deleted=["x"]))
+    old.write(part({"stray": 7}))
+    old.publish(version)
+    assert held(old) == {"y": 2, "stray": 7}
+    async with asyncio.timeout(5):
+        assert await follower.rebuilt() == version
+    new = await reached(follower, version)
+    assert new is not old
+    assert held(new) == {"x": 1, "y": 2}
+    assert held(await reached(follower, store.commit(PHOTOS, part({"z": 3})))) == {"x": 1, "y": 2, "z": 3}
+
+
+async def test_a_rebuild_outlives_a_store_that_fails(
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+) -> None:
+    version = store.commit(PHOTOS, part({"x": 1}))
+    old = await reached(follower, version)
+    feed.parts_to_come = 0
+    async with asyncio.timeout(5):
+        assert await follower.rebuilt() == version
+    assert await reached(follower, version) is not old

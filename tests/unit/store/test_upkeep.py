@@ -89,6 +89,19 @@ class TestCollectMedia:
         clock.now += 2 * DAY
         assert await upkeep.collect_media() == 1
 
+    async def test_what_a_tagged_version_refers_to_is_kept(
+        self, collections: Collections, media: MemoryMedia, upkeep: Upkeep, clock: Clock
+    ) -> None:
+        table = await collections.create("collections/a", SPACES)
+        sha256 = await self.put(media, b"a")
+        await self.refer(table, "x", sha256)
+        await table.tag("before", table.version)
+        await table.write([], ["x"], table.version)
+        clock.now += 2 * DAY
+        assert await upkeep.collect_media() == 0
+        await table.untag("before")
+        assert await upkeep.collect_media() == 1
+
     async def test_a_table_that_cannot_be_read_protects_everything(
         self, catalogue: MemoryCatalogue, media: MemoryMedia, upkeep: Upkeep, clock: Clock
     ) -> None:

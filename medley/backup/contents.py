@@ -1,0 +1,214 @@
+"""What a backup holds.
+
+`manifest.json` comes last: a backup with one is complete. It tells the collection's definition and the SHA-256 of every
+file; media are named by theirs. While a backup is made, `progress.json` tells how far it is.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medley.backup.destination import Destination
+from medley.values import Collection, Item, Media, Space
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PROGRESS = "progress.json"
+
+
+class BackupError(Exception):
+    """A backup that cannot be made, or not be restored as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of items: where it is, what its bytes are, and how many items it has."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    items: int
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a backup is: what it is of, the tag that keeps that, the files there are, and where to go on."""
+
+    collection: str
+    version: str
+    tag: str
+    files: list[File] = field(default_factory=list)
+    page_token: str = ""
+    listed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A complete backup. `media` has the size in bytes of each object by its SHA-256."""
+
+    collection: str
+    version: str
+    spaces: tuple[Space, ...]
+    items: int
+    files: tuple[File, ...]
+    media: Mapping[str, int]
+
+
+def media_path(sha256: str) -> str:
+    """Return where an object lies."""
+    return f"media/{sha256[:2]}/{sha256}"
+
+
+def write_progress(destination: Destination, progress: Progress) -> None:
+    """Keep how far a backup is."""
+    destination.write(PROGRESS, [_encoded({"format": FORMAT, **asdict(progress)})])
+
+
+def read_progress(destination: Destination) -> Progress | None:
+    """Return how far a backup is that was begun and not finished; None where there is none."""
+    if destination.size(PROGRESS) is None:
+        return None
+    fields = _decoded(destination, PROGRESS)
+    return Progress(**{**fields, "files": [File(**file) for file in fields["files"]]})
+
+
+def write_manifest(
+    destination: Destination, collection: Collection, progress: Progress, media: Mapping[str, int]
+) -> Manifest:
+    """Say that a backup is complete."""
+    items = sum(file.items for file in progress.files)
+    files = tuple(progress.files)
+    manifest = Manifest(collection.name, progress.version, collection.spaces, items, files, dict(media))
+    destination.write(MANIFEST, [_encoded({"format": FORMAT, **asdict(manifest)})])
+    return manifest
+
+
+def read_manifest(destination: Destination) -> Manifest | None:
+    """Return what a complete backup holds; None where there is none.
+
+    Raises:
+        BackupError: the manifest cannot be read.
+    """
+    if destination.size(MANIFEST) is None:
+        return None
+    fields = _decoded(destination, MANIFEST)
+    try:
+        spaces = tuple(Space(**{**space, "sources": tuple(space["sources"])}) for space in fields.pop("spaces"))
+        files = tuple(File(**file) for file in fields.pop("files"))
+        return Manifest(spaces=spaces, files=files, **fields)
+    except (KeyError, TypeError) as error:
+        raise BackupError(f"{MANIFEST} is not as it was written: {error}") from error
+
+
+def encoded_items(items: Sequence[Item], spaces: Sequence[Space]) -> bytes:
+    """Return items as a Parquet file."""
+    media = [item.media or Media("") for item in items]
+    columns: dict[str, Any] = {
+        "id": pa.array([item.id for item in items], pa.string()),
+        "content_type": pa.array([item.content_type for item in items], pa.string()),
+        "text": pa.array([item.text for item in items], pa.large_string()),
+        "metadata": pa.array(
+            [json.dumps(item.metadata or {}, ensure_ascii=False) for item in items], pa.large_string()
+        ),
+        "media_sha256": pa.array([each.sha256 or None for each in media], pa.string()),
+        "media_mime_type": pa.array([each.mime_type for each in media], pa.string()),
+        "media_size_bytes": pa.array([each.size_bytes for each in media], pa.int64()),
+        "media_width": pa.array([each.width for each in media], pa.int32()),
+        "media_height": pa.array([each.height for each in media], pa.int32()),
+        "revision": pa.array([item.revision for item in items], pa.int64()),
+        "create_time": pa.array([item.create_time for item in items], pa.timestamp("us", "UTC")),
+        "update_time": pa.array([item.update_time for item in items], pa.timestamp("us", "UTC")),
+    }
+    for space in spaces:
+        vectors = [item.vectors.get(space.name) for item in items]
+        columns[f"vector.{space.name}"] = pa.array(vectors, pa.list_(pa.float32(), space.dimensions))
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd", use_dictionary=False)
+    return sink.getvalue()
+
+
+def decoded_items(content: bytes, spaces: Sequence[Space]) -> Iterator[Item]:
+    """Yield the items of a Parquet file."""
+    for row in pq.read_table(io.BytesIO(content)).to_pylist():
+        vectors = {space.name: row[f"vector.{space.name}"] for space in spaces}
+        held = {name: np.array(vector, np.float32) for name, vector in vectors.items() if vector is not None}
+        yield Item(
+            id=row["id"],
+            content_type=row["content_type"],
+            text=row["text"],
+            media=_media(row),
+            metadata=json.loads(row["metadata"]),
+            vectors=held,
+            spaces=tuple(held),
+            revision=row["revision"],
+            create_time=row["create_time"],
+            update_time=row["update_time"],
+        )
+
+
+def media_of(items: Sequence[Item]) -> dict[str, int]:
+    """Return the sizes of the objects that items refer to, by hash."""
+    return {item.media.sha256: item.media.size_bytes for item in items if item.media}
+
+
+def read_file(destination: Destination, file: File) -> bytes:
+    """Return the bytes of a file of items.
+
+    Raises:
+        BackupError: it is not there, or not as it was written.
+    """
+    content = b"".join(_blocks(destination, file.path))
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise BackupError(f"{file.path} is not as it was written: its SHA-256 is another")
+    return content
+
+
+def media_blocks(destination: Destination, sha256: str) -> Iterator[bytes]:
+    """Yield the bytes of an object.
+
+    Raises:
+        BackupError: it is not there, or, at the end, it is not what its name says.
+    """
+    digest = hashlib.sha256()
+    for block in _blocks(destination, media_path(sha256)):
+        digest.update(block)
+        yield block
+    if digest.hexdigest() != sha256:
+        raise BackupError(f"{media_path(sha256)} is not as it was written: its SHA-256 is another")
+
+
+def _blocks(destination: Destination, path: str) -> Iterator[bytes]:
+    try:
+        yield from destination.read(path)
+    except FileNotFoundError as error:
+        raise BackupError(f"{path} is missing from the backup") from error
+
+
+def _media(row: Mapping[str, Any]) -> Media | None:
+    if row["media_sha256"] is None:
+        return None
+    names = ("sha256", "mime_type", "size_bytes", "width", "height")
+    return Media(**{name: row[f"media_{name}"] for name in names})
+
+
+def _encoded(fields: Mapping[str, Any]) -> bytes:
+    """Return `fields` as JSON that tells by its last line whether anybody has changed it."""
+    text = json.dumps(fields, indent=1, sort_keys=True)
+    return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
+
+
+def _decoded(destination: Destination, path: str) -> dict[str, Any]:
+    text, _, digest = b"".join(destination.read(path)).decode("utf-8", "replace").rstrip("\n").rpartition("\n")
+    if hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise BackupError(f"{path} is not as it was written")
+    fields: dict[str, Any] = json.loads(text)
+    if fields.pop("format") != FORMAT:
+        raise BackupError(f"{path} is of a later version of Medley")
+    return fields
