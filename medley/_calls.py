@@ -279,6 +279,14 @@ def check_request(  # one parameter for each thing a check can be told
     )
 
 
+def media_url(sha256: str, seconds: int, mime_type: str) -> Operation[str]:
+    """Get the URL of an object."""
+    request = pb.GetMediaUrlRequest(sha256=sha256, expires_seconds=seconds, mime_type=mime_type)
+    response = yield Call("GetMediaUrl", request)
+    url: str = response.url
+    return url
+
+
 def download_request(sha256: str, offset: int, length: int | None) -> pb.DownloadMediaRequest:
     """Return the request for a stored object, or `length` bytes of it from `offset` on.
 

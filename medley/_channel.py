@@ -19,6 +19,7 @@ RETRIED = (
     "CountItems",
     "DeleteItems",
     "DownloadMedia",
+    "GetMediaUrl",
     "Search",
     "GetStatus",
     "TagCollection",

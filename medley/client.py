@@ -364,6 +364,13 @@ class Client:
         finally:
             call.cancel()
 
+    def media_url(self, sha256: str, *, seconds: int = 3600, mime_type: str = "", timeout: float | None = None) -> str:
+        """Return a URL that anybody may read an object by for `seconds`, 1 to 604,800, served as `mime_type`.
+
+        Only a server that keeps media in an S3 bucket has such URLs; another raises `PreconditionError`.
+        """
+        return self._run(calls.media_url(sha256, seconds, mime_type), timeout)
+
     def download_media(
         self, sha256: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
     ) -> Generator[bytes, None, None]:

@@ -875,6 +875,58 @@ class DownloadMediaResponse(_message.Message):
 Global___DownloadMediaResponse: _TypeAlias = DownloadMediaResponse  # noqa: Y015
 
 @_typing.final
+class GetMediaUrlRequest(_message.Message):
+    """Request of GatewayService.GetMediaUrl."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    EXPIRES_SECONDS_FIELD_NUMBER: _builtins.int
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """Required. Hash of the object."""
+    expires_seconds: _builtins.int
+    """How long the URL is good for, in seconds, 1 to 604,800; 0 means 3,600."""
+    mime_type: _builtins.str
+    """MIME type that the object is served as; empty: application/octet-stream."""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        expires_seconds: _builtins.int = ...,
+        mime_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_seconds", b"expires_seconds", "mime_type", b"mime_type", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMediaUrlRequest: _TypeAlias = GetMediaUrlRequest  # noqa: Y015
+
+@_typing.final
+class GetMediaUrlResponse(_message.Message):
+    """Response of GatewayService.GetMediaUrl."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """The URL. Who has it may read the object, so it is a secret."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMediaUrlResponse: _TypeAlias = GetMediaUrlResponse  # noqa: Y015
+
+@_typing.final
 class SearchRequest(_message.Message):
     """Request of GatewayService.Search."""
 

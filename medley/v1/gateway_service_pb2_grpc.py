@@ -96,6 +96,11 @@ class GatewayServiceStub:
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.DownloadMediaRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_gateway__service__pb2.DownloadMediaResponse.FromString,
                 _registered_method=True)
+        self.GetMediaUrl = channel.unary_unary(
+                '/medley.v1.GatewayService/GetMediaUrl',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.GetMediaUrlRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.GetMediaUrlResponse.FromString,
+                _registered_method=True)
         self.Search = channel.unary_unary(
                 '/medley.v1.GatewayService/Search',
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.SearchRequest.SerializeToString,
@@ -230,6 +235,14 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMediaUrl(self, request, context):
+        """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
+        where media are kept in an S3 bucket are there such URLs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Search(self, request, context):
         """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself.
         """
@@ -351,6 +364,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.DownloadMedia,
                     request_deserializer=medley_dot_v1_dot_gateway__service__pb2.DownloadMediaRequest.FromString,
                     response_serializer=medley_dot_v1_dot_gateway__service__pb2.DownloadMediaResponse.SerializeToString,
+            ),
+            'GetMediaUrl': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMediaUrl,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.GetMediaUrlRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.GetMediaUrlResponse.SerializeToString,
             ),
             'Search': grpc.unary_unary_rpc_method_handler(
                     servicer.Search,
@@ -719,6 +737,33 @@ class GatewayService:
             '/medley.v1.GatewayService/DownloadMedia',
             medley_dot_v1_dot_gateway__service__pb2.DownloadMediaRequest.SerializeToString,
             medley_dot_v1_dot_gateway__service__pb2.DownloadMediaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMediaUrl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/GetMediaUrl',
+            medley_dot_v1_dot_gateway__service__pb2.GetMediaUrlRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.GetMediaUrlResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,10 @@ class GatewayServiceStub:
     """
     DownloadMedia: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadMediaRequest, _gateway_service_pb2.DownloadMediaResponse]
     """DownloadMedia returns an object, or a range of its bytes, in chunks."""
+    GetMediaUrl: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetMediaUrlRequest, _gateway_service_pb2.GetMediaUrlResponse]
+    """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
+    where media are kept in an S3 bucket are there such URLs.
+    """
     Search: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.SearchRequest, _gateway_service_pb2.SearchResponse]
     """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]
@@ -125,6 +129,10 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """
     DownloadMedia: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadMediaRequest, _gateway_service_pb2.DownloadMediaResponse]  # type: ignore[assignment]
     """DownloadMedia returns an object, or a range of its bytes, in chunks."""
+    GetMediaUrl: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetMediaUrlRequest, _gateway_service_pb2.GetMediaUrlResponse]  # type: ignore[assignment]
+    """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
+    where media are kept in an S3 bucket are there such URLs.
+    """
     Search: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.SearchRequest, _gateway_service_pb2.SearchResponse]  # type: ignore[assignment]
     """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -254,6 +262,16 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.DownloadMediaResponse], _abc.AsyncIterator[_gateway_service_pb2.DownloadMediaResponse]]:
         """DownloadMedia returns an object, or a range of its bytes, in chunks."""
+
+    @_abc_1.abstractmethod
+    def GetMediaUrl(
+        self,
+        request: _gateway_service_pb2.GetMediaUrlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.GetMediaUrlResponse, _abc.Awaitable[_gateway_service_pb2.GetMediaUrlResponse]]:
+        """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
+        where media are kept in an S3 bucket are there such URLs.
+        """
 
     @_abc_1.abstractmethod
     def Search(

@@ -100,6 +100,13 @@ class StoreRelay:
         async for message in stream("store", self._stub.ReadMedia, asked):
             yield pb.DownloadMediaResponse(chunk=message.chunk, size_bytes=message.size_bytes)
 
+    async def media_url(self, request: pb.GetMediaUrlRequest) -> pb.GetMediaUrlResponse:
+        """Answer GetMediaUrl."""
+        asked = store_pb.PresignMediaRequest(
+            sha256=request.sha256, expires_seconds=request.expires_seconds, mime_type=request.mime_type
+        )
+        return pb.GetMediaUrlResponse(url=(await call("store", self._stub.PresignMedia, asked)).url)
+
 
 async def _puts(requests: AsyncIterator[pb.UploadMediaRequest]) -> AsyncIterator[store_pb.PutMediaRequest]:
     async for request in requests:

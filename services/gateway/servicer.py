@@ -87,6 +87,9 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
         async for response in self._desk.relay.download(request):
             yield response
 
+    async def GetMediaUrl(self, request: pb.GetMediaUrlRequest, context: Context) -> pb.GetMediaUrlResponse:
+        return await self._desk.relay.media_url(request)
+
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         return to_found(await self._desk.searcher.search(from_search(request)))
 

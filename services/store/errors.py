@@ -43,7 +43,7 @@ class MediaWithoutUrlError(PreconditionError):
     reason = "MEDIA_WITHOUT_URL"
 
     def __init__(self) -> None:
-        super().__init__("media have URLs only where the store keeps them in an S3 bucket: read them by ReadMedia")
+        super().__init__("media have URLs only where the store keeps them in an S3 bucket: download them")
 
 
 class UploadIncompleteError(InvalidError):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from medley import Client, NewItem
 from services.store.adapters.s3_bucket import S3Bucket
@@ -50,6 +51,14 @@ def test_damage_is_named_and_a_collection_comes_back(suite: Suite, options: S3Op
     assert medley(suite, "restore", place, "--into-existing").code == 0
     assert medley(suite, "fsck", "--all-media").code == 0
     bucket.close()
+
+
+def test_media_are_read_by_url_past_the_services(suite: Suite, tmp_path: Path) -> None:
+    told = medley(suite, "get", "shoe1", "-c", "shoes", "--url")
+    assert told.code == 0, told
+    answer = urllib3.request("GET", told.out.strip())
+    assert (answer.status, answer.data) == (200, picture(1))
+    assert "no media" in medley(suite, "get", "private", "-c", "shoes", "--url").err
 
 
 def test_nothing_of_an_erased_item_is_left(suite: Suite, options: S3Options) -> None:

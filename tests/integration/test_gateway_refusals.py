@@ -331,6 +331,11 @@ async def test_an_upload_without_a_header_is_refused(gateway: "pb_grpc.GatewaySe
     await refused(gateway.UploadMedia(parts()), INVALID, "ARGUMENT_INVALID")
 
 
+async def test_media_in_a_folder_have_no_url(gateway: "pb_grpc.GatewayServiceAsyncStub") -> None:
+    call = gateway.GetMediaUrl(pb.GetMediaUrlRequest(sha256="00" * 32))
+    await refused(call, grpc.StatusCode.FAILED_PRECONDITION, "MEDIA_WITHOUT_URL")
+
+
 async def test_media_that_are_not_there_cannot_be_downloaded(gateway: "pb_grpc.GatewayServiceAsyncStub") -> None:
     await refused(gateway.DownloadMedia(pb.DownloadMediaRequest(sha256="0" * 64)), NOT_FOUND, "MEDIA_NOT_FOUND")
 

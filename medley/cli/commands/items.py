@@ -11,7 +11,7 @@ import click
 from medley.cli.printing import plain, print_json, print_table, title
 from medley.cli.session import Session, as_of_option, collection_option, session_options
 from medley.client import Client
-from medley.values import Item
+from medley.values import Item, Media
 from medley.wording import one_line
 
 
@@ -19,14 +19,18 @@ from medley.wording import one_line
 @click.argument("item_id", metavar="ID")
 @collection_option
 @click.option("--media", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write its media to this file.")
+@click.option("--url", "with_url", is_flag=True, help="Print a URL of its media, good for an hour (S3 only).")
 @as_of_option
 @session_options
-def get(session: Session, item_id: str, collection: str, out: Path | None, as_of: str) -> None:
+def get(session: Session, item_id: str, collection: str, *, out: Path | None, with_url: bool, as_of: str) -> None:
     """Show an item."""
     with session.connected() as client:
         item = client.get(collection, item_id, as_of=as_of)
         if out is not None:
             _write_media(client, item, out)
+        if with_url:
+            click.echo(_url(client, item))
+            return
     if session.as_json:
         print_json(item)
     else:
@@ -165,16 +169,26 @@ def _lines(item: Item) -> Iterator[tuple[str, str]]:
 
 def _write_media(client: Client, item: Item, out: Path) -> None:
     """Write an item's media to `out`, whole or not at all."""
-    if item.media is None:
-        raise ValueError(f"item {item.id!r} has no media")
+    sha256 = _media_of(item).sha256
     partial = out.with_name(f"{out.name}.part")
     try:
         with partial.open("wb") as file:
-            for block in client.download_media(item.media.sha256):
+            for block in client.download_media(sha256):
                 file.write(block)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _url(client: Client, item: Item) -> str:
+    media = _media_of(item)
+    return client.media_url(media.sha256, mime_type=media.mime_type)
+
+
+def _media_of(item: Item) -> Media:
+    if item.media is None:
+        raise ValueError(f"item {item.id!r} has no media")
+    return item.media
 
 
 def _object(option: str, spelt: str | None) -> dict[str, Any] | None:

@@ -104,12 +104,9 @@ def test_a_call_ends_at_its_deadline(connect: Any) -> None:
         time.sleep(0.5)
         return pb.GetCollectionResponse()
 
-    with (
-        serving(ScriptedGateway(GetCollection=slow)) as server,
-        connect(server, timeout=0.1) as client,
-        pytest.raises(medley.DeadlineError) as caught,
-    ):
-        client.collection("c")
+    with serving(ScriptedGateway(GetCollection=slow)) as server, connect(server, timeout=0.1) as client:
+        with pytest.raises(medley.DeadlineError) as caught:
+            client.collection("c")
         assert caught.value.reason == "DEADLINE_EXCEEDED"
         assert client.collection("c", timeout=5).name == ""
 
@@ -122,7 +119,15 @@ def test_a_message_over_the_limit_says_so(connect: Any) -> None:
         pytest.raises(medley.OverloadedError) as caught,
     ):
         client.search("c", image=bytes(2000))
-        assert caught.value.reason == "MESSAGE_TOO_LARGE"
+    assert caught.value.reason == "MESSAGE_TOO_LARGE"
+
+
+def test_a_url_is_asked_for_with_its_time_and_type(connect: Any) -> None:
+    def url(request: pb.GetMediaUrlRequest, context: Any) -> pb.GetMediaUrlResponse:
+        return pb.GetMediaUrlResponse(url=f"{request.sha256}?{request.expires_seconds}&{request.mime_type}")
+
+    with serving(ScriptedGateway(GetMediaUrl=url)) as server, connect(server) as client:
+        assert client.media_url("ab", seconds=60, mime_type="image/png") == "ab?60&image/png"
 
 
 def test_pages_are_read_on_demand_to_the_end(connect: Any) -> None:
