@@ -103,7 +103,8 @@ class Table(Snapshot, Protocol):
         An id comes once at most. When it returns, the commit outlives a crash.
 
         Raises:
-            WriteConflictError: another writer committed one of these ids after `based_on`; nothing was written.
+            WriteConflictError: another writer committed one of these ids after `based_on`, or that is no longer kept;
+                nothing was written.
         """
         ...
 

@@ -9,7 +9,7 @@ from services.store.adapters.folder_shelf import FolderShelf
 from services.store.adapters.lance_catalogue import LanceCatalogue
 from services.store.adapters.memory_tables import MemoryCatalogue
 from services.store.adapters.threads import Threads
-from services.store.tables import Catalogue, Table
+from services.store.tables import Catalogue, Table, WriteConflictError
 from tests.contract.store_tables import EARLIER, LATER, CatalogueContract, TableContract, row
 
 CACHE_BYTES = 16 * 2**20
@@ -49,6 +49,13 @@ class TestMemoryTable(InMemory, TableContract):
 
 
 class TestLanceTable(InLance, TableContract):
+    async def test_a_write_on_a_commit_tidied_away_is_to_be_decided_anew(self, table: Table) -> None:
+        read = await table.write([row("a")], [], table.version)
+        await table.write([row("b")], [], table.version)
+        await table.tidy(EARLIER, LATER)
+        with pytest.raises(WriteConflictError):
+            await table.write([row("c")], [], read)
+
     async def test_the_files_of_a_commit_are_known(self, table: Table, tmp_path: Path) -> None:
         """A file that Lance names otherwise would not be synced, and nobody would notice."""
         folder = tmp_path / "rows" / "u1.lance"

@@ -14,10 +14,7 @@ from typing import Any
 from tests.integration.suite import ROOT, Suite
 
 COMMAND_SECONDS = 90
-ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("MEDLEY_")} | {
-    "PYTHONPATH": str(ROOT),
-    "PYTHONUNBUFFERED": "1",
-}
+OWN = ("MEDLEY_SERVER", "MEDLEY_CA", "MEDLEY_TOKEN")  # the settings of whoever runs the tests
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,18 @@ class Answer:
         return json.loads(self.out)
 
 
+def environment() -> dict[str, str]:
+    """Return the environment that commands run in."""
+    kept = {key: value for key, value in os.environ.items() if key not in OWN}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
 def started(*arguments: object, cwd: Path, server: str = "") -> subprocess.Popen[str]:
     """Start a command and leave it running."""
-    environment = ENVIRONMENT | ({"MEDLEY_SERVER": server} if server else {})
+    server_named = {"MEDLEY_SERVER": server} if server else {}
     command = [sys.executable, "-m", "medley", *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=cwd, env=environment() | server_named, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 import medley
 from medley import Arm, Client, NewItem, Space, aio
 from medley.demo.catalogue import Product
-from tests.e2e.commands import ENVIRONMENT
+from tests.e2e.commands import environment
 from tests.integration.suite import ROOT
 
 pytestmark = pytest.mark.timeout(120)
@@ -153,7 +153,7 @@ async def test_the_asynchronous_client_does_the_same(server: str, products: list
 
 def test_the_quickstart_runs(server: str) -> None:
     command = [sys.executable, str(ROOT / "examples/quickstart.py"), server]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("60 items, 0 refused\n")
     assert len(done.stdout.splitlines()) == 5

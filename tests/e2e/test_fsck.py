@@ -35,7 +35,7 @@ def fill(suite: Suite) -> None:
 
 def object_of(folder: Path, number: int) -> Path:
     sha256 = hashlib.sha256(picture(number)).hexdigest()
-    return folder / "media" / sha256[:2] / sha256[2:4] / sha256
+    return folder / "media" / sha256[:2] / sha256
 
 
 def flip_a_byte(path: Path) -> None:
@@ -68,7 +68,7 @@ def test_each_damage_is_named_and_repaired_as_asked(suite: Suite, tmp_path: Path
     with Client(suite.addresses["gateway"]) as client:
         lost = client.upload_media(b"nobody's")
         client.upload_media(b"not yet anybody's")
-    os.utime(tmp_path / "media" / lost.sha256[:2] / lost.sha256[2:4] / lost.sha256, (LONG_AGO, LONG_AGO))
+    os.utime(tmp_path / "media" / lost.sha256[:2] / lost.sha256, (LONG_AGO, LONG_AGO))
     damage = {
         ("media_missing", "shoe0"),
         ("media_damaged", "shoe1"),

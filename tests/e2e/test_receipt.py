@@ -41,7 +41,7 @@ def client(suite: Suite, tmp_path: Path) -> Iterator[Client]:
 
 def object_of(folder: Path, number: int) -> Path:
     sha256 = hashlib.sha256(picture(number)).hexdigest()
-    return folder / "media" / sha256[:2] / sha256[2:4] / sha256
+    return folder / "media" / sha256[:2] / sha256
 
 
 def holding(folder: Path, *needles: bytes) -> set[Path]:

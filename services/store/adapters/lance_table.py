@@ -380,11 +380,20 @@ def _merge(dataset: Dataset, rows: pa.Table, based_on: int, files: Files) -> Dat
 
     Without an index Lance compares the keys themselves, and so notices when another writer added the same one.
     """
-    base = dataset.checkout_version(based_on)
+    base = _commit_to_build_on(dataset, based_on)
     merge = base.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
     merge.use_index(False).conflict_retries(0).execute(rows)
     files.sync(base)
     return base
+
+
+def _commit_to_build_on(dataset: Dataset, version: int) -> Dataset:
+    try:
+        return dataset.checkout_version(version)
+    except (OSError, ValueError) as error:
+        if version == dataset.latest_version:
+            raise
+        raise WriteConflictError from error  # tidied away since it was read: there are newer ones
 
 
 def _newest_commit(dataset: Dataset) -> Dataset:
