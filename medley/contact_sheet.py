@@ -102,7 +102,9 @@ def write_sheet(sheet: Sheet, path: Path) -> None:
 def _card(client: Client, hit: Hit, labels: list[str]) -> Card:
     scores = tuple(f"{labels[score.arm]} #{score.rank} · {score.score:.3f}" for score in hit.arms)
     item = hit.item
-    return Card(hit.rank, hit.id, name(item) or hit.id, item.text or "", hit.score, scores, _picture(client, item))
+    return Card(
+        hit.rank, hit.id, name(item) or item.text or hit.id, item.text or "", hit.score, scores, _picture(client, item)
+    )
 
 
 def _picture(client: Client, item: Item) -> bytes | None:

@@ -9,13 +9,12 @@ SMALL_BYTES = 150_000
 
 
 def opened(data: bytes, longest_side: int) -> Image.Image | None:
-    """Return the picture in `data`, upright and no larger than `longest_side`; None if it cannot be read."""
+    """Return the picture in `data`, upright, its longer side `longest_side`; None if it cannot be read."""
     try:
         with Image.open(BytesIO(data)) as picture:
             picture.draft("RGB", (longest_side, longest_side))
             upright = ImageOps.exif_transpose(picture)
-            upright.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-            return upright.convert("RGBA")
+            return ImageOps.contain(upright.convert("RGBA"), (longest_side, longest_side), Image.Resampling.LANCZOS)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
         return None
 

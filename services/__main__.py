@@ -1,13 +1,7 @@
 """`python -m services`: run all four services in this process until SIGTERM."""
 
-import asyncio
-import logging
-import sys
-
-from pydantic import ValidationError
-
-from services.common.errors import ServiceUnavailableError
-from services.common.server import ListenError, until_signalled
+from services.common.process import run_process
+from services.common.server import until_signalled
 from services.settings import SuiteSettings
 from services.wiring import suite
 
@@ -22,10 +16,4 @@ async def main(settings: SuiteSettings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    try:
-        asyncio.run(main(SuiteSettings()))
-    except (ListenError, ServiceUnavailableError, ValidationError, OSError) as error:
-        sys.exit(f"medley cannot start: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_process("medley", lambda: main(SuiteSettings()))

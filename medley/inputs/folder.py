@@ -64,7 +64,7 @@ def _sidecar(path: Path) -> tuple[str | None, Mapping[str, object]]:
         return None, {}
     try:
         content = json.loads(_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: wants a JSON object")

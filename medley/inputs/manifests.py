@@ -66,7 +66,9 @@ def _csv(path: Path) -> Manifest:
     with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
-    columns = next(csv.reader([header], delimiter=delimiter), [])
+    columns = next(csv.reader([header], delimiter=delimiter, strict=True), [])
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):
+        raise InputError(f"{path}: the header names {', '.join(map(repr, twice))} more than once")
     if not any(columns):
         raise InputError(f"{path}: no header with the names of the columns")
     return Manifest(tuple(columns), _csv_lines(path, delimiter), spelt=_spelt_cell)
@@ -74,7 +76,7 @@ def _csv(path: Path) -> Manifest:
 
 def _csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
     with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         columns = next(reader)
         for cells in reader:
             if len(cells) == len(columns):
@@ -104,7 +106,7 @@ def _jsonl_lines(path: Path) -> Iterator[Line]:
 def _jsonl_line(number: int, text: str) -> Line:
     try:
         row = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Line(number, problem=f"no JSON: {error}")
     return Line(number, row) if isinstance(row, dict) else Line(number, problem="no JSON object")
 

@@ -1,6 +1,7 @@
 """The spellings of a filter: the API's message and JSON operators."""
 
 import json
+import sys
 from collections.abc import Mapping
 
 from medley.v1 import filter_pb2
@@ -10,6 +11,7 @@ from services.common.filters import AllOf, AnyOf, Comparison, Exists, Filter, No
 MAX_DEPTH = 32
 MAX_NODES = 1000
 MAX_JSON_CHARACTERS = 100_000
+LARGEST_NUMBER = sys.float_info.max
 
 _OPERATORS = {kind.value: kind for kind in Operator}
 _FROM_MESSAGE = {filter_pb2.Operator.Value(f"OPERATOR_{kind.name}"): kind for kind in Operator}
@@ -50,6 +52,8 @@ def from_json(text: str) -> Filter:
         raise FilterError(f"{len(text)} characters, {MAX_JSON_CHARACTERS} at most")
     try:
         spelt = json.loads(text, parse_constant=_no_constant)
+        if "\\u" in text:  # an escape may spell half a character, which no text that is sent can hold
+            json.dumps(spelt, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise FilterError(f"no JSON: {error}") from error
     return _Reader().json(spelt, MAX_DEPTH)
@@ -162,6 +166,8 @@ def _operands(name: str, operand: object) -> tuple[Scalar, ...]:
 def _scalar(name: str, value: object) -> Scalar:
     if not isinstance(value, str | int | float | bool):
         raise FilterError(f"{name} cannot compare with {json.dumps(value)[:64]}")
+    if isinstance(value, int | float) and abs(value) > LARGEST_NUMBER:
+        raise FilterError(f"{name} cannot compare with a number over {LARGEST_NUMBER:g}")
     return value
 
 

@@ -12,12 +12,14 @@ def parsed_metadata(metadata_json: str) -> dict[str, object]:
     """Return the JSON object that `metadata_json` spells, the empty one for an empty string.
 
     Raises:
-        MetadataError: it is no JSON object, holds NaN or infinity, or is over 1 MiB or 32 levels deep.
+        MetadataError: it is no JSON object, holds NaN, infinity or half a character, is over 1 MiB or 32 levels deep.
     """
     if len(metadata_json.encode()) > MAX_METADATA_BYTES:
         raise MetadataError(f"has {len(metadata_json.encode())} bytes, {MAX_METADATA_BYTES} at most")
     try:
         metadata = json.loads(metadata_json or "{}", parse_constant=_no_constant)
+        if "\\u" in metadata_json:  # an escape may spell half a character, which no text that is sent can hold
+            json.dumps(metadata, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"is no JSON: {error}") from error
     if not isinstance(metadata, dict):

@@ -1,12 +1,10 @@
 """`python -m services.embedder`: run the embedder until SIGTERM."""
 
-import asyncio
 import logging
-import sys
 from functools import partial
 
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
-from services.common.errors import ServiceUnavailableError
+from services.common.process import run_process
 from services.common.server import running, until_signalled
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
@@ -22,8 +20,4 @@ async def main(settings: EmbedderSettings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    try:
-        asyncio.run(main(EmbedderSettings()))
-    except ServiceUnavailableError as error:  # a model's file, or the server that was to run it
-        sys.exit(str(error))
+    run_process("embedder", lambda: main(EmbedderSettings()))

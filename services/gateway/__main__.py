@@ -1,12 +1,11 @@
 """`python -m services.gateway`: run the gateway until SIGTERM."""
 
-import asyncio
 import logging
-import sys
 from functools import partial
 
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
-from services.common.server import ListenError, running, until_signalled
+from services.common.process import run_process
+from services.common.server import running, until_signalled
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import gateway_servicer
 
@@ -21,8 +20,4 @@ async def main(settings: GatewaySettings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    try:
-        asyncio.run(main(GatewaySettings()))
-    except ListenError as error:
-        sys.exit(str(error))
+    run_process("gateway", lambda: main(GatewaySettings()))

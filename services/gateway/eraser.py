@@ -132,7 +132,9 @@ def _past(purged: store_pb.PurgeRowsResponse) -> pb.ReceiptCheck:
 
 def _media_check(sha256s: Sequence[str], purged: store_pb.PurgeRowsResponse) -> pb.ReceiptCheck:
     if not sha256s:
-        detail = "not known: there was no such item, and no hash was told; what nobody refers to goes after a while"
+        detail = (
+            "not known: there was no such item, and no hash was told (--media SHA256); what nobody refers to goes later"
+        )
         return pb.ReceiptCheck(what="media", gone=False, detail=detail)
     kept = [each.kept_by for each in purged.media if each.sha256 in sha256s and not each.gone]
     if kept:

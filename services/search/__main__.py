@@ -1,10 +1,10 @@
 """`python -m services.search`: run the search service until SIGTERM."""
 
-import asyncio
 import logging
 from functools import partial
 
 from medley.v1 import search_service_pb2_grpc as pb_grpc
+from services.common.process import run_process
 from services.common.server import running, until_signalled
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
@@ -22,5 +22,4 @@ async def main(settings: SearchSettings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    asyncio.run(main(SearchSettings()))
+    run_process("search", lambda: main(SearchSettings()))

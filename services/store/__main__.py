@@ -1,15 +1,11 @@
 """`python -m services.store`: run the store service until SIGTERM."""
 
-import asyncio
 import logging
-import sys
 from functools import partial
 
-from pydantic import ValidationError
-
 from medley.v1 import store_service_pb2_grpc as pb_grpc
-from services.common.errors import ServiceUnavailableError
-from services.common.server import ListenError, running, until_signalled
+from services.common.process import run_process
+from services.common.server import running, until_signalled
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
 
@@ -25,8 +21,4 @@ async def main(settings: StoreSettings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    try:
-        asyncio.run(main(StoreSettings()))
-    except (ListenError, ServiceUnavailableError, ValidationError, OSError) as error:
-        sys.exit(f"store cannot start: {error}")
+    run_process("store", lambda: main(StoreSettings()))

@@ -196,7 +196,7 @@ def _object(option: str, spelt: str | None) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(spelt)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{option} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise click.UsageError(f"{option} wants a JSON object")

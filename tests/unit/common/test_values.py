@@ -63,6 +63,8 @@ def test_no_metadata_is_an_empty_object() -> None:
         ('{"a": -Infinity}', "Infinity"),
         ('{"a":' * 40 + "1" + "}" * 40, "deep"),
         ("[" * 100_000, "no JSON"),
+        (r'{"a": "\ud800"}', "surrogates"),
+        (r'{"\udfff": 1}', "surrogates"),
         ('{"a": "' + "x" * 2**20 + '"}', "bytes"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_picture_is_turned_upright() -> None:
     Image.new("RGB", (40, 20)).save(encoded, "JPEG", exif=exif)
     upright = opened(encoded.getvalue(), 100)
     assert upright is not None
-    assert upright.size == (20, 40)
+    assert upright.size == (50, 100)
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", picture()[:100]])

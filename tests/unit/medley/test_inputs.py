@@ -97,6 +97,24 @@ def test_a_manifest_without_the_columns_it_needs_says_so(
         open_inputs(written(tmp_path / "m.csv", content), columns)
 
 
+def test_a_csv_that_ends_inside_quotes_is_refused_where_it_does(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.csv", 'id,text\n1,"unterminated\n2,b\n')
+    with pytest.raises(InputError, match="no CSV"):
+        read(path)
+
+
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'text' more than once"):
+        open_inputs(written(tmp_path / "m.csv", "id,text,text\n1,a,b\n"), GUESSED)
+
+
+def test_json_too_deep_to_read_fails_its_line(tmp_path: Path) -> None:
+    line = '{"id": "1", "v": ' + "[" * 5000
+    bad, good = read(written(tmp_path / "m.jsonl", f'{line}\n{{"id": "2", "text": "b"}}\n'))
+    assert "no JSON" in bad.problem
+    assert good.item == NewItem("2", "b")
+
+
 def test_a_jsonl_line_is_an_item_or_fails_alone(tmp_path: Path) -> None:
     rows = [
         '{"id": 1, "text": "a", "metadata": {"x": [1, null]}, "y": NaN}',
