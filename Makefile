@@ -45,8 +45,10 @@ minio: ## Build the MinIO server that the tests of S3 run against (needs Go), un
 docs: $(VENV)/.dev ## Generate docs/api.md and docs/settings.md.
 	$(BIN)/python -m tools.docs
 
-bench: $(VENV)/.dev ## Measure Medley beside its floors; DATA=… names the fashion products' Parquet file.
+bench: $(VENV)/.dev minio triton-server ## Measure Medley beside its floors; DATA=… names the fashion products' Parquet file.
 	$(BIN)/python -m benchmarks.run $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(BIN)/python -m benchmarks.triton
+	$(BIN)/python -m benchmarks.s3
 
 triton-server: $(VENV)/bin/python ## Set up a Triton server for development and tests under .cache/triton.
 	$(BIN)/python -m tools.triton set-up

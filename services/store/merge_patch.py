@@ -26,9 +26,6 @@ def spelt(metadata: object) -> str:
     """
     try:
         text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(metadata, allow_nan=False)
     except ValueError as error:
         raise MetadataError(f"has a number that is out of range: {error}") from error
     parsed_metadata(text)
