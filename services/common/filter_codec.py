@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from medley.v1 import filter_pb2
 from services.common.errors import FilterError
 from services.common.filters import AllOf, AnyOf, Comparison, Exists, Filter, Not, Operator, Scalar
+from services.common.strict_json import parsed_json
 
 MAX_DEPTH = 32
 MAX_NODES = 1000
@@ -51,9 +52,7 @@ def from_json(text: str) -> Filter:
     if len(text) > MAX_JSON_CHARACTERS:
         raise FilterError(f"{len(text)} characters, {MAX_JSON_CHARACTERS} at most")
     try:
-        spelt = json.loads(text, parse_constant=_no_constant)
-        if "\\u" in text:  # an escape may spell half a character, which no text that is sent can hold
-            json.dumps(spelt, ensure_ascii=False).encode()
+        spelt = parsed_json(text)
     except (ValueError, RecursionError) as error:
         raise FilterError(f"no JSON: {error}") from error
     return _Reader().json(spelt, MAX_DEPTH)
@@ -169,10 +168,6 @@ def _scalar(name: str, value: object) -> Scalar:
     if isinstance(value, int | float) and abs(value) > LARGEST_NUMBER:
         raise FilterError(f"{name} cannot compare with a number over {LARGEST_NUMBER:g}")
     return value
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _from_comparison(message: filter_pb2.Comparison) -> Comparison:

@@ -1,8 +1,7 @@
 """Metadata: a JSON object, bounded."""
 
-import json
-
 from services.common.errors import MetadataError
+from services.common.strict_json import parsed_json
 
 MAX_METADATA_BYTES = 2**20
 MAX_METADATA_DEPTH = 32
@@ -17,9 +16,7 @@ def parsed_metadata(metadata_json: str) -> dict[str, object]:
     if len(metadata_json.encode()) > MAX_METADATA_BYTES:
         raise MetadataError(f"has {len(metadata_json.encode())} bytes, {MAX_METADATA_BYTES} at most")
     try:
-        metadata = json.loads(metadata_json or "{}", parse_constant=_no_constant)
-        if "\\u" in metadata_json:  # an escape may spell half a character, which no text that is sent can hold
-            json.dumps(metadata, ensure_ascii=False).encode()
+        metadata = parsed_json(metadata_json or "{}")
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"is no JSON: {error}") from error
     if not isinstance(metadata, dict):
@@ -34,7 +31,3 @@ def _shallower(value: object, levels: int) -> bool:
         return True
     children = value.values() if isinstance(value, dict) else value
     return levels > 0 and all(_shallower(child, levels - 1) for child in children)
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
