@@ -11,6 +11,7 @@ import click
 import numpy as np
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +29,19 @@ def console(*, stderr: bool = False) -> Console:
     """Return what prints tables: as wide as the terminal, or 80 columns where there is none, then without colours."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else WIDTH)
+
+
+def counting_bar() -> Progress:
+    """Return a bar that counts what is done, on stderr, where that is a terminal; it is gone when all is."""
+    screen = console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 def complain(problem: str) -> None:

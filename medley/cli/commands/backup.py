@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from medley.backup import Restoring, Saving, open_destination
-from medley.cli.printing import console, print_json
+from medley.cli.printing import counting_bar, print_json
 from medley.cli.session import Session, session_options
 
 
@@ -59,14 +58,6 @@ def restore(*, session: Session, place: str, name: str, re_embed: bool, into_exi
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yield what shows what is done and how much of it, on stderr, where that is a terminal."""
-    screen = console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with counting_bar() as bar:
         task = bar.add_task("Connecting", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from medley.cli.printing import console, print_json, print_table
+from medley.cli.printing import counting_bar, print_json, print_table
 from medley.cli.session import Session, session_options
 from medley.values import CheckProgress, Finding
 from medley.wording import shortened
@@ -101,15 +100,7 @@ def _line(finding: Finding) -> str:
 @contextmanager
 def _progress() -> Iterator[Callable[[CheckProgress], None]]:
     """Yield what shows how far a check is, on stderr, where that is a terminal."""
-    screen = console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with counting_bar() as bar:
         task = bar.add_task("Checking", total=None)
 
         def show(progress: CheckProgress) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from medley.cli.exits import INTERRUPTED
-from medley.cli.printing import complain, console, plain, print_json
+from medley.cli.printing import complain, counting_bar, plain, print_json
 from medley.cli.session import Session, collection_option, session_options
 from medley.client import Client
 from medley.errors import NotFoundError
@@ -94,15 +93,7 @@ def ensure_collection(client: Client, name: str, *, create: bool) -> None:
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Report]:
     """Yield a report that moves a bar on stderr as it fills."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    screen = console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with counting_bar() as bar:
         task = bar.add_task(label, total=total)
         yield Report(on_settled=lambda: bar.advance(task))
 
