@@ -23,22 +23,23 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from medley.v1 import index_config_pb2 as medley_dot_v1_dot_index__config__pb2
 from medley.v1 import vector_pb2 as medley_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amedley/v1/collection.proto\x12\tmedley.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16medley/v1/vector.proto\"~\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x06spaces\x18\x02 \x03(\x0b\x32\x10.medley.v1.Space\x12\x0f\n\x07version\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\x05Space\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12!\n\x06metric\x18\x04 \x01(\x0e\x32\x11.medley.v1.Metric\x12\'\n\x07sources\x18\x05 \x03(\x0e\x32\x16.medley.v1.ContentType\x12\x10\n\x08passport\x18\x06 \x01(\t\"$\n\x03Tag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t*\x8a\x01\n\x0b\x43ontentType\x12\x1c\n\x18\x43ONTENT_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONTENT_TYPE_TEXT\x10\x01\x12\x16\n\x12\x43ONTENT_TYPE_IMAGE\x10\x02\x12\x16\n\x12\x43ONTENT_TYPE_VIDEO\x10\x03\x12\x16\n\x12\x43ONTENT_TYPE_AUDIO\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amedley/v1/collection.proto\x12\tmedley.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmedley/v1/index_config.proto\x1a\x16medley/v1/vector.proto\"~\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x06spaces\x18\x02 \x03(\x0b\x32\x10.medley.v1.Space\x12\x0f\n\x07version\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbd\x01\n\x05Space\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x01(\x05\x12!\n\x06metric\x18\x04 \x01(\x0e\x32\x11.medley.v1.Metric\x12\'\n\x07sources\x18\x05 \x03(\x0e\x32\x16.medley.v1.ContentType\x12\x10\n\x08passport\x18\x06 \x01(\t\x12%\n\x05index\x18\x07 \x01(\x0b\x32\x16.medley.v1.IndexConfig\"$\n\x03Tag\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t*\x8a\x01\n\x0b\x43ontentType\x12\x1c\n\x18\x43ONTENT_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONTENT_TYPE_TEXT\x10\x01\x12\x16\n\x12\x43ONTENT_TYPE_IMAGE\x10\x02\x12\x16\n\x12\x43ONTENT_TYPE_VIDEO\x10\x03\x12\x16\n\x12\x43ONTENT_TYPE_AUDIO\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'medley.v1.collection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONTENTTYPE']._serialized_start=418
-  _globals['_CONTENTTYPE']._serialized_end=556
-  _globals['_COLLECTION']._serialized_start=98
-  _globals['_COLLECTION']._serialized_end=224
-  _globals['_SPACE']._serialized_start=227
-  _globals['_SPACE']._serialized_end=377
-  _globals['_TAG']._serialized_start=379
-  _globals['_TAG']._serialized_end=415
+  _globals['_CONTENTTYPE']._serialized_start=487
+  _globals['_CONTENTTYPE']._serialized_end=625
+  _globals['_COLLECTION']._serialized_start=128
+  _globals['_COLLECTION']._serialized_end=254
+  _globals['_SPACE']._serialized_start=257
+  _globals['_SPACE']._serialized_end=446
+  _globals['_TAG']._serialized_start=448
+  _globals['_TAG']._serialized_end=484
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from medley.v1 import index_config_pb2 as _index_config_pb2
 from medley.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
 import sys
@@ -103,6 +104,7 @@ class Space(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     PASSPORT_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. 1 to 63 characters of a-z, 0-9 and "_", beginning with a letter."""
     model: _builtins.str
@@ -122,6 +124,10 @@ class Space(_message.Message):
         pictures: name both only where that is wanted.) Always empty without a model.
         """
 
+    @_builtins.property
+    def index(self) -> _index_config_pb2.IndexConfig:
+        """How vectors are indexed; unset: exact. GatewayService.UpdateSpace changes it."""
+
     def __init__(
         self,
         *,
@@ -131,10 +137,11 @@ class Space(_message.Message):
         metric: _vector_pb2.Metric.ValueType = ...,
         sources: _abc.Iterable[Global___ContentType.ValueType] | None = ...,
         passport: _builtins.str = ...,
+        index: _index_config_pb2.IndexConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "metric", b"metric", "model", b"model", "name", b"name", "passport", b"passport", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "index", b"index", "metric", b"metric", "model", b"model", "name", b"name", "passport", b"passport", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

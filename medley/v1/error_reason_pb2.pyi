@@ -102,6 +102,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
     ERROR_REASON_ROWS_CORRUPT: _ErrorReason.ValueType  # 37
     """DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
+    ERROR_REASON_INDEX_TOO_LARGE: _ErrorReason.ValueType  # 38
+    """FAILED_PRECONDITION: an index does not fit the memory it is to lie in. Metadata: "needed_bytes", "available_bytes"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason`, without the prefix, in the `medley` error domain."""
@@ -186,4 +188,6 @@ ERROR_REASON_TAG_EXISTS: ErrorReason.ValueType  # 36
 """ALREADY_EXISTS: the tag names another version; delete it first. Metadata: "tag", "version"."""
 ERROR_REASON_ROWS_CORRUPT: ErrorReason.ValueType  # 37
 """DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
+ERROR_REASON_INDEX_TOO_LARGE: ErrorReason.ValueType  # 38
+"""FAILED_PRECONDITION: an index does not fit the memory it is to lie in. Metadata: "needed_bytes", "available_bytes"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -13,6 +13,7 @@ from medley.v1 import check_pb2 as _check_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
 from medley.v1 import embedder_service_pb2 as _embedder_service_pb2
 from medley.v1 import filter_pb2 as _filter_pb2
+from medley.v1 import index_config_pb2 as _index_config_pb2
 from medley.v1 import item_pb2 as _item_pb2
 from medley.v1 import search_service_pb2 as _search_service_pb2
 from medley.v1 import store_service_pb2 as _store_service_pb2
@@ -177,6 +178,62 @@ class ListCollectionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCollectionsResponse: _TypeAlias = ListCollectionsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSpaceRequest(_message.Message):
+    """Request of GatewayService.UpdateSpace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    space: _builtins.str
+    """Required. Name of the space."""
+    @_builtins.property
+    def index(self) -> _index_config_pb2.IndexConfig:
+        """Required. How its vectors are indexed from now on."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        space: _builtins.str = ...,
+        index: _index_config_pb2.IndexConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "index", b"index", "space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSpaceRequest: _TypeAlias = UpdateSpaceRequest  # noqa: Y015
+
+@_typing.final
+class UpdateSpaceResponse(_message.Message):
+    """Response of GatewayService.UpdateSpace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collection(self) -> _collection_pb2.Collection:
+        """The collection as it is now."""
+
+    def __init__(
+        self,
+        *,
+        collection: _collection_pb2.Collection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSpaceResponse: _TypeAlias = UpdateSpaceResponse  # noqa: Y015
 
 @_typing.final
 class DropCollectionRequest(_message.Message):

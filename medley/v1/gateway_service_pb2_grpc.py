@@ -51,6 +51,11 @@ class GatewayServiceStub:
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_gateway__service__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateSpace = channel.unary_unary(
+                '/medley.v1.GatewayService/UpdateSpace',
+                request_serializer=medley_dot_v1_dot_gateway__service__pb2.UpdateSpaceRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_gateway__service__pb2.UpdateSpaceResponse.FromString,
+                _registered_method=True)
         self.DropCollection = channel.unary_unary(
                 '/medley.v1.GatewayService/DropCollection',
                 request_serializer=medley_dot_v1_dot_gateway__service__pb2.DropCollectionRequest.SerializeToString,
@@ -164,6 +169,14 @@ class GatewayServiceServicer:
 
     def ListCollections(self, request, context):
         """ListCollections returns the collections, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSpace(self, request, context):
+        """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
+        and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,6 +332,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=medley_dot_v1_dot_gateway__service__pb2.ListCollectionsRequest.FromString,
                     response_serializer=medley_dot_v1_dot_gateway__service__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'UpdateSpace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSpace,
+                    request_deserializer=medley_dot_v1_dot_gateway__service__pb2.UpdateSpaceRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_gateway__service__pb2.UpdateSpaceResponse.SerializeToString,
             ),
             'DropCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.DropCollection,
@@ -494,6 +512,33 @@ class GatewayService:
             '/medley.v1.GatewayService/ListCollections',
             medley_dot_v1_dot_gateway__service__pb2.ListCollectionsRequest.SerializeToString,
             medley_dot_v1_dot_gateway__service__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.GatewayService/UpdateSpace',
+            medley_dot_v1_dot_gateway__service__pb2.UpdateSpaceRequest.SerializeToString,
+            medley_dot_v1_dot_gateway__service__pb2.UpdateSpaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class GatewayServiceStub:
     """GetCollection returns one collection."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListCollectionsRequest, _gateway_service_pb2.ListCollectionsResponse]
     """ListCollections returns the collections, by name."""
+    UpdateSpace: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.UpdateSpaceRequest, _gateway_service_pb2.UpdateSpaceResponse]
+    """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
+    and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
+    """
     DropCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DropCollectionRequest, _gateway_service_pb2.DropCollectionResponse]
     """DropCollection removes a collection with all its items."""
     IngestItems: _grpc.StreamStreamMultiCallable[_gateway_service_pb2.IngestItemsRequest, _gateway_service_pb2.IngestItemsResponse]
@@ -105,6 +109,10 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """GetCollection returns one collection."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListCollectionsRequest, _gateway_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """ListCollections returns the collections, by name."""
+    UpdateSpace: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.UpdateSpaceRequest, _gateway_service_pb2.UpdateSpaceResponse]  # type: ignore[assignment]
+    """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
+    and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
+    """
     DropCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DropCollectionRequest, _gateway_service_pb2.DropCollectionResponse]  # type: ignore[assignment]
     """DropCollection removes a collection with all its items."""
     IngestItems: _aio.StreamStreamMultiCallable[_gateway_service_pb2.IngestItemsRequest, _gateway_service_pb2.IngestItemsResponse]  # type: ignore[assignment]
@@ -184,6 +192,16 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.ListCollectionsResponse, _abc.Awaitable[_gateway_service_pb2.ListCollectionsResponse]]:
         """ListCollections returns the collections, by name."""
+
+    @_abc_1.abstractmethod
+    def UpdateSpace(
+        self,
+        request: _gateway_service_pb2.UpdateSpaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.UpdateSpaceResponse, _abc.Awaitable[_gateway_service_pb2.UpdateSpaceResponse]]:
+        """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
+        and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
+        """
 
     @_abc_1.abstractmethod
     def DropCollection(

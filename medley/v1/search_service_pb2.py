@@ -23,38 +23,53 @@ _sym_db = _symbol_database.Default()
 
 
 from medley.v1 import filter_pb2 as medley_dot_v1_dot_filter__pb2
+from medley.v1 import index_config_pb2 as medley_dot_v1_dot_index__config__pb2
 from medley.v1 import vector_pb2 as medley_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emedley/v1/search_service.proto\x12\tmedley.v1\x1a\x16medley/v1/filter.proto\x1a\x16medley/v1/vector.proto\"\xbc\x01\n\x12SearchIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12!\n\x06vector\x18\x03 \x01(\x0b\x32\x11.medley.v1.Vector\x12\x10\n\x08passport\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12!\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x11.medley.v1.Filter\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0b\n\x03ids\x18\x08 \x03(\t\"\x82\x01\n\x13SearchIndexResponse\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.medley.v1.IndexHit\x12\x0f\n\x07version\x18\x02 \x01(\t\x12#\n\x04mode\x18\x03 \x01(\x0e\x32\x15.medley.v1.SearchMode\x12\x12\n\ncandidates\x18\x04 \x01(\x03\"5\n\x08IndexHit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0e\n\x06spaces\x18\x03 \x03(\t\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListIndexesResponse\x12!\n\x07indexes\x18\x01 \x03(\x0b\x32\x10.medley.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x05Index\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0f\n\x07vectors\x18\x04 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\t\"K\n\x15ListIndexItemsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"6\n\x16ListIndexItemsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\")\n\x13RebuildIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\'\n\x14RebuildIndexResponse\x12\x0f\n\x07version\x18\x01 \x01(\t*]\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_EXACT\x10\x01\x12\x1b\n\x17SEARCH_MODE_APPROXIMATE\x10\x02\x32\xd5\x02\n\rSearchService\x12L\n\x0bSearchIndex\x12\x1d.medley.v1.SearchIndexRequest\x1a\x1e.medley.v1.SearchIndexResponse\x12L\n\x0bListIndexes\x12\x1d.medley.v1.ListIndexesRequest\x1a\x1e.medley.v1.ListIndexesResponse\x12W\n\x0eListIndexItems\x12 .medley.v1.ListIndexItemsRequest\x1a!.medley.v1.ListIndexItemsResponse0\x01\x12O\n\x0cRebuildIndex\x12\x1e.medley.v1.RebuildIndexRequest\x1a\x1f.medley.v1.RebuildIndexResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emedley/v1/search_service.proto\x12\tmedley.v1\x1a\x16medley/v1/filter.proto\x1a\x1cmedley/v1/index_config.proto\x1a\x16medley/v1/vector.proto\"\x98\x02\n\x12SearchIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12!\n\x06vector\x18\x03 \x01(\x0b\x32\x11.medley.v1.Vector\x12\x10\n\x08passport\x18\x04 \x01(\t\x12\r\n\x05top_k\x18\x05 \x01(\x05\x12!\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x11.medley.v1.Filter\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0b\n\x03ids\x18\x08 \x03(\t\x12\x18\n\x0bscore_limit\x18\t \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05\x65xact\x18\n \x01(\x08\x12\r\n\x05paged\x18\x0b \x01(\x08\x12\x12\n\npage_token\x18\x0c \x01(\tB\x0e\n\x0c_score_limit\"\xad\x01\n\x13SearchIndexResponse\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.medley.v1.IndexHit\x12\x0f\n\x07version\x18\x02 \x01(\t\x12#\n\x04mode\x18\x03 \x01(\x0e\x32\x15.medley.v1.SearchMode\x12\x12\n\ncandidates\x18\x04 \x01(\x03\x12\x10\n\x08\x63ompared\x18\x05 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x06 \x01(\t\"\x83\x01\n\x17SearchIndexBatchRequest\x12\x35\n\x07options\x18\x01 \x01(\x0b\x32\".medley.v1.SearchIndexBatchOptionsH\x00\x12)\n\x07vectors\x18\x02 \x01(\x0b\x32\x16.medley.v1.VectorBatchH\x00\x42\x06\n\x04part\"\xca\x01\n\x17SearchIndexBatchOptions\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x10\n\x08passport\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12!\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x11.medley.v1.Filter\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x18\n\x0bscore_limit\x18\x07 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\x42\x0e\n\x0c_score_limit\"D\n\x0bVectorBatch\x12\x14\n\nfloat32_le\x18\x01 \x01(\x0cH\x00\x12\x13\n\tarrow_ipc\x18\x02 \x01(\x0cH\x00\x42\n\n\x08\x65ncoding\"j\n\x18SearchIndexBatchResponse\x12)\n\x08rankings\x18\x01 \x03(\x0b\x32\x17.medley.v1.IndexRanking\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\ncandidates\x18\x03 \x01(\x03\"m\n\x0cIndexRanking\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x19\n\x11scores_float32_le\x18\x02 \x01(\x0c\x12#\n\x04mode\x18\x03 \x01(\x0e\x32\x15.medley.v1.SearchMode\x12\x10\n\x08\x63ompared\x18\x04 \x01(\x03\"5\n\x08IndexHit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x0e\n\x06spaces\x18\x03 \x03(\t\";\n\x12ListIndexesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListIndexesResponse\x12!\n\x07indexes\x18\x01 \x03(\x0b\x32\x10.medley.v1.Index\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8b\x02\n\x05Index\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0f\n\x07vectors\x18\x04 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\t\x12&\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x16.medley.v1.IndexConfig\x12$\n\x05state\x18\x08 \x01(\x0e\x32\x15.medley.v1.IndexState\x12\x0c\n\x04note\x18\t \x01(\t\x12&\n\x06recall\x18\n \x03(\x0b\x32\x16.medley.v1.IndexRecall\x12\x13\n\x0blag_seconds\x18\x0b \x01(\x01\"X\n\x0bIndexRecall\x12\x13\n\x0bshare_above\x18\x01 \x01(\x02\x12\x13\n\x0bshare_up_to\x18\x02 \x01(\x02\x12\x0e\n\x06recall\x18\x03 \x01(\x02\x12\x0f\n\x07queries\x18\x04 \x01(\x03\"K\n\x15ListIndexItemsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"6\n\x16ListIndexItemsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\")\n\x13RebuildIndexRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\'\n\x14RebuildIndexResponse\x12\x0f\n\x07version\x18\x01 \x01(\t*]\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_EXACT\x10\x01\x12\x1b\n\x17SEARCH_MODE_APPROXIMATE\x10\x02*\x8b\x01\n\nIndexState\x12\x1b\n\x17INDEX_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11INDEX_STATE_READY\x10\x01\x12\x18\n\x14INDEX_STATE_BUILDING\x10\x02\x12\x17\n\x13INDEX_STATE_GUARDED\x10\x03\x12\x16\n\x12INDEX_STATE_FAILED\x10\x04\x32\xb6\x03\n\rSearchService\x12L\n\x0bSearchIndex\x12\x1d.medley.v1.SearchIndexRequest\x1a\x1e.medley.v1.SearchIndexResponse\x12_\n\x10SearchIndexBatch\x12\".medley.v1.SearchIndexBatchRequest\x1a#.medley.v1.SearchIndexBatchResponse(\x01\x30\x01\x12L\n\x0bListIndexes\x12\x1d.medley.v1.ListIndexesRequest\x1a\x1e.medley.v1.ListIndexesResponse\x12W\n\x0eListIndexItems\x12 .medley.v1.ListIndexItemsRequest\x1a!.medley.v1.ListIndexItemsResponse0\x01\x12O\n\x0cRebuildIndex\x12\x1e.medley.v1.RebuildIndexRequest\x1a\x1f.medley.v1.RebuildIndexResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'medley.v1.search_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=949
-  _globals['_SEARCHMODE']._serialized_end=1042
-  _globals['_SEARCHINDEXREQUEST']._serialized_start=94
-  _globals['_SEARCHINDEXREQUEST']._serialized_end=282
-  _globals['_SEARCHINDEXRESPONSE']._serialized_start=285
-  _globals['_SEARCHINDEXRESPONSE']._serialized_end=415
-  _globals['_INDEXHIT']._serialized_start=417
-  _globals['_INDEXHIT']._serialized_end=470
-  _globals['_LISTINDEXESREQUEST']._serialized_start=472
-  _globals['_LISTINDEXESREQUEST']._serialized_end=531
-  _globals['_LISTINDEXESRESPONSE']._serialized_start=533
-  _globals['_LISTINDEXESRESPONSE']._serialized_end=614
-  _globals['_INDEX']._serialized_start=616
-  _globals['_INDEX']._serialized_end=730
-  _globals['_LISTINDEXITEMSREQUEST']._serialized_start=732
-  _globals['_LISTINDEXITEMSREQUEST']._serialized_end=807
-  _globals['_LISTINDEXITEMSRESPONSE']._serialized_start=809
-  _globals['_LISTINDEXITEMSRESPONSE']._serialized_end=863
-  _globals['_REBUILDINDEXREQUEST']._serialized_start=865
-  _globals['_REBUILDINDEXREQUEST']._serialized_end=906
-  _globals['_REBUILDINDEXRESPONSE']._serialized_start=908
-  _globals['_REBUILDINDEXRESPONSE']._serialized_end=947
-  _globals['_SEARCHSERVICE']._serialized_start=1045
-  _globals['_SEARCHSERVICE']._serialized_end=1386
+  _globals['_SEARCHMODE']._serialized_start=1986
+  _globals['_SEARCHMODE']._serialized_end=2079
+  _globals['_INDEXSTATE']._serialized_start=2082
+  _globals['_INDEXSTATE']._serialized_end=2221
+  _globals['_SEARCHINDEXREQUEST']._serialized_start=124
+  _globals['_SEARCHINDEXREQUEST']._serialized_end=404
+  _globals['_SEARCHINDEXRESPONSE']._serialized_start=407
+  _globals['_SEARCHINDEXRESPONSE']._serialized_end=580
+  _globals['_SEARCHINDEXBATCHREQUEST']._serialized_start=583
+  _globals['_SEARCHINDEXBATCHREQUEST']._serialized_end=714
+  _globals['_SEARCHINDEXBATCHOPTIONS']._serialized_start=717
+  _globals['_SEARCHINDEXBATCHOPTIONS']._serialized_end=919
+  _globals['_VECTORBATCH']._serialized_start=921
+  _globals['_VECTORBATCH']._serialized_end=989
+  _globals['_SEARCHINDEXBATCHRESPONSE']._serialized_start=991
+  _globals['_SEARCHINDEXBATCHRESPONSE']._serialized_end=1097
+  _globals['_INDEXRANKING']._serialized_start=1099
+  _globals['_INDEXRANKING']._serialized_end=1208
+  _globals['_INDEXHIT']._serialized_start=1210
+  _globals['_INDEXHIT']._serialized_end=1263
+  _globals['_LISTINDEXESREQUEST']._serialized_start=1265
+  _globals['_LISTINDEXESREQUEST']._serialized_end=1324
+  _globals['_LISTINDEXESRESPONSE']._serialized_start=1326
+  _globals['_LISTINDEXESRESPONSE']._serialized_end=1407
+  _globals['_INDEX']._serialized_start=1410
+  _globals['_INDEX']._serialized_end=1677
+  _globals['_INDEXRECALL']._serialized_start=1679
+  _globals['_INDEXRECALL']._serialized_end=1767
+  _globals['_LISTINDEXITEMSREQUEST']._serialized_start=1769
+  _globals['_LISTINDEXITEMSREQUEST']._serialized_end=1844
+  _globals['_LISTINDEXITEMSRESPONSE']._serialized_start=1846
+  _globals['_LISTINDEXITEMSRESPONSE']._serialized_end=1900
+  _globals['_REBUILDINDEXREQUEST']._serialized_start=1902
+  _globals['_REBUILDINDEXREQUEST']._serialized_end=1943
+  _globals['_REBUILDINDEXRESPONSE']._serialized_start=1945
+  _globals['_REBUILDINDEXRESPONSE']._serialized_end=1984
+  _globals['_SEARCHSERVICE']._serialized_start=2224
+  _globals['_SEARCHSERVICE']._serialized_end=2662
 # @@protoc_insertion_point(module_scope)

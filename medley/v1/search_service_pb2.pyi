@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from medley.v1 import filter_pb2 as _filter_pb2
+from medley.v1 import index_config_pb2 as _index_config_pb2
 from medley.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
 import sys
@@ -45,6 +46,38 @@ SEARCH_MODE_APPROXIMATE: SearchMode.ValueType  # 2
 """An approximate index was asked: recall may be below 1."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
+class _IndexState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IndexStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IndexState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INDEX_STATE_UNSPECIFIED: _IndexState.ValueType  # 0
+    """Never sent."""
+    INDEX_STATE_READY: _IndexState.ValueType  # 1
+    """It is as configured."""
+    INDEX_STATE_BUILDING: _IndexState.ValueType  # 2
+    """It is being built; the one before it, or an exact one, answers."""
+    INDEX_STATE_GUARDED: _IndexState.ValueType  # 3
+    """Its recall is below the floor, so the space answers exactly."""
+    INDEX_STATE_FAILED: _IndexState.ValueType  # 4
+    """It cannot be built; the one before it, or an exact one, answers."""
+
+class IndexState(_IndexState, metaclass=_IndexStateEnumTypeWrapper):
+    """How far an index is from what its space's config asks for."""
+
+INDEX_STATE_UNSPECIFIED: IndexState.ValueType  # 0
+"""Never sent."""
+INDEX_STATE_READY: IndexState.ValueType  # 1
+"""It is as configured."""
+INDEX_STATE_BUILDING: IndexState.ValueType  # 2
+"""It is being built; the one before it, or an exact one, answers."""
+INDEX_STATE_GUARDED: IndexState.ValueType  # 3
+"""Its recall is below the floor, so the space answers exactly."""
+INDEX_STATE_FAILED: IndexState.ValueType  # 4
+"""It cannot be built; the one before it, or an exact one, answers."""
+Global___IndexState: _TypeAlias = IndexState  # noqa: Y015
+
 @_typing.final
 class SearchIndexRequest(_message.Message):
     """Request of SearchService.SearchIndex."""
@@ -59,6 +92,10 @@ class SearchIndexRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
+    SCORE_LIMIT_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    PAGED_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
     space: _builtins.str
@@ -69,6 +106,16 @@ class SearchIndexRequest(_message.Message):
     """Hits wanted, 1 to 10,000; 0 means 10."""
     version: _builtins.str
     """Version token that the index must have applied; the call waits for it within its deadline. Empty asks for none."""
+    score_limit: _builtins.float
+    """Only hits at least as near as this score are returned: not lower where higher is nearer, not higher where lower is."""
+    exact: _builtins.bool
+    """True compares every candidate, whatever the index."""
+    paged: _builtins.bool
+    """True keeps the version searched for a while, so that `next_page_token` can go on in it."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before: returns the hits behind its last one, in the same version. All other fields must
+    be as they were, `top_k` and `version` apart.
+    """
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
         """Required. The query, of the space's dimensions."""
@@ -92,12 +139,18 @@ class SearchIndexRequest(_message.Message):
         filter: _filter_pb2.Filter | None = ...,
         version: _builtins.str = ...,
         ids: _abc.Iterable[_builtins.str] | None = ...,
+        score_limit: _builtins.float | None = ...,
+        exact: _builtins.bool = ...,
+        paged: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "filter", b"filter", "score_limit", b"score_limit", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filter", b"filter", "ids", b"ids", "passport", b"passport", "space", b"space", "top_k", b"top_k", "vector", b"vector", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "collection", b"collection", "exact", b"exact", "filter", b"filter", "ids", b"ids", "page_token", b"page_token", "paged", b"paged", "passport", b"passport", "score_limit", b"score_limit", "space", b"space", "top_k", b"top_k", "vector", b"vector", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__score_limit: _TypeAlias = _typing.Literal["score_limit"]  # noqa: Y015
+    _WhichOneofArgType__score_limit: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score_limit) -> _WhichOneofReturnType__score_limit | None: ...
 
 Global___SearchIndexRequest: _TypeAlias = SearchIndexRequest  # noqa: Y015
 
@@ -111,12 +164,18 @@ class SearchIndexResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version token the answer holds for."""
     mode: Global___SearchMode.ValueType
     """How the hits were found."""
     candidates: _builtins.int
     """Items that have a vector in the space and satisfy the filter."""
+    compared: _builtins.int
+    """Vectors whose float32 scores were computed to rank the hits."""
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one, and where no pages were asked for."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexHit]:
         """Hits, best first; equal scores by id (UTF-8 order), also at the cut."""
@@ -128,14 +187,198 @@ class SearchIndexResponse(_message.Message):
         version: _builtins.str = ...,
         mode: Global___SearchMode.ValueType = ...,
         candidates: _builtins.int = ...,
+        compared: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "hits", b"hits", "mode", b"mode", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "compared", b"compared", "hits", b"hits", "mode", b"mode", "next_page_token", b"next_page_token", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchIndexResponse: _TypeAlias = SearchIndexResponse  # noqa: Y015
+
+@_typing.final
+class SearchIndexBatchRequest(_message.Message):
+    """Request of SearchService.SearchIndexBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def options(self) -> Global___SearchIndexBatchOptions:
+        """What to search."""
+
+    @_builtins.property
+    def vectors(self) -> Global___VectorBatch:
+        """Some of the query vectors."""
+
+    def __init__(
+        self,
+        *,
+        options: Global___SearchIndexBatchOptions | None = ...,
+        vectors: Global___VectorBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "part", b"part", "vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "part", b"part", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["options", "vectors"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___SearchIndexBatchRequest: _TypeAlias = SearchIndexBatchRequest  # noqa: Y015
+
+@_typing.final
+class SearchIndexBatchOptions(_message.Message):
+    """What a batch searches; the fields are those of SearchIndexRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    PASSPORT_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SCORE_LIMIT_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    space: _builtins.str
+    """Required. Name of the space."""
+    passport: _builtins.str
+    """Passport of the query vectors; empty for vectors the caller answers for."""
+    top_k: _builtins.int
+    """Hits wanted for each vector, 1 to 10,000; 0 means 10. Times the number of vectors it is 10,000,000 at most."""
+    version: _builtins.str
+    """Version token that the index must have applied; the call waits for it within its deadline. Empty asks for none."""
+    score_limit: _builtins.float
+    """Only hits at least as near as this score are returned."""
+    exact: _builtins.bool
+    """True compares every candidate, whatever the index."""
+    @_builtins.property
+    def filter(self) -> _filter_pb2.Filter:
+        """Only items that satisfy it are ranked; unset ranks all."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        space: _builtins.str = ...,
+        passport: _builtins.str = ...,
+        top_k: _builtins.int = ...,
+        filter: _filter_pb2.Filter | None = ...,
+        version: _builtins.str = ...,
+        score_limit: _builtins.float | None = ...,
+        exact: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "filter", b"filter", "score_limit", b"score_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "collection", b"collection", "exact", b"exact", "filter", b"filter", "passport", b"passport", "score_limit", b"score_limit", "space", b"space", "top_k", b"top_k", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__score_limit: _TypeAlias = _typing.Literal["score_limit"]  # noqa: Y015
+    _WhichOneofArgType__score_limit: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score_limit) -> _WhichOneofReturnType__score_limit | None: ...
+
+Global___SearchIndexBatchOptions: _TypeAlias = SearchIndexBatchOptions  # noqa: Y015
+
+@_typing.final
+class VectorBatch(_message.Message):
+    """Vectors of one space."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOAT32_LE_FIELD_NUMBER: _builtins.int
+    ARROW_IPC_FIELD_NUMBER: _builtins.int
+    float32_le: _builtins.bytes
+    """The vectors end to end, little-endian float32."""
+    arrow_ipc: _builtins.bytes
+    """One Arrow IPC stream of one column, fixed_size_list<float32> of the space's dimensions, without nulls."""
+    def __init__(
+        self,
+        *,
+        float32_le: _builtins.bytes = ...,
+        arrow_ipc: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "encoding", b"encoding", "float32_le", b"float32_le"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "encoding", b"encoding", "float32_le", b"float32_le"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_encoding: _TypeAlias = _typing.Literal["float32_le", "arrow_ipc"]  # noqa: Y015
+    _WhichOneofArgType_encoding: _TypeAlias = _typing.Literal["encoding", b"encoding"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_encoding) -> _WhichOneofReturnType_encoding | None: ...
+
+Global___VectorBatch: _TypeAlias = VectorBatch  # noqa: Y015
+
+@_typing.final
+class SearchIndexBatchResponse(_message.Message):
+    """Response of SearchService.SearchIndexBatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANKINGS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Version token that all rankings hold for; the same on every message."""
+    candidates: _builtins.int
+    """Items that have a vector in the space and satisfy the filter; the same on every message."""
+    @_builtins.property
+    def rankings(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexRanking]:
+        """Rankings, one a vector, going on from those of the message before."""
+
+    def __init__(
+        self,
+        *,
+        rankings: _abc.Iterable[Global___IndexRanking] | None = ...,
+        version: _builtins.str = ...,
+        candidates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "rankings", b"rankings", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchIndexBatchResponse: _TypeAlias = SearchIndexBatchResponse  # noqa: Y015
+
+@_typing.final
+class IndexRanking(_message.Message):
+    """The hits for one vector of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    SCORES_FLOAT32_LE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    scores_float32_le: _builtins.bytes
+    """Their scores, little-endian float32."""
+    mode: Global___SearchMode.ValueType
+    """How they were found."""
+    compared: _builtins.int
+    """Vectors whose float32 scores were computed to rank them."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the hits, best first; equal scores by id (UTF-8 order), also at the cut."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        scores_float32_le: _builtins.bytes = ...,
+        mode: Global___SearchMode.ValueType = ...,
+        compared: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "ids", b"ids", "mode", b"mode", "scores_float32_le", b"scores_float32_le"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexRanking: _TypeAlias = IndexRanking  # noqa: Y015
 
 @_typing.final
 class IndexHit(_message.Message):
@@ -235,6 +478,11 @@ class Index(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    LAG_SECONDS_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """`collections/{name}`."""
     space: _builtins.str
@@ -247,6 +495,20 @@ class Index(_message.Message):
     """Bytes of memory they take, vectors and filter columns."""
     version: _builtins.str
     """Version token applied."""
+    state: Global___IndexState.ValueType
+    """How far that is."""
+    note: _builtins.str
+    """Why the state is what it is, for people; empty when ready."""
+    lag_seconds: _builtins.float
+    """For how many seconds the store has been known to hold a version not applied yet; 0 at the newest."""
+    @_builtins.property
+    def config(self) -> _index_config_pb2.IndexConfig:
+        """How the space is to be indexed."""
+
+    @_builtins.property
+    def recall(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexRecall]:
+        """Recall of an approximate index, measured on live queries, by how much their filter left."""
+
     def __init__(
         self,
         *,
@@ -256,14 +518,53 @@ class Index(_message.Message):
         vectors: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
         version: _builtins.str = ...,
+        config: _index_config_pb2.IndexConfig | None = ...,
+        state: Global___IndexState.ValueType = ...,
+        note: _builtins.str = ...,
+        recall: _abc.Iterable[Global___IndexRecall] | None = ...,
+        lag_seconds: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "engine", b"engine", "memory_bytes", b"memory_bytes", "space", b"space", "vectors", b"vectors", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "config", b"config", "engine", b"engine", "lag_seconds", b"lag_seconds", "memory_bytes", b"memory_bytes", "note", b"note", "recall", b"recall", "space", b"space", "state", b"state", "vectors", b"vectors", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Index: _TypeAlias = Index  # noqa: Y015
+
+@_typing.final
+class IndexRecall(_message.Message):
+    """Recall at 10 of the last approximate queries that were repeated exactly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARE_ABOVE_FIELD_NUMBER: _builtins.int
+    SHARE_UP_TO_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    share_above: _builtins.float
+    """The queries' filters left more than this share of the vectors, 0 for none; 1 is no filter."""
+    share_up_to: _builtins.float
+    """And at most this share."""
+    recall: _builtins.float
+    """Mean recall, 0 to 1."""
+    queries: _builtins.int
+    """Queries it was measured on."""
+    def __init__(
+        self,
+        *,
+        share_above: _builtins.float = ...,
+        share_up_to: _builtins.float = ...,
+        recall: _builtins.float = ...,
+        queries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queries", b"queries", "recall", b"recall", "share_above", b"share_above", "share_up_to", b"share_up_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexRecall: _TypeAlias = IndexRecall  # noqa: Y015
 
 @_typing.final
 class ListIndexItemsRequest(_message.Message):

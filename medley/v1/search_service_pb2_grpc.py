@@ -40,6 +40,11 @@ class SearchServiceStub:
                 request_serializer=medley_dot_v1_dot_search__service__pb2.SearchIndexRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_search__service__pb2.SearchIndexResponse.FromString,
                 _registered_method=True)
+        self.SearchIndexBatch = channel.stream_stream(
+                '/medley.v1.SearchService/SearchIndexBatch',
+                request_serializer=medley_dot_v1_dot_search__service__pb2.SearchIndexBatchRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_search__service__pb2.SearchIndexBatchResponse.FromString,
+                _registered_method=True)
         self.ListIndexes = channel.unary_unary(
                 '/medley.v1.SearchService/ListIndexes',
                 request_serializer=medley_dot_v1_dot_search__service__pb2.ListIndexesRequest.SerializeToString,
@@ -63,6 +68,14 @@ class SearchServiceServicer:
 
     def SearchIndex(self, request, context):
         """SearchIndex returns the best hits in one space, best first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchIndexBatch(self, request_iterator, context):
+        """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
+        request carries the options, those behind it the vectors; rankings come in the order of the vectors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +110,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.SearchIndex,
                     request_deserializer=medley_dot_v1_dot_search__service__pb2.SearchIndexRequest.FromString,
                     response_serializer=medley_dot_v1_dot_search__service__pb2.SearchIndexResponse.SerializeToString,
+            ),
+            'SearchIndexBatch': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchIndexBatch,
+                    request_deserializer=medley_dot_v1_dot_search__service__pb2.SearchIndexBatchRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_search__service__pb2.SearchIndexBatchResponse.SerializeToString,
             ),
             'ListIndexes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListIndexes,
@@ -142,6 +160,33 @@ class SearchService:
             '/medley.v1.SearchService/SearchIndex',
             medley_dot_v1_dot_search__service__pb2.SearchIndexRequest.SerializeToString,
             medley_dot_v1_dot_search__service__pb2.SearchIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchIndexBatch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/medley.v1.SearchService/SearchIndexBatch',
+            medley_dot_v1_dot_search__service__pb2.SearchIndexBatchRequest.SerializeToString,
+            medley_dot_v1_dot_search__service__pb2.SearchIndexBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

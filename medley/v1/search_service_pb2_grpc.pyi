@@ -35,6 +35,10 @@ class SearchServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SearchServiceAsyncStub: ...
     SearchIndex: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchIndexRequest, _search_service_pb2.SearchIndexResponse]
     """SearchIndex returns the best hits in one space, best first."""
+    SearchIndexBatch: _grpc.StreamStreamMultiCallable[_search_service_pb2.SearchIndexBatchRequest, _search_service_pb2.SearchIndexBatchResponse]
+    """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
+    request carries the options, those behind it the vectors; rankings come in the order of the vectors.
+    """
     ListIndexes: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListIndexesRequest, _search_service_pb2.ListIndexesResponse]
     """ListIndexes returns the state of the indexes, by collection and space."""
     ListIndexItems: _grpc.UnaryStreamMultiCallable[_search_service_pb2.ListIndexItemsRequest, _search_service_pb2.ListIndexItemsResponse]
@@ -51,6 +55,10 @@ class SearchServiceAsyncStub(SearchServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SearchIndex: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchIndexRequest, _search_service_pb2.SearchIndexResponse]  # type: ignore[assignment]
     """SearchIndex returns the best hits in one space, best first."""
+    SearchIndexBatch: _aio.StreamStreamMultiCallable[_search_service_pb2.SearchIndexBatchRequest, _search_service_pb2.SearchIndexBatchResponse]  # type: ignore[assignment]
+    """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
+    request carries the options, those behind it the vectors; rankings come in the order of the vectors.
+    """
     ListIndexes: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListIndexesRequest, _search_service_pb2.ListIndexesResponse]  # type: ignore[assignment]
     """ListIndexes returns the state of the indexes, by collection and space."""
     ListIndexItems: _aio.UnaryStreamMultiCallable[_search_service_pb2.ListIndexItemsRequest, _search_service_pb2.ListIndexItemsResponse]  # type: ignore[assignment]
@@ -70,6 +78,16 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.SearchIndexResponse, _abc.Awaitable[_search_service_pb2.SearchIndexResponse]]:
         """SearchIndex returns the best hits in one space, best first."""
+
+    @_abc_1.abstractmethod
+    def SearchIndexBatch(
+        self,
+        request_iterator: _MaybeAsyncIterator[_search_service_pb2.SearchIndexBatchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_search_service_pb2.SearchIndexBatchResponse], _abc.AsyncIterator[_search_service_pb2.SearchIndexBatchResponse]]:
+        """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
+        request carries the options, those behind it the vectors; rankings come in the order of the vectors.
+        """
 
     @_abc_1.abstractmethod
     def ListIndexes(

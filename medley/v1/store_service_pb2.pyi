@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from medley.v1 import check_pb2 as _check_pb2
 from medley.v1 import collection_pb2 as _collection_pb2
 from medley.v1 import filter_pb2 as _filter_pb2
+from medley.v1 import index_config_pb2 as _index_config_pb2
 from medley.v1 import item_pb2 as _item_pb2
 from medley.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
@@ -1078,6 +1079,62 @@ class PresignMediaResponse(_message.Message):
 Global___PresignMediaResponse: _TypeAlias = PresignMediaResponse  # noqa: Y015
 
 @_typing.final
+class UpdateTableSpaceRequest(_message.Message):
+    """Request of StoreService.UpdateTableSpace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. `collections/{name}`."""
+    space: _builtins.str
+    """Required. Name of the space."""
+    @_builtins.property
+    def index(self) -> _index_config_pb2.IndexConfig:
+        """Required. How its vectors are indexed from now on."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        space: _builtins.str = ...,
+        index: _index_config_pb2.IndexConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "index", b"index", "space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTableSpaceRequest: _TypeAlias = UpdateTableSpaceRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTableSpaceResponse(_message.Message):
+    """Response of StoreService.UpdateTableSpace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collection(self) -> _collection_pb2.Collection:
+        """The collection as it is now."""
+
+    def __init__(
+        self,
+        *,
+        collection: _collection_pb2.Collection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTableSpaceResponse: _TypeAlias = UpdateTableSpaceResponse  # noqa: Y015
+
+@_typing.final
 class WatchChangesRequest(_message.Message):
     """Request of StoreService.WatchChanges."""
 
@@ -1117,6 +1174,7 @@ class WatchChangesResponse(_message.Message):
     ROWS_ARROW_IPC_FIELD_NUMBER: _builtins.int
     DELETED_IDS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    SPACES_FIELD_NUMBER: _builtins.int
     reset: _builtins.bool
     """Set on the first message where the change since `after` is no longer known: forget everything; all rows follow."""
     rows_arrow_ipc: _builtins.bytes
@@ -1129,6 +1187,12 @@ class WatchChangesResponse(_message.Message):
     def deleted_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of removed items."""
 
+    @_builtins.property
+    def spaces(self) -> _containers.RepeatedCompositeFieldContainer[_collection_pb2.Space]:
+        """All spaces as of `version`; set on the first message that carries a version, and again on each that brings other
+        spaces than the one before.
+        """
+
     def __init__(
         self,
         *,
@@ -1136,10 +1200,11 @@ class WatchChangesResponse(_message.Message):
         rows_arrow_ipc: _builtins.bytes = ...,
         deleted_ids: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        spaces: _abc.Iterable[_collection_pb2.Space] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_ids", b"deleted_ids", "reset", b"reset", "rows_arrow_ipc", b"rows_arrow_ipc", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_ids", b"deleted_ids", "reset", b"reset", "rows_arrow_ipc", b"rows_arrow_ipc", "spaces", b"spaces", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

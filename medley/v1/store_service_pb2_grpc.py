@@ -101,6 +101,11 @@ class StoreServiceStub:
                 request_serializer=medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.FromString,
                 _registered_method=True)
+        self.UpdateTableSpace = channel.unary_unary(
+                '/medley.v1.StoreService/UpdateTableSpace',
+                request_serializer=medley_dot_v1_dot_store__service__pb2.UpdateTableSpaceRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_store__service__pb2.UpdateTableSpaceResponse.FromString,
+                _registered_method=True)
         self.WatchChanges = channel.unary_stream(
                 '/medley.v1.StoreService/WatchChanges',
                 request_serializer=medley_dot_v1_dot_store__service__pb2.WatchChangesRequest.SerializeToString,
@@ -236,6 +241,13 @@ class StoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTableSpace(self, request, context):
+        """UpdateTableSpace changes how a space is indexed, which is a new version of the collection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchChanges(self, request, context):
         """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled.
         """
@@ -354,6 +366,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.PresignMedia,
                     request_deserializer=medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.FromString,
                     response_serializer=medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.SerializeToString,
+            ),
+            'UpdateTableSpace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTableSpace,
+                    request_deserializer=medley_dot_v1_dot_store__service__pb2.UpdateTableSpaceRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_store__service__pb2.UpdateTableSpaceResponse.SerializeToString,
             ),
             'WatchChanges': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchChanges,
@@ -744,6 +761,33 @@ class StoreService:
             '/medley.v1.StoreService/PresignMedia',
             medley_dot_v1_dot_store__service__pb2.PresignMediaRequest.SerializeToString,
             medley_dot_v1_dot_store__service__pb2.PresignMediaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTableSpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.StoreService/UpdateTableSpace',
+            medley_dot_v1_dot_store__service__pb2.UpdateTableSpaceRequest.SerializeToString,
+            medley_dot_v1_dot_store__service__pb2.UpdateTableSpaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,8 @@ class StoreServiceStub:
     """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
     store that keeps media in an S3 bucket has such URLs.
     """
+    UpdateTableSpace: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.UpdateTableSpaceRequest, _store_service_pb2.UpdateTableSpaceResponse]
+    """UpdateTableSpace changes how a space is indexed, which is a new version of the collection."""
     WatchChanges: _grpc.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
     CheckTable: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]
@@ -121,6 +123,8 @@ class StoreServiceAsyncStub(StoreServiceStub):
     """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
     store that keeps media in an S3 bucket has such URLs.
     """
+    UpdateTableSpace: _aio.UnaryUnaryMultiCallable[_store_service_pb2.UpdateTableSpaceRequest, _store_service_pb2.UpdateTableSpaceResponse]  # type: ignore[assignment]
+    """UpdateTableSpace changes how a space is indexed, which is a new version of the collection."""
     WatchChanges: _aio.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]  # type: ignore[assignment]
     """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
     CheckTable: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]  # type: ignore[assignment]
@@ -252,6 +256,14 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
         store that keeps media in an S3 bucket has such URLs.
         """
+
+    @_abc_1.abstractmethod
+    def UpdateTableSpace(
+        self,
+        request: _store_service_pb2.UpdateTableSpaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_store_service_pb2.UpdateTableSpaceResponse, _abc.Awaitable[_store_service_pb2.UpdateTableSpaceResponse]]:
+        """UpdateTableSpace changes how a space is indexed, which is a new version of the collection."""
 
     @_abc_1.abstractmethod
     def WatchChanges(

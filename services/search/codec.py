@@ -1,13 +1,15 @@
 """Messages to values and back."""
 
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 
 from medley.v1 import search_service_pb2 as pb
+from services.common import index_config_codec
 from services.common.filter_codec import from_message
 from services.common.vectors import from_bytes
 from services.common.versions import Version
-from services.search.collection_index import Found, Hit
-from services.search.searcher import IndexState, Query
+from services.search.collection_index import Found, Hit, Recall, SpaceState
+from services.search.searcher import NamedState, Query
 
 IDS_A_MESSAGE = 10_000
 
@@ -29,6 +31,8 @@ def to_query(request: pb.SearchIndexRequest) -> Query:
         condition=from_message(request.filter) if request.HasField("filter") else None,
         version=version_value(request.version),
         ids=request.ids,
+        score_limit=request.score_limit if request.HasField("score_limit") else None,
+        exact=request.exact,
     )
 
 
@@ -52,26 +56,40 @@ def from_found(found: Found) -> pb.SearchIndexResponse:
     return pb.SearchIndexResponse(
         hits=map(_from_hit, found.hits),
         version=str(found.version),
-        mode=pb.SEARCH_MODE_EXACT,
+        mode=pb.SearchMode.Value(f"SEARCH_MODE_{found.mode.value}"),
         candidates=found.candidates,
+        compared=found.compared,
     )
 
 
-def from_states(states: Sequence[IndexState], next_page_token: str) -> pb.ListIndexesResponse:
+def from_states(states: Sequence[NamedState], next_page_token: str) -> pb.ListIndexesResponse:
     """Return a page of indexes as a response."""
-    return pb.ListIndexesResponse(indexes=map(_from_state, states), next_page_token=next_page_token)
+    return pb.ListIndexesResponse(indexes=starmap(_from_state, states), next_page_token=next_page_token)
 
 
 def _from_hit(hit: Hit) -> pb.IndexHit:
     return pb.IndexHit(id=hit.item_id, score=hit.score, spaces=hit.spaces)
 
 
-def _from_state(state: IndexState) -> pb.Index:
+def _from_state(collection: str, state: SpaceState) -> pb.Index:
     return pb.Index(
-        collection=state.collection,
-        space=state.space,
+        collection=collection,
+        space=state.space.name,
         engine=state.engine,
         vectors=state.vectors,
         memory_bytes=state.memory_bytes,
         version=str(state.version),
+        config=index_config_codec.to_message(state.config),
+        state=pb.IndexState.Value(f"INDEX_STATE_{state.state.value}"),
+        note=state.note,
+        recall=map(_from_recall, state.recall),
+    )
+
+
+def _from_recall(measured: Recall) -> pb.IndexRecall:
+    return pb.IndexRecall(
+        share_above=measured.share_above,
+        share_up_to=measured.share_up_to,
+        recall=measured.recall,
+        queries=measured.queries,
     )

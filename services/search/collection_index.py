@@ -1,31 +1,47 @@
-"""All that search holds of one collection: ids, metadata and the vectors of its spaces, version by version.
+"""What search asks of the index of a collection: all its spaces, with ids and metadata, version by version."""
 
-Readers never wait for the writer, nor the writer for readers. An item that is written again gets another row; a row
-never changes while anyone can see it. A version is a mask over the rows, published whole: a search pins the newest
-one and sees nothing else until it is done. Rows that a version no longer shows are used again once no search has an
-older one pinned.
-"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from heapq import nsmallest
-
-import numpy as np
-
-from services.common.errors import SpaceNotFoundError
-from services.common.filters import Filter, canonical
+from services.common.filters import Filter
+from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.search.feed import ChangePart, Space
-from services.search.index import Mask, Numbers, Ranking, Scores, Selection, VectorIndex
-from services.search.metadata_columns import MetadataColumns
-from services.search.row_ids import RowIds
-from services.search.space_index import SpaceIndex
 
-SELECTIONS_AT_MOST = 64
+
+class Mode(Enum):
+    """How hits were found; the value is what the API's name ends in."""
+
+    EXACT = "EXACT"
+    APPROXIMATE = "APPROXIMATE"
+
+
+class State(Enum):
+    """How far an index is from what its space's config asks for; see `medley.v1.IndexState`."""
+
+    READY = "READY"
+    BUILDING = "BUILDING"
+    GUARDED = "GUARDED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is wanted of a space, whatever the vector: the `top_k` nearest items that satisfy `condition`.
+
+    With `ids`, only those items are ranked; with `score_limit`, only hits at least as near as that score are returned.
+    `exact` compares every candidate, whatever the index. Two equal searches may share a call of the engine.
+    """
+
+    space: str
+    top_k: int
+    condition: Filter | None = None
+    ids: frozenset[str] = frozenset()
+    score_limit: float | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,55 +57,53 @@ class Hit:
 class Found:
     """What a search found: hits best first, equal scores by id (UTF-8 order), also at the cut.
 
-    `candidates` is how many items have a vector in the space and satisfy the filter; `version` is what this holds for.
+    `candidates` is how many items have a vector in the space and satisfy the filter, `compared` how many of them had
+    their float32 score computed; `version` is what this holds for.
     """
 
     hits: Sequence[Hit]
     candidates: int
     version: Version
+    mode: Mode = Mode.EXACT
+    compared: int = 0
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """One version of a collection. `visible[row]` says whether the row belongs to it.
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Mean recall at 10 over `queries` queries whose filter left more than `share_above`, up to `share_up_to`."""
 
-    The collection's own: `round_number` counts publications, `pins` the searches under way, and `retired` are the rows
-    that the next version no longer shows. Selections made for it are kept, the last used ones.
-    """
+    share_above: float
+    share_up_to: float
+    recall: float
+    queries: int
 
+
+@dataclass(frozen=True, slots=True)
+class SpaceState:
+    """The index of a space as it is; `note` says for people why the state is what it is, "" when ready."""
+
+    space: Space
+    engine: str
+    vectors: int
+    memory_bytes: int
     version: Version
-    round_number: int
-    visible: Mask
-    pins: int = 0
-    retired: list[int] = field(default_factory=list)
-    selections: OrderedDict[tuple[str, str], Selection] = field(default_factory=OrderedDict)
+    config: IndexConfig
+    state: State = State.READY
+    note: str = ""
+    recall: Sequence[Recall] = ()
 
 
-class CollectionIndex:
-    """One collection. Written by one thread: parts of a change, then `publish` or `abandon`. Searched by any number."""
+class CollectionIndex(Protocol):
+    """All that search holds of one collection. Implementations pass `tests.contract.collection_index`.
 
-    def __init__(self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex]) -> None:
-        self._spaces = {space.name: SpaceIndex(space, make_index(space)) for space in spaces}
-        self._ids = RowIds()
-        self._metadata = MetadataColumns()
-        self._pending: dict[str, int | None] = {}
-        self._snapshots: Sequence[Snapshot] = []
-        self._lock = threading.Lock()
+    Written by one thread: the parts of a change, then `publish` or `abandon`. Searched by any number of threads, which
+    see whole versions and never wait for the writer. Calls block.
+    """
 
     @property
     def version(self) -> Version | None:
         """The version published last; None before the first."""
-        return self._snapshots[-1].version if self._snapshots else None
-
-    @property
-    def spaces(self) -> Sequence[SpaceIndex]:
-        """The spaces, by name."""
-        return [self._spaces[name] for name in sorted(self._spaces)]
-
-    @property
-    def shared_bytes(self) -> int:
-        """Bytes of memory that no one space takes: ids, metadata and their columns."""
-        return self._ids.memory_bytes + self._metadata.memory_bytes
+        ...
 
     def space(self, name: str) -> Space:
         """Return the space called `name`.
@@ -97,172 +111,36 @@ class CollectionIndex:
         Raises:
             SpaceNotFoundError: there is none.
         """
-        if name not in self._spaces:
-            raise SpaceNotFoundError(name, sorted(self._spaces))
-        return self._spaces[name].space
+        ...
+
+    def states(self) -> Sequence[SpaceState]:
+        """Return the state of each space, by name; none before the first version."""
+        ...
 
     def write(self, part: ChangePart) -> None:
         """Take in a part of a change, which no search sees before it is published."""
-        self._reclaim()
-        for item_id in part.deleted_ids:
-            self._supersede(item_id, None)
-        rows = np.array(self._ids.take(part.ids), np.int64)
-        self._metadata.write(rows, part.metadata, self._round_number)
-        for name, space_vectors in part.vectors.items():
-            self._spaces[name].write(rows[space_vectors.rows], space_vectors.vectors)
-        for item_id, row in zip(part.ids, rows.tolist(), strict=True):
-            self._supersede(item_id, row)
+        ...
 
     def publish(self, version: Version) -> None:
         """Show what was taken in, all at once, as `version`."""
-        before = self._snapshots[-1].visible if self._snapshots else np.empty(0, np.bool_)
-        visible = np.zeros(len(self._ids), np.bool_)
-        visible[: len(before)] = before
-        moved = [(self._ids.move(item_id, row), row) for item_id, row in self._pending.items()]
-        retired = [old for old, _ in moved if old is not None]
-        visible[np.array(retired, np.int64)] = False
-        visible[np.array([new for _, new in moved if new is not None], np.int64)] = True
-        snapshot = Snapshot(version, self._round_number, visible)
-        self._pending = {}
-        with self._lock:
-            if self._snapshots:
-                self._snapshots[-1].retired = retired
-            self._snapshots = [*self._snapshots, snapshot]
+        ...
 
     def abandon(self) -> None:
         """Forget what was taken in and not published."""
-        self._release([row for row in self._pending.values() if row is not None])
-        self._pending = {}
+        ...
 
-    def search(
-        self, space: str, query: Matrix, top_k: int, condition: Filter | None, ids: Collection[str] = ()
-    ) -> Found:
-        """Return the `top_k` items of `space` nearest to `query` that satisfy `condition`, in the version there is.
+    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+        """Return what each of `queries`, shape (n, dimensions), finds, all in the newest version.
 
-        With `ids`, only those items are ranked.
+        Raises:
+            SpaceNotFoundError: there is no such space.
         """
-        with self._pinned() as snapshot:
-            if ids:
-                selection = self._among(snapshot, space, condition, ids)
-            else:
-                selection = self._selection(snapshot, space, condition)
-            hits = self._hits(self._spaces[space].search(query, top_k, selection), top_k) if selection.count else []
-            return Found(hits, selection.count, snapshot.version)
+        ...
 
-    def count(self, space: str) -> tuple[int, Version]:
-        """Return how many vectors `space` has, and the version that holds for."""
-        with self._pinned() as snapshot:
-            return self._selection(snapshot, space, None).count, snapshot.version
-
-    def item_ids(self, space: str) -> tuple[list[str], Version]:
+    def item_ids(self, space: str) -> tuple[Sequence[str], Version]:
         """Return the ids of all items with a vector in `space`, in any order, and the version that holds for.
 
         Raises:
             SpaceNotFoundError: there is no such space.
         """
-        self.space(space)
-        with self._pinned() as snapshot:
-            rows = np.flatnonzero(snapshot.visible)
-            return [self._ids[row] for row in rows[self._spaces[space].holds(rows)].tolist()], snapshot.version
-
-    def _among(self, snapshot: Snapshot, space: str, condition: Filter | None, ids: Collection[str]) -> Selection:
-        rows = np.intersect1d(self._rows(snapshot, condition), self._rows_of(snapshot, ids))
-        return self._spaces[space].selection(rows)
-
-    def _rows_of(self, snapshot: Snapshot, ids: Collection[str]) -> Numbers:
-        """Return the rows that hold `ids` in `snapshot`; where a newer one has moved some, look through all."""
-        known = {item_id: self._ids.row_of(item_id) for item_id in ids}
-        rows = [row for row in known.values() if row is not None and row < len(snapshot.visible)]
-        if len(rows) == len(known) and snapshot.visible[rows].all():
-            return np.array(rows, np.int64)
-        return np.array([row for row in np.flatnonzero(snapshot.visible).tolist() if self._ids[row] in known], np.int64)
-
-    @contextmanager
-    def _pinned(self) -> Iterator[Snapshot]:
-        """Keep the version published last as it is while the block runs."""
-        with self._lock:
-            snapshot = self._snapshots[-1]
-            snapshot.pins += 1
-        try:
-            yield snapshot
-        finally:
-            with self._lock:
-                snapshot.pins -= 1
-
-    @property
-    def _round_number(self) -> int:
-        return self._snapshots[-1].round_number + 1 if self._snapshots else 0
-
-    def _supersede(self, item_id: str, row: int | None) -> None:
-        """Let `row` hold the item in the version to come; a row that was to hold it before has never been seen."""
-        unseen = self._pending.get(item_id)
-        if unseen is not None:
-            self._release([unseen])
-        self._pending[item_id] = row
-
-    def _reclaim(self) -> None:
-        """Release the rows retired by versions that no search can see any more."""
-        kept: list[Snapshot] = []
-        unseen: list[int] = []
-        with self._lock:
-            for snapshot in self._snapshots[:-1]:
-                if snapshot.pins:
-                    kept.append(snapshot)
-                elif kept:
-                    kept[-1].retired += snapshot.retired
-                else:
-                    unseen += snapshot.retired
-            self._snapshots = [*kept, *self._snapshots[-1:]]
-        self._release(unseen)
-
-    def _release(self, rows: Sequence[int]) -> None:
-        released = np.array(rows, np.int64)
-        for space in self._spaces.values():
-            space.release(released)
-        self._metadata.release(released)
-        self._ids.release(released)
-
-    def _selection(self, snapshot: Snapshot, space: str, condition: Filter | None) -> Selection:
-        key = (space, "" if condition is None else canonical(condition))
-        with self._lock:
-            known = snapshot.selections.get(key)
-            if known is not None:
-                snapshot.selections.move_to_end(key)
-                return known
-        selection = self._spaces[space].selection(self._rows(snapshot, condition))
-        with self._lock:
-            snapshot.selections[key] = selection
-            if len(snapshot.selections) > SELECTIONS_AT_MOST:
-                snapshot.selections.popitem(last=False)
-        return selection
-
-    def _rows(self, snapshot: Snapshot, condition: Filter | None) -> Numbers:
-        if condition is None:
-            return np.flatnonzero(snapshot.visible)
-        satisfying = self._metadata.satisfying(condition, len(snapshot.visible), snapshot.round_number)
-        return np.flatnonzero(snapshot.visible & satisfying)
-
-    def _hits(self, ranking: Ranking, top_k: int) -> list[Hit]:
-        ids = [self._ids[row] for row in ranking.slots.tolist()]
-        best = _best(ids, ranking.scores, top_k)
-        columns = ([ids[place] for place in best], ranking.scores[best].tolist(), self._spaces_of(ranking.slots[best]))
-        return [Hit(*values) for values in zip(*columns, strict=True)]
-
-    def _spaces_of(self, rows: Numbers) -> list[Sequence[str]]:
-        """Return for each of `rows` the spaces in which it has a vector."""
-        sets = sum(space.holds(rows).astype(np.int64) << bit for bit, space in enumerate(self.spaces))
-        names = {
-            held: [space.space.name for bit, space in enumerate(self.spaces) if held >> bit & 1]
-            for held in np.unique(sets).tolist()
-        }
-        return [names[held] for held in np.asarray(sets).tolist()]
-
-
-def _best(ids: Sequence[str], scores: Scores, top_k: int) -> list[int]:
-    """Return the places of the `top_k` best of `scores`, which come best first, equal ones in the order of `ids`."""
-    places = list(range(len(ids)))
-    if len(ids) > top_k:
-        tied = int(np.flatnonzero(scores == scores[top_k - 1])[0])
-        places = places[:tied] + nsmallest(top_k - tied, places[tied:], key=ids.__getitem__)
-    runs = np.cumsum(np.diff(scores, prepend=scores[:1]) != 0).tolist()
-    return sorted(places, key=lambda place: (runs[place], ids[place]))
+        ...

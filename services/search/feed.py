@@ -7,18 +7,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A named vector column: its name, the length of its vectors, how they compare, and what made them."""
+    """A named vector column: the length of its vectors, how they compare, what made them, and how they are indexed."""
 
     name: str
     dimensions: int
     metric: Metric
     passport: str = ""
+    config: IndexConfig = field(default_factory=IndexConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class ChangePart:
     """A part of a change: removed ids, then written rows, by id, with metadata as JSON and vectors by space.
 
     `reset` on a change's first part: forget everything, all rows follow. `version` on its last part and nowhere else:
-    with it applied, the collection is at that version.
+    with it applied, the collection is at that version. `spaces`, where not empty, are all of them as of that version.
     """
 
     ids: Sequence[str] = ()
@@ -52,6 +54,7 @@ class ChangePart:
     deleted_ids: Sequence[str] = ()
     reset: bool = False
     version: Version | None = None
+    spaces: Sequence[Space] = ()
 
 
 class ChangeFeed(Protocol):

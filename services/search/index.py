@@ -1,5 +1,6 @@
 """What search asks of a vector index: nearest neighbours among numbered slots."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -53,10 +54,14 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Slots found and their scores, best first, equal scores in no promised order."""
+    """Slots found and their scores, best first, equal scores in no promised order.
+
+    `compared` is how many vectors had their score computed by `services.search.scoring` to find that out.
+    """
 
     slots: Numbers
     scores: Scores
+    compared: int = 0
 
 
 class VectorIndex(Protocol):
@@ -81,10 +86,18 @@ class VectorIndex(Protocol):
         """Store row i of `vectors`, shape (len(slots), dimensions), in slots[i], over what was there; slots differ."""
         ...
 
-    def search(self, query: Matrix, top_k: int, selection: Selection) -> Ranking:
-        """Return the selected slots whose vectors are nearest to `query`, shape (dimensions,).
+    def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
+        """Return for each of `queries`, shape (n, dimensions), the selected slots whose vectors are nearest.
 
         They are the `top_k` best, or all where there are fewer, and every other one whose score equals the last one's,
         so that the caller can break ties. Scores are those of `services.search.scoring`, bit for bit.
         """
+        ...
+
+    def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
+        """Return the best of `slots` for one query, shape (dimensions,), as `search` does, comparing all of them."""
+        ...
+
+    def vectors(self, slots: Numbers) -> Matrix:
+        """Return the vectors of `slots` as they are held, shape (len(slots), dimensions): see `scoring.prepared`."""
         ...

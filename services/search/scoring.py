@@ -55,12 +55,13 @@ def scores_of(query: Matrix, vectors: Matrix, metric: Metric) -> Scores:
 
 def ranked(slots: Numbers, scores: Scores, top_k: int, metric: Metric) -> Ranking:
     """Return the `top_k` best of `slots` by `scores`, best first, with all that tie with the last."""
+    compared = len(slots)
     keys = scores if metric is Metric.EUCLIDEAN else -scores
     if len(keys) > top_k:
         kept = np.flatnonzero(keys <= np.partition(keys, top_k - 1)[top_k - 1])
         slots, scores, keys = slots[kept], scores[kept], keys[kept]
     order = np.argsort(keys, kind="stable")
-    return Ranking(slots[order], scores[order])
+    return Ranking(slots[order], scores[order], compared)
 
 
 def scanned(query: Matrix, slots: Numbers, gather: Callable[[Numbers], Matrix], metric: Metric) -> Scores:

@@ -13,7 +13,7 @@ from services.common.names import checked_collection, checked_space
 from services.common.paging import key_before, page_size, page_token
 from services.common.vectors import Matrix, comparable
 from services.common.versions import Version
-from services.search.collection_index import CollectionIndex, Found
+from services.search.collection_index import CollectionIndex, Found, Search, SpaceState
 from services.search.errors import VersionNotReachedError
 from services.search.feed import Space
 from services.search.follower import Follower
@@ -30,8 +30,7 @@ _BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined nam
 class Query:
     """What to search: `vector`, shape (dimensions,), of `passport` ("" is not checked), in a space of a collection.
 
-    Up to `top_k` items that satisfy `condition`, once the index holds `version`. `top_k` 0 means `DEFAULT_TOP_K`. With
-    `ids`, only those items.
+    Once the index holds `version`; `top_k` 0 means `DEFAULT_TOP_K`; the rest is as in `collection_index.Search`.
     """
 
     collection: str
@@ -42,18 +41,12 @@ class Query:
     condition: Filter | None = None
     version: Version | None = None
     ids: Collection[str] = ()
+    score_limit: float | None = None
+    exact: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class IndexState:
-    """An index as it is: its engine, how many vectors it holds, the bytes they take, and the version applied."""
-
-    collection: str
-    space: str
-    engine: str
-    vectors: int
-    memory_bytes: int
-    version: Version
+NamedState = tuple[str, SpaceState]
+"""A collection, and the state of one of its spaces."""
 
 
 class Searcher:
@@ -88,10 +81,15 @@ class Searcher:
         with self._admitted():
             index = await self._index(query.collection, query.version)
             _check_vector(query, index.space(query.space))
-            arguments = (query.space, query.vector, top_k, query.condition, query.ids)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, index.search, *arguments)
+            asked = Search(
+                query.space, top_k, query.condition, frozenset(query.ids), query.score_limit, exact=query.exact
+            )
+            found, *_ = await asyncio.get_running_loop().run_in_executor(
+                self._pool, index.search, asked, query.vector[None]
+            )
+            return found
 
-    async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[IndexState], str]:
+    async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[NamedState], str]:
         """Return a page of the indexes, by collection and space, and the token of the next, "" after the last.
 
         Raises:
@@ -100,10 +98,9 @@ class Searcher:
         """
         size, before = page_size(wanted), key_before(token)
         filled = [(follower.collection, follower.index) for follower in self._followers.all() if follower.index]
-        keys = sorted(_key(collection, space.space.name) for collection, index in filled for space in index.spaces)
-        page = [key for key in keys if before is None or key > before][: size + 1]
-        states = await asyncio.to_thread(_states, dict(filled), page[:size])
-        return states, page_token(page[size - 1]) if len(page) > size else ""
+        states = await asyncio.to_thread(_states, filled)
+        page = [state for state in states if before is None or _key(state) > before][: size + 1]
+        return page[:size], page_token(_key(page[size - 1])) if len(page) > size else ""
 
     async def item_ids(self, collection: str, space: str, version: Version | None) -> tuple[Sequence[str], Version]:
         """Return the ids of all items with a vector in a space, once the index holds `version`, and the one it holds.
@@ -160,24 +157,14 @@ def _check_vector(query: Query, space: Space) -> None:
     comparable(query.vector, space.metric)
 
 
-def _states(indexes: dict[str, CollectionIndex], keys: Sequence[str]) -> Sequence[IndexState]:
-    return [_state(collection, indexes[collection], space) for collection, space in map(_names, keys)]
+def _states(indexes: Sequence[tuple[str, CollectionIndex]]) -> Sequence[NamedState]:
+    """Return the state of every index, by collection and space."""
+    return sorted(((name, state) for name, index in indexes for state in index.states()), key=_key)
 
 
-def _state(collection: str, index: CollectionIndex, name: str) -> IndexState:
-    space = next(space for space in index.spaces if space.space.name == name)
-    vectors, version = index.count(name)
-    memory_bytes = space.memory_bytes + index.shared_bytes // len(index.spaces)
-    return IndexState(collection, name, space.engine, vectors, memory_bytes, version)
-
-
-def _key(collection: str, space: str) -> str:
-    return f"{collection}{_BEFORE_ALL_NAMES}{space}"
-
-
-def _names(key: str) -> tuple[str, str]:
-    collection, _, space = key.partition(_BEFORE_ALL_NAMES)
-    return collection, space
+def _key(named: NamedState) -> str:
+    collection, state = named
+    return f"{collection}{_BEFORE_ALL_NAMES}{state.space.name}"
 
 
 def _applied(follower: Follower) -> str:

@@ -1,5 +1,8 @@
 """One space of one collection: which row's vector lies in which slot of its `VectorIndex`."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,10 +67,10 @@ class SpaceIndex:
         slots = table[rows[rows < len(table)]]
         return Selection.of(slots[slots != NOWHERE].astype(np.int64), extent)
 
-    def search(self, query: Matrix, top_k: int, selection: Selection) -> Ranking:
+    def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """Return rows as `VectorIndex.search` returns slots."""
-        ranking = self._index.search(query, top_k, selection)
-        return Ranking(self._row_of_slot[ranking.slots].astype(np.int64), ranking.scores)
+        rankings = self._index.search(queries, top_k, selection)
+        return [replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64)) for ranking in rankings]
 
     def _taken(self, count: int) -> Numbers:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]

@@ -10,10 +10,10 @@ from medley.v1 import store_service_pb2_grpc
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
 from services.search.adapters.store_feed import StoreChangeFeed
-from services.search.collection_index import CollectionIndex
 from services.search.feed import ChangeFeed, Space, Table
 from services.search.followers import Followers
 from services.search.index import VectorIndex
+from services.search.local_collection import LocalCollectionIndex
 from services.search.searcher import Searcher
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
@@ -51,8 +51,8 @@ def _channel(settings: SearchSettings) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(settings.store_address, options=[*message_limits(settings), *_CHANNEL_OPTIONS])
 
 
-def _collection_index(settings: SearchSettings, table: Table) -> CollectionIndex:
-    return CollectionIndex(table.spaces, lambda space: _index(settings, space))
+def _collection_index(settings: SearchSettings, table: Table) -> LocalCollectionIndex:
+    return LocalCollectionIndex(table.spaces, lambda space: _index(settings, space))
 
 
 def _index(settings: SearchSettings, space: Space) -> VectorIndex:

@@ -24,6 +24,11 @@ def filled(make_index: MakeIndex, vectors: Matrix, metric: Metric) -> VectorInde
     return index
 
 
+def search(index: VectorIndex, query: Matrix, top_k: int, selection: Selection) -> Ranking:
+    (ranking,) = index.search(query[None], top_k, selection)
+    return ranking
+
+
 def expected(vectors: Matrix, metric: Metric, query: Matrix, top_k: int, slots: Numbers) -> dict[int, float]:
     """Best slots by a definition of its own: whole numbers make float64 exact, so nothing is rounded here."""
     chosen = vectors[slots].astype(np.float64)
@@ -52,23 +57,23 @@ class VectorIndexContract:
 
     def test_nearest_comes_first(self, make_index: MakeIndex) -> None:
         index = filled(make_index, EYE, Metric.COSINE)
-        ranking = index.search(np.array([0, 1, 0.5, 0], np.float32), 2, everything(4))
+        ranking = search(index, np.array([0, 1, 0.5, 0], np.float32), 2, everything(4))
         assert ranking.slots.tolist() == [1, 2]
         assert ranking.scores.tolist() == pytest.approx([0.8944272, 0.4472136])
 
     def test_cosine_ignores_length(self, make_index: MakeIndex) -> None:
         index = filled(make_index, np.array([[3e-20, 4e-20], [4e15, 3e15]], np.float32), Metric.COSINE)
-        ranking = index.search(np.array([6e10, 8e10], np.float32), 2, everything(2))
+        ranking = search(index, np.array([6e10, 8e10], np.float32), 2, everything(2))
         assert ranking.scores.tolist() == pytest.approx([1.0, 0.96])
 
     def test_dot_product_grows_with_length(self, make_index: MakeIndex) -> None:
         index = filled(make_index, np.array([[1, 0], [3, 0], [-5, 0]], np.float32), Metric.DOT_PRODUCT)
-        ranking = index.search(np.array([2, 0], np.float32), 3, everything(3))
+        ranking = search(index, np.array([2, 0], np.float32), 3, everything(3))
         assert (ranking.slots.tolist(), ranking.scores.tolist()) == ([1, 0, 2], [6.0, 2.0, -10.0])
 
     def test_euclidean_is_a_distance_not_its_square(self, make_index: MakeIndex) -> None:
         index = filled(make_index, np.array([[3, 4], [0, 1]], np.float32), Metric.EUCLIDEAN)
-        ranking = index.search(np.zeros(2, np.float32), 2, everything(2))
+        ranking = search(index, np.zeros(2, np.float32), 2, everything(2))
         assert (ranking.slots.tolist(), ranking.scores.tolist()) == ([1, 0], [1.0, 5.0])
 
     @pytest.mark.parametrize("metric", Metric)
@@ -87,7 +92,7 @@ class VectorIndexContract:
         for top_k in (1, 10, 200, 10_000):
             query = random.integers(-3, 4, dimensions).astype(np.float32)
             query[0] += 4 * (not query.any())
-            ranking = index.search(query, top_k, Selection.of(slots, count))
+            ranking = search(index, query, top_k, Selection.of(slots, count))
             assert_ranking(ranking, expected(vectors, metric, query, top_k, slots))
 
     @pytest.mark.parametrize("metric", Metric)
@@ -101,7 +106,7 @@ class VectorIndexContract:
         vectors[twins] = 2 * np.abs(vectors[0])
         index = filled(make_index, vectors, metric)
         for top_k in (1, 10, 49, 50):
-            ranking = index.search(vectors[twins[0]], top_k, everything(2000))
+            ranking = search(index, vectors[twins[0]], top_k, everything(2000))
             assert len(set(ranking.scores[:top_k].tolist())) == 1 or metric is Metric.DOT_PRODUCT
             found = set(ranking.slots.tolist())
             assert found >= set(twins.tolist()) or not found & set(twins.tolist())
@@ -112,10 +117,10 @@ class VectorIndexContract:
         query = random.standard_normal(96).astype(np.float32)
         vectors = (query + 1e-6 * random.standard_normal((3000, 96))).astype(np.float32)
         index = filled(make_index, vectors, metric)
-        scores = index.search(query, 3000, everything(3000))
+        scores = search(index, query, 3000, everything(3000))
         by_slot = dict(zip(scores.slots.tolist(), scores.scores.tolist(), strict=True))
         for top_k in (1, 20, 500):
-            ranking = index.search(query, top_k, everything(3000))
+            ranking = search(index, query, top_k, everything(3000))
             cut = scores.scores[top_k - 1]
             wanted = {
                 slot for slot, score in by_slot.items() if (score >= cut if HIGHER_IS_NEARER[metric] else score <= cut)
@@ -128,13 +133,13 @@ class VectorIndexContract:
         random = np.random.default_rng(3)
         vectors: Matrix = random.standard_normal((700, 100)).astype(np.float32)
         query = random.standard_normal(100).astype(np.float32)
-        ranking = filled(make_index, vectors, metric).search(query, 700, everything(700))
+        ranking = search(filled(make_index, vectors, metric), query, 700, everything(700))
         assert ranking.scores.tolist() == scores_of(query, prepared(vectors, metric)[ranking.slots], metric).tolist()
 
     def test_far_from_the_origin_small_distances_count(self, make_index: MakeIndex) -> None:
         vectors = np.float32(4096) + np.arange(1, 1001, dtype=np.float32)[:, None] / 256
         index = filled(make_index, np.repeat(vectors, 8, axis=1), Metric.EUCLIDEAN)
-        ranking = index.search(np.full(8, 4096, np.float32), 5, everything(1000))
+        ranking = search(index, np.full(8, 4096, np.float32), 5, everything(1000))
         assert ranking.slots.tolist() == [0, 1, 2, 3, 4]
 
     @pytest.mark.parametrize("metric", [Metric.DOT_PRODUCT, Metric.EUCLIDEAN])
@@ -142,14 +147,14 @@ class VectorIndexContract:
     def test_sizes_at_the_ends_of_float32_rank_right(self, make_index: MakeIndex, metric: Metric, size: float) -> None:
         shares = np.linspace(-1, 1, 200, dtype=np.float32)[:, None]
         index = filled(make_index, shares * np.array([[size, 0, size]], np.float32), metric)
-        ranking = index.search(np.array([size, 0, size], np.float32), 1, everything(200))
+        ranking = search(index, np.array([size, 0, size], np.float32), 1, everything(200))
         assert 199 in ranking.slots.tolist()
         assert np.isfinite(ranking.scores).all()
 
     def test_writing_a_slot_replaces_its_vector(self, make_index: MakeIndex) -> None:
         index = filled(make_index, EYE, Metric.COSINE)
         index.write(np.array([2, 0]), EYE[[0, 2]])
-        ranking = index.search(EYE[0], 1, everything(4))
+        ranking = search(index, EYE[0], 1, everything(4))
         assert (ranking.slots.tolist(), ranking.scores.tolist()) == ([2], [1.0])
 
     def test_slots_are_taken_up_in_any_number_and_order(self, make_index: MakeIndex) -> None:
@@ -160,13 +165,38 @@ class VectorIndexContract:
             index.write(part, vectors[part])
         whole = filled(make_index, vectors, Metric.DOT_PRODUCT)
         query = random.standard_normal(16).astype(np.float32)
-        assert index.search(query, 50, everything(3000)).slots.tolist() == (
-            whole.search(query, 50, everything(3000)).slots.tolist()
+        assert search(index, query, 50, everything(3000)).slots.tolist() == (
+            search(whole, query, 50, everything(3000)).slots.tolist()
         )
 
     def test_nothing_selected_finds_nothing(self, make_index: MakeIndex) -> None:
         index = filled(make_index, EYE, Metric.COSINE)
-        assert len(index.search(EYE[0], 3, Selection.of(np.empty(0, np.int64), 4)).slots) == 0
+        assert len(search(index, EYE[0], 3, Selection.of(np.empty(0, np.int64), 4)).slots) == 0
+
+    def test_many_queries_find_what_each_finds_alone(self, make_index: MakeIndex) -> None:
+        random = np.random.default_rng(5)
+        index = filled(make_index, random.standard_normal((2000, 48)).astype(np.float32), Metric.COSINE)
+        queries = random.standard_normal((70, 48)).astype(np.float32)
+        for slots in (np.arange(2000), np.arange(0, 2000, 3), np.arange(20)):
+            selection = Selection.of(slots, 2000)
+            together = index.search(queries, 7, selection)
+            assert len(together) == 70
+            for query, ranking in zip(queries, together, strict=True):
+                alone = search(index, query, 7, selection)
+                assert ranking.slots.tolist() == alone.slots.tolist()
+                assert ranking.scores.tolist() == alone.scores.tolist()
+
+    def test_given_slots_are_ranked_by_themselves(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, EYE, Metric.COSINE)
+        ranking = index.rank(np.array([1, 2, 3, 0], np.float32), 2, np.array([3, 0, 1]))
+        assert ranking.slots.tolist() == [1, 0]
+        assert ranking.compared == 3
+
+    def test_vectors_come_back_as_held(self, make_index: MakeIndex) -> None:
+        index = filled(make_index, 3 * EYE, Metric.COSINE)
+        assert index.vectors(np.array([2, 0])).tolist() == EYE[[2, 0]].tolist()
+        raw = filled(make_index, 3 * EYE, Metric.DOT_PRODUCT)
+        assert raw.vectors(np.array([1])).tolist() == [[0, 3, 0, 0]]
 
     def test_memory_is_little_over_the_vectors(self, make_index: MakeIndex) -> None:
         index = make_index(128, Metric.COSINE)

@@ -9,7 +9,7 @@ Bound: a sum of n products in float32, in any order, is off by at most n·u/(1 -
 products, u = 2^-24 (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, ch. 3).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,24 +73,29 @@ class FaissIndex:
             chosen = segments == segment
             self._segments[segment][places[chosen]] = rows[chosen]
 
-    def search(self, query: Matrix, top_k: int, selection: Selection) -> Ranking:
+    def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`."""
+        return [self._search(query, top_k, selection) for query in queries]
+
+    def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
+        """See `VectorIndex`."""
+        return ranked(slots, scanned(query, slots, self.vectors, self._metric), top_k, self._metric)
+
+    def _search(self, query: Matrix, top_k: int, selection: Selection) -> Ranking:
         if selection.listed is not None or self._overflows(query):
-            return self._ranked(query, selection.slots(), top_k)
+            return self.rank(query, top_k, selection.slots())
         faiss.omp_set_num_threads(self._threads)  # of this thread only
         direction = np.ascontiguousarray(prepared(query[None, :], self._metric))
         near = self._nearest(direction, top_k + max(SPARE_CANDIDATES, int(top_k * SPARE_SHARE)), selection)
-        ranking = self._ranked(query, near.slots, top_k)
+        ranking = self.rank(query, top_k, near.slots)
         if len(near.slots) < selection.count:
             reach = self._reach(query, ranking.scores[top_k - 1])
             if reach >= near.keys.max():
-                return self._ranked(query, self._within(direction, reach, selection), top_k)
+                return self.rank(query, top_k, self._within(direction, reach, selection))
         return ranking
 
-    def _ranked(self, query: Matrix, slots: Numbers, top_k: int) -> Ranking:
-        return ranked(slots, scanned(query, slots, self._gather, self._metric), top_k, self._metric)
-
-    def _gather(self, slots: Numbers) -> Matrix:
+    def vectors(self, slots: Numbers) -> Matrix:
+        """See `VectorIndex`."""
         if len(self._segments) == 1:
             return self._segments[0][slots]
         gathered: Matrix = np.empty((len(slots), self._dimensions), np.float32)

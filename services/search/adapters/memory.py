@@ -1,5 +1,7 @@
 """A plain scan by numpy, every selected vector scored by `services.search.scoring`: the oracle of the other engines."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from services.common.vectors import Matrix, Metric
@@ -28,10 +30,18 @@ class MemoryIndex:
         self._reserve(int(slots.max(initial=-1)) + 1)
         self._vectors[slots] = prepared(vectors, self._metric)
 
-    def search(self, query: Matrix, top_k: int, selection: Selection) -> Ranking:
+    def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`."""
-        slots, matrix = selection.slots(), self._vectors
-        return ranked(slots, scanned(query, slots, matrix.__getitem__, self._metric), top_k, self._metric)
+        slots = selection.slots()
+        return [self.rank(query, top_k, slots) for query in queries]
+
+    def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
+        """See `VectorIndex`."""
+        return ranked(slots, scanned(query, slots, self._vectors.__getitem__, self._metric), top_k, self._metric)
+
+    def vectors(self, slots: Numbers) -> Matrix:
+        """See `VectorIndex`."""
+        return self._vectors[slots]
 
     def _reserve(self, slots: int) -> None:
         if slots <= len(self._vectors):

@@ -10,6 +10,7 @@ import pyarrow
 
 from medley.v1 import collection_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
+from services.common import index_config_codec
 from services.common.errors import CollectionNotFoundError, NotFoundError
 from services.common.neighbours import call, stream
 from services.common.vectors import Metric
@@ -74,14 +75,15 @@ def _table(message: collection_pb2.Collection) -> Table:
 
 
 def _space(message: collection_pb2.Space) -> Space:
-    return Space(message.name, message.dimensions, _METRICS[message.metric], message.passport)
+    config = index_config_codec.from_message(message.index)
+    return Space(message.name, message.dimensions, _METRICS[message.metric], message.passport, config)
 
 
 def _part(message: pb.WatchChangesResponse) -> ChangePart:
     version = Version.parse(message.version) if message.version else None
-    deleted_ids = list(message.deleted_ids)
+    deleted_ids, spaces = list(message.deleted_ids), tuple(map(_space, message.spaces))
     if not message.rows_arrow_ipc:
-        return ChangePart(deleted_ids=deleted_ids, reset=message.reset, version=version)
+        return ChangePart(deleted_ids=deleted_ids, reset=message.reset, version=version, spaces=spaces)
     rows = pyarrow.ipc.open_stream(message.rows_arrow_ipc).read_all()
     return ChangePart(
         ids=rows["id"].to_pylist(),
@@ -92,6 +94,7 @@ def _part(message: pb.WatchChangesResponse) -> ChangePart:
         deleted_ids=deleted_ids,
         reset=message.reset,
         version=version,
+        spaces=spaces,
     )
 
 

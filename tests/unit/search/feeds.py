@@ -1,19 +1,21 @@
 """Collections to follow, and a feed that fails when told to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
+from services.common.filters import Filter
 from services.common.neighbours import STREAM_SECONDS
-from services.common.vectors import Metric
+from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.adapters.memory import MemoryIndex
 from services.search.adapters.memory_feed import MemoryChangeFeed
-from services.search.collection_index import CollectionIndex
+from services.search.collection_index import CollectionIndex, Found, Search
 from services.search.feed import ChangePart, Space, SpaceVectors, Table
+from services.search.local_collection import LocalCollectionIndex
 
 PHOTOS = "collections/photos"
 FLAT = Space("flat", 2, Metric.EUCLIDEAN, "made by hand")
@@ -21,8 +23,8 @@ DEEP = Space("deep", 3, Metric.COSINE)
 ORIGIN = np.zeros(2, np.float32)
 
 
-def make_index(table: Table) -> CollectionIndex:
-    return CollectionIndex(table.spaces, lambda space: MemoryIndex(space.dimensions, space.metric))
+def make_index(table: Table) -> LocalCollectionIndex:
+    return LocalCollectionIndex(table.spaces, lambda space: MemoryIndex(space.dimensions, space.metric))
 
 
 def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangePart:
@@ -82,3 +84,16 @@ class WeakFeed:
         if failing:
             self.parts_to_come = None
             raise self.error
+
+
+def found_by(
+    index: CollectionIndex,
+    space: str,
+    query: Matrix,
+    top_k: int,
+    condition: Filter | None = None,
+    *,
+    ids: Iterable[str] = (),
+) -> Found:
+    (found,) = index.search(Search(space, top_k, condition, frozenset(ids)), query[None])
+    return found

@@ -15,7 +15,7 @@ from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.collection_index import CollectionIndex
 from services.search.feed import ChangePart, SpaceVectors
 from services.search.follower import Follower
-from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, WeakFeed, make_index, part
+from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ async def reached(follower: Follower, version: Version | None) -> CollectionInde
 
 
 def held(index: CollectionIndex) -> dict[str, float]:
-    return {hit.item_id: hit.score for hit in index.search("flat", ORIGIN, 100, None).hits}
+    return {hit.item_id: hit.score for hit in found_by(index, "flat", ORIGIN, 100, None).hits}
 
 
 async def test_it_reaches_the_version_asked_for(store: MemoryChangeFeed, follower: Follower) -> None:
@@ -143,8 +143,8 @@ async def test_a_collection_made_again_with_other_spaces_is_followed_anew(
     await asyncio.sleep(0.05)
     feed.down = False
     index = await reached(follower, version)
-    assert [space.space for space in index.spaces] == [DEEP]
-    assert [hit.item_id for hit in index.search("deep", np.ones(3, np.float32), 5, None).hits] == ["y"]
+    assert [state.space for state in index.states()] == [DEEP]
+    assert [hit.item_id for hit in found_by(index, "deep", np.ones(3, np.float32), 5, None).hits] == ["y"]
 
 
 async def test_a_feed_that_does_not_tell_of_the_drop_is_left_when_a_version_shows_it(

@@ -12,9 +12,10 @@ from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.memory import MemoryIndex
-from services.search.collection_index import CollectionIndex
 from services.search.feed import ChangePart, Space, SpaceVectors
 from services.search.index import VectorIndex
+from services.search.local_collection import LocalCollectionIndex
+from tests.unit.search.feeds import found_by
 
 SPACES = (Space("a", 2, Metric.EUCLIDEAN), Space("b", 3, Metric.COSINE))
 ORIGIN = np.zeros(2, np.float32)
@@ -31,22 +32,22 @@ def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: s
     return ChangePart(list(items), [metadata] * len(items), found, deleted)
 
 
-def commit(index: CollectionIndex, number: int, *parts: ChangePart) -> None:
+def commit(index: LocalCollectionIndex, number: int, *parts: ChangePart) -> None:
     for written in parts:
         index.write(written)
     index.publish(Version("u", number))
 
 
-def found(index: CollectionIndex, top_k: int = 10) -> list[tuple[str, float]]:
-    return [(hit.item_id, hit.score) for hit in index.search("a", ORIGIN, top_k, None).hits]
+def found(index: LocalCollectionIndex, top_k: int = 10) -> list[tuple[str, float]]:
+    return [(hit.item_id, hit.score) for hit in found_by(index, "a", ORIGIN, top_k, None).hits]
 
 
 @pytest.fixture
-def index() -> CollectionIndex:
-    return CollectionIndex(SPACES, memory)
+def index() -> LocalCollectionIndex:
+    return LocalCollectionIndex(SPACES, memory)
 
 
-def test_nothing_is_seen_before_it_is_published(index: CollectionIndex) -> None:
+def test_nothing_is_seen_before_it_is_published(index: LocalCollectionIndex) -> None:
     commit(index, 1, part({"x": 1}))
     index.write(part({"x": 5, "y": 2}, deleted=["x"]))
     assert found(index) == [("x", 1)]
@@ -55,7 +56,7 @@ def test_nothing_is_seen_before_it_is_published(index: CollectionIndex) -> None:
     assert index.version == Version("u", 2)
 
 
-def test_an_abandoned_change_leaves_no_trace(index: CollectionIndex) -> None:
+def test_an_abandoned_change_leaves_no_trace(index: LocalCollectionIndex) -> None:
     commit(index, 1, part({"x": 1}))
     index.write(part({"x": 5, "y": 2}, deleted=["z"]))
     index.abandon()
@@ -63,30 +64,28 @@ def test_an_abandoned_change_leaves_no_trace(index: CollectionIndex) -> None:
     assert found(index) == [("x", 1), ("w", 3)]
 
 
-def test_upserts_replace_and_deletes_remove(index: CollectionIndex) -> None:
+def test_upserts_replace_and_deletes_remove(index: LocalCollectionIndex) -> None:
     commit(index, 1, part({"x": 1, "y": 2, "z": 3}))
     commit(index, 2, part({"y": 9}, deleted=["x", "never"]))
     assert found(index) == [("z", 3), ("y", 9)]
     commit(index, 3, part({}, deleted=["y", "z"]))
     assert found(index) == []
-    assert index.search("a", ORIGIN, 1, None).candidates == 0
+    assert found_by(index, "a", ORIGIN, 1, None).candidates == 0
 
 
-def test_an_id_that_comes_twice_in_a_change_counts_once(index: CollectionIndex) -> None:
+def test_an_id_that_comes_twice_in_a_change_counts_once(index: LocalCollectionIndex) -> None:
     commit(index, 1, part({"x": 1}), part({"x": 2}), part({}, deleted=["x"]), part({"x": 3}))
     assert found(index) == [("x", 3)]
 
 
-def test_rows_and_slots_are_used_again(index: CollectionIndex) -> None:
+def test_rows_and_slots_are_used_again(index: LocalCollectionIndex) -> None:
     for number in range(200):
         commit(index, number, part({f"i{item}": number + item for item in range(50)}))
     assert found(index, 1) == [("i0", 199)]
-    space = index.spaces[0]
-    assert space.memory_bytes < 4 * 50 * (2 * 4 + 8 + 8)
-    assert index.shared_bytes < 60_000
+    assert sum(state.memory_bytes for state in index.states()) < 60_000 + 4 * 50 * (2 * 4 + 8 + 8)
 
 
-def test_equal_scores_come_by_id_also_at_the_cut(index: CollectionIndex) -> None:
+def test_equal_scores_come_by_id_also_at_the_cut(index: LocalCollectionIndex) -> None:
     ids = [f"{item:03}" for item in range(50)]
     shuffled = list(np.random.default_rng(0).permutation(ids))
     commit(index, 1, part({**dict.fromkeys(shuffled, 7.0), "near": 1.0, "far": 9.0}))
@@ -94,13 +93,13 @@ def test_equal_scores_come_by_id_also_at_the_cut(index: CollectionIndex) -> None
     assert [item for item, _ in found(index, 51)] == ["near", *ids]
 
 
-def test_ids_order_as_utf8(index: CollectionIndex) -> None:
+def test_ids_order_as_utf8(index: LocalCollectionIndex) -> None:
     ids = ["\U0001f600", "\uffff", "z", "é", "Z", "a"]
     commit(index, 1, part(dict.fromkeys(ids, 1.0)))
     assert [item for item, _ in found(index)] == sorted(ids, key=str.encode)
 
 
-def test_a_hit_tells_every_space_that_has_its_vector(index: CollectionIndex) -> None:
+def test_a_hit_tells_every_space_that_has_its_vector(index: LocalCollectionIndex) -> None:
     both = ChangePart(
         ["x", "y"],
         ["", ""],
@@ -110,28 +109,28 @@ def test_a_hit_tells_every_space_that_has_its_vector(index: CollectionIndex) -> 
         },
     )
     commit(index, 1, both)
-    assert [hit.spaces for hit in index.search("a", ORIGIN, 5, None).hits] == [["a"], ["a", "b"]]
-    result = index.search("b", np.ones(3, np.float32), 5, None)
+    assert [hit.spaces for hit in found_by(index, "a", ORIGIN, 5, None).hits] == [["a"], ["a", "b"]]
+    result = found_by(index, "b", np.ones(3, np.float32), 5, None)
     assert ([hit.item_id for hit in result.hits], result.candidates) == (["y"], 1)
 
 
-def test_a_filter_leaves_out_before_ranking(index: CollectionIndex) -> None:
+def test_a_filter_leaves_out_before_ranking(index: LocalCollectionIndex) -> None:
     near = part({f"n{item}": 1 for item in range(500)}, metadata='{"kind": "near"}')
     far = part({f"f{item}": 50 + item for item in range(3)}, metadata='{"kind": "far"}')
     commit(index, 1, near, far)
-    result = index.search("a", ORIGIN, 2, Comparison(("kind",), Operator.EQUAL, ("far",)))
+    result = found_by(index, "a", ORIGIN, 2, Comparison(("kind",), Operator.EQUAL, ("far",)))
     assert ([hit.item_id for hit in result.hits], result.candidates) == (["f0", "f1"], 3)
 
 
-def test_a_filter_holds_for_the_version_searched(index: CollectionIndex) -> None:
+def test_a_filter_holds_for_the_version_searched(index: LocalCollectionIndex) -> None:
     sale = Comparison(("sale",), Operator.EQUAL, (True,))
     for number, flag in enumerate(["true", "false", "true"] * 3):
         commit(index, number, part({"x": 1}, metadata=f'{{"sale": {flag}}}'))
-        assert index.search("a", ORIGIN, 1, sale).candidates == (flag == "true")
-        assert index.search("a", ORIGIN, 1, sale).candidates == (flag == "true")
+        assert found_by(index, "a", ORIGIN, 1, sale).candidates == (flag == "true")
+        assert found_by(index, "a", ORIGIN, 1, sale).candidates == (flag == "true")
 
 
-def test_an_unknown_space_names_the_known(index: CollectionIndex) -> None:
+def test_an_unknown_space_names_the_known(index: LocalCollectionIndex) -> None:
     with pytest.raises(SpaceNotFoundError) as caught:
         index.space("c")
     assert caught.value.metadata == {"space": "c", "known": "a,b"}
@@ -141,7 +140,7 @@ def test_an_unknown_space_names_the_known(index: CollectionIndex) -> None:
 def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | type[FaissIndex]) -> None:
     """Every version puts all items at its own place and says so in metadata: a mix of two would show."""
     spaces = (Space("a", 2, Metric.EUCLIDEAN),)
-    index = CollectionIndex(spaces, lambda space: engine(space.dimensions, space.metric))
+    index = LocalCollectionIndex(spaces, lambda space: engine(space.dimensions, space.metric))
     ids = [f"i{item}" for item in range(300)]
     versions = 120
 
@@ -155,12 +154,12 @@ def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | t
 
     def read() -> None:
         while not done.is_set():
-            result = index.search("a", ORIGIN, 300, Comparison(("v",), Operator.GREATER_OR_EQUAL, (0,)))
+            result = found_by(index, "a", ORIGIN, 300, Comparison(("v",), Operator.GREATER_OR_EQUAL, (0,)))
             number = result.version.number
             right = {hit.item_id for hit in result.hits} == set(ids[: 200 + number % 100])
             if not right or {hit.score for hit in result.hits} != {float(number)}:
                 failures.append(result)
-            one = index.search("a", ORIGIN, 1, Comparison(("v",), Operator.EQUAL, (number,)))
+            one = found_by(index, "a", ORIGIN, 1, Comparison(("v",), Operator.EQUAL, (number,)))
             if one.version.number == number and one.candidates != 200 + number % 100:
                 failures.append(one)
 
@@ -173,13 +172,13 @@ def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | t
     for reader in readers:
         reader.join()
     assert failures == []
-    taken = [space.memory_bytes for space in index.spaces]
+    (taken,) = [state.memory_bytes for state in index.states()]
     for number in range(versions, 2 * versions):
         put(number)
-    assert [space.memory_bytes for space in index.spaces] == taken
+    assert index.states()[0].memory_bytes <= taken
 
 
-def test_ids_are_those_with_a_vector_in_the_space(index: CollectionIndex) -> None:
+def test_ids_are_those_with_a_vector_in_the_space(index: LocalCollectionIndex) -> None:
     index.write(part({"a": 1, "b": 2}))
     index.write(ChangePart(["bare"], ["{}"]))
     index.publish(Version("u", 1))
@@ -189,10 +188,10 @@ def test_ids_are_those_with_a_vector_in_the_space(index: CollectionIndex) -> Non
         index.item_ids("none")
 
 
-def test_only_the_items_asked_for_are_ranked(index: CollectionIndex) -> None:
+def test_only_the_items_asked_for_are_ranked(index: LocalCollectionIndex) -> None:
     index.write(part({"a": 1, "b": 2, "c": 3}))
     index.publish(Version("u", 1))
-    found = index.search("a", ORIGIN, 10, None, ["c", "a", "none"])
+    found = found_by(index, "a", ORIGIN, 10, ids=["c", "a", "none"])
     assert [hit.item_id for hit in found.hits] == ["a", "c"]
     assert found.candidates == 2
-    assert index.search("a", ORIGIN, 10, None, ["none"]).hits == []
+    assert found_by(index, "a", ORIGIN, 10, ids=["none"]).hits == []

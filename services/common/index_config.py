@@ -1,0 +1,90 @@
+"""How a space is indexed: what a user may choose, checked."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.common.errors import ArgumentError
+
+MAX_LISTS = 65_536
+
+
+class VectorStorage(Enum):
+    """How vectors lie in the memory that a search reads first; the value is what the API's name ends in."""
+
+    FLOAT32 = "FLOAT32"
+    FLOAT16 = "FLOAT16"
+    INT8 = "INT8"
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Every candidate is compared."""
+
+    storage: VectorStorage = VectorStorage.INT8
+
+
+@dataclass(frozen=True, slots=True)
+class Hnsw:
+    """A graph is walked; see `medley.v1.HnswIndex` for what the numbers do."""
+
+    neighbours: int = 32
+    build_candidates: int = 200
+    search_candidates: int = 128
+    storage: VectorStorage = VectorStorage.INT8
+
+
+@dataclass(frozen=True, slots=True)
+class ProductCodes:
+    """Product quantisation to `size` bytes a vector."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ivf:
+    """The lists nearest to the query are read; `lists` and `probes` None: chosen by the number of vectors."""
+
+    lists: int | None = None
+    probes: int | None = None
+    coding: VectorStorage | ProductCodes = VectorStorage.INT8
+
+
+@dataclass(frozen=True, slots=True)
+class IndexConfig:
+    """How a space is indexed; see `medley.v1.IndexConfig` for the two shares, both 0 to 1."""
+
+    kind: Exact | Hnsw | Ivf = field(default_factory=Exact)
+    exact_share: float = 0.1
+    recall_floor: float = 0.9
+
+
+def checked_index_config(config: IndexConfig, dimensions: int) -> IndexConfig:
+    """Return `config` if a space of `dimensions` can be indexed so.
+
+    Raises:
+        ArgumentError: a number is out of its range.
+    """
+    _check("index.exact_share", config.exact_share, 0, 1)
+    _check("index.recall_floor", config.recall_floor, 0, 1)
+    match config.kind:
+        case Hnsw(neighbours, build_candidates, search_candidates):
+            _check("index.hnsw.neighbours", neighbours, 4, 128)
+            _check("index.hnsw.build_candidates", build_candidates, 8, 2000)
+            _check("index.hnsw.search_candidates", search_candidates, 8, 10_000)
+        case Ivf(lists, probes, coding):
+            _check("index.ivf.lists", 1 if lists is None else lists, 1, MAX_LISTS)
+            _check("index.ivf.probes", 1 if probes is None else probes, 1, lists or MAX_LISTS)
+            _check_coding(coding, dimensions)
+    return config
+
+
+def _check_coding(coding: VectorStorage | ProductCodes, dimensions: int) -> None:
+    if isinstance(coding, ProductCodes):
+        _check("index.ivf.product_bytes", coding.size, 1, dimensions)
+        if dimensions % coding.size:
+            raise ArgumentError("index.ivf.product_bytes", coding.size, f"must divide the {dimensions} dimensions")
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # NaN is neither
+        raise ArgumentError(name, value, f"must be {least} to {most}")
