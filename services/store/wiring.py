@@ -25,8 +25,8 @@ from services.store.writer import Writer
 
 if TYPE_CHECKING:
     from services.common.s3.bucket import S3Bucket
-    from services.store.adapters.s3_media import S3Media
     from services.common.s3.options import S3Options
+    from services.store.adapters.s3_media import S3Media
     from services.store.adapters.shelf import Shelf
     from services.store.adapters.threads import Threads
 

@@ -18,7 +18,7 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
+from services.common.errors import CollectionNotFoundError, ServiceUnavailableError, StorageFullError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.store.adapters.arrow_rows import (
@@ -35,7 +35,7 @@ from services.store.adapters.definition_json import index_from_json, index_to_js
 from services.store.adapters.shelf import Files, Place
 from services.store.adapters.threads import Threads
 from services.store.commits import CommitBell
-from services.store.errors import RowsCorruptError, StorageFullError, VersionExpiredError
+from services.store.errors import RowsCorruptError, VersionExpiredError
 from services.store.rows import Definition, Parts, Row
 from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, Snapshot, WriteConflictError
 

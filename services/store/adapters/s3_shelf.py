@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from services.common.errors import ServiceUnavailableError
-from services.store.adapters.definition_json import from_json, to_json
 from services.common.s3.bucket import Entry, S3Bucket
 from services.common.s3.errors import AbsentError, TakenError
+from services.store.adapters.definition_json import from_json, to_json
 from services.store.adapters.shelf import PREFIX, Place
 from services.store.errors import CollectionExistsError
 from services.store.rows import Definition

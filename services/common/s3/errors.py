@@ -1,0 +1,66 @@
+"""What the errors of an S3 endpoint mean to us."""
+
+from minio.error import InvalidResponseError, S3Error, ServerError
+from urllib3.exceptions import HTTPError, SSLError
+
+from services.common.errors import ServiceUnavailableError, StorageFullError
+
+S3_ERRORS = (S3Error, ServerError, InvalidResponseError, HTTPError)
+REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken")
+_FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
+_PASSING = (408, 409, 429, 500, 502, 503, 504)
+
+
+class AbsentError(Exception):
+    """There is no object of the key."""
+
+
+class TakenError(Exception):
+    """There is an object of the key already."""
+
+
+def code_of(error: Exception) -> str:
+    """Return what the endpoint calls the error, empty where it says nothing."""
+    return error.code or "" if isinstance(error, S3Error) else ""
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether the same request may succeed a moment later."""
+    if code_of(error) in (*_FULL, "NoSuchBucket"):
+        return False
+    if isinstance(error, SSLError):
+        return not is_distrust(error) and "WRONG_VERSION_NUMBER" not in str(error)
+    return isinstance(error, HTTPError) or _status(error) in _PASSING
+
+
+def is_distrust(error: SSLError) -> bool:
+    """Return whether the endpoint's certificate is not trusted."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def as_ours(error: Exception, bucket: str) -> Exception:
+    """Return what `error` means to us, or itself where we do not know."""
+    code, status = code_of(error), _status(error)
+    if code in _FULL or status == 507:
+        return StorageFullError(f"bucket {bucket}")
+    if code == "NoSuchKey":
+        return AbsentError()
+    if code == "PreconditionFailed":
+        return TakenError()
+    if isinstance(error, HTTPError):
+        return ServiceUnavailableError("object store", "does not answer")
+    if code in (*REFUSED, "NoSuchBucket") or status in _PASSING:
+        return ServiceUnavailableError("object store", f"says {code or status} for bucket {bucket!r}")
+    return error
+
+
+def _status(error: Exception) -> int | None:
+    match error:
+        case S3Error():
+            return int(error.response.status)
+        case ServerError():
+            return int(error.status_code)
+        case InvalidResponseError():
+            return int(error._code)  # no other way to tell a proxy's page from the endpoint's
+        case _:
+            return None
