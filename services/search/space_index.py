@@ -69,8 +69,14 @@ class SpaceIndex:
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """Return rows as `VectorIndex.search` returns slots."""
-        rankings = self._index.search(queries, top_k, selection)
-        return [replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64)) for ranking in rankings]
+        return [self._by_row(ranking) for ranking in self._index.search(queries, top_k, selection)]
+
+    def rank(self, query: Matrix, selection: Selection) -> Ranking:
+        """Return all rows of `selection` ranked for one query, shape (dimensions,), every one compared."""
+        return self._by_row(self._index.rank(query, selection.count, selection.slots()))
+
+    def _by_row(self, ranking: Ranking) -> Ranking:
+        return replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64))
 
     def _taken(self, count: int) -> Numbers:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
