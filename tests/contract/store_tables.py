@@ -421,6 +421,19 @@ class TableContract:
         await table.tag("t", table.version)
         assert await table.tags() == {"t": table.version}
 
+    async def test_tags_come_and_go_while_others_read(self, table: Table) -> None:
+        version = await table.write([row("a")], [], table.version)
+        names = [f"t{number}" for number in range(8)]
+
+        async def read() -> set[int]:
+            return {await table.count() for _ in range(8)}
+
+        counted = await asyncio.gather(*(read() for _ in range(4)), *(table.tag(name, version) for name in names))
+        assert counted[:4] == [{1}] * 4
+        assert await table.tags() == dict.fromkeys(names, version)
+        await asyncio.gather(*(read() for _ in range(4)), *(table.untag(name) for name in names))
+        assert await table.tags() == {}
+
     async def test_a_purge_forgets_all_that_is_past(self, table: Table) -> None:
         await table.write([full_row(), row("kept"), row("gone")], [], table.version)
         tagged = table.version

@@ -50,6 +50,7 @@ FORGOTTEN = "medley.deletions_forgotten_up_to"
 INDEX_OF = "medley.index."
 LOOKUP_IDS = 10_000
 READS_SECONDS = 2.0
+TAG_READS = 20
 BATCH_BYTES = 8 * 2**20
 UNINDEXED_ROWS = 1000
 UNINDEXED_FRAGMENTS = 4
@@ -225,14 +226,16 @@ class LanceTable:
     def _tag(self, name: str, version: int) -> None:
         if name not in _tags(self._dataset):
             self._dataset.checkout_version(version)
-            self._dataset.tags.create(name, version)
-            self._files.sync(self._dataset)
+            dataset = _newest_commit(self._dataset)  # of our own: who reads has borrowed the other
+            dataset.tags.create(name, version)
+            self._files.sync(dataset)
 
     def _untag(self, name: str) -> bool:
         if name not in _tags(self._dataset):
             return False
-        self._dataset.tags.delete(name)
-        self._files.sync(self._dataset)
+        dataset = _newest_commit(self._dataset)
+        dataset.tags.delete(name)
+        self._files.sync(dataset)
         return True
 
     async def _run_in_past(self, version: int, work: Callable[..., T], *args: Any) -> T:
@@ -344,7 +347,15 @@ async def _batches(
 
 
 def _tags(dataset: Dataset) -> dict[str, int]:
-    return {name: tag["version"] for name, tag in dataset.tags.list().items()}
+    """Return the tags; where one goes away while they are read one by one, they are read again."""
+    for _ in range(TAG_READS):
+        try:
+            return {name: tag["version"] for name, tag in dataset.tags.list().items()}
+        except (OSError, ValueError) as error:
+            if "/_refs/tags/" not in str(error) or "not found" not in str(error).lower():
+                raise
+            gone = error
+    raise gone
 
 
 def raise_if_away(error: Exception) -> None:
