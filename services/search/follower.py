@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import cast
 
 from services.common.errors import CollectionNotFoundError, ServiceError, VersionUnknownError
+from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.search.collection_index import CollectionIndex
-from services.search.feed import ChangeFeed, ChangePart, Table
+from services.search.feed import ChangeFeed, ChangePart, Space, Table
+from services.search.lag import Lag
 
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
@@ -38,11 +41,21 @@ class Follower:
         self._failures = 0
         self._changed = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
+        self._lag = Lag()
 
     @property
     def index(self) -> CollectionIndex | None:
         """The index as of the last complete version; None before the first, and after the collection was dropped."""
         return self._index
+
+    @property
+    def lag_seconds(self) -> float:
+        """For how long the store has been known to hold a version not applied yet; 0 at the newest."""
+        return self._lag.seconds
+
+    def told_of(self, version: Version) -> None:
+        """Take note that the store holds `version`, whether its changes come or not."""
+        self._lag.named(version)
 
     async def run(self) -> None:
         """Follow until the collection is dropped."""
@@ -115,12 +128,15 @@ class Follower:
         except CollectionNotFoundError:
             self._end()
             return
+        self.told_of(table.version)
         target, after = self._target(table)
         async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
             while not self._rebuilding and (part := await self._next(changes)) is not None:
                 if not _fits(part, table):
                     log.info("%s was made again", self.collection)
                     return
+                if part.spaces:
+                    table = replace(table, spaces=part.spaces)
                 if part.reset:
                     target = self._make_index(table)
                 await self._take(target, part)
@@ -151,10 +167,13 @@ class Follower:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _take(self, target: CollectionIndex, part: ChangePart) -> None:
+        if target is self._index:
+            self._lag.coming()
         await asyncio.to_thread(target.write, part)
         if part.version is not None:
             await asyncio.to_thread(target.publish, part.version)
             self._index, self._distrusted, self._failures = target, False, 0
+            self._lag.applied(part.version)
             self._announce()
 
     def _end(self) -> None:
@@ -176,6 +195,13 @@ class Follower:
 def _fits(part: ChangePart, table: Table) -> bool:
     """Return whether `part` can be of `table`: another collection of the name may have other spaces."""
     dimensions = {space.name: space.dimensions for space in table.spaces}
-    return (part.version is None or part.version.uid == table.version.uid) and all(
-        dimensions.get(name) == space_vectors.vectors.shape[1] for name, space_vectors in part.vectors.items()
+    return (
+        (part.version is None or part.version.uid == table.version.uid)
+        and (not part.spaces or _identities(part.spaces) == _identities(table.spaces))
+        and all(dimensions.get(name) == space_vectors.vectors.shape[1] for name, space_vectors in part.vectors.items())
     )
+
+
+def _identities(spaces: Sequence[Space]) -> set[Space]:
+    """Return `spaces` but for how they are indexed, which can change."""
+    return {replace(space, config=IndexConfig()) for space in spaces}

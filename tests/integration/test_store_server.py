@@ -112,7 +112,7 @@ def update(space: str, index: index_config_pb2.IndexConfig | None, name: str = P
 
 def choices(spaces: Sequence[collection_pb2.Space]) -> dict[str, str]:
     """Return how spaces are indexed, by name."""
-    return {space.name: space.index.WhichOneof("kind") for space in spaces}
+    return {space.name: str(space.index.WhichOneof("kind")) for space in spaces}
 
 
 def vector(*components: float) -> vector_pb2.Vector:
