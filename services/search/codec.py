@@ -1,15 +1,15 @@
 """Messages to values and back."""
 
 from collections.abc import Iterator, Sequence
-from itertools import starmap
 
 from medley.v1 import search_service_pb2 as pb
 from services.common import index_config_codec
 from services.common.filter_codec import from_message
 from services.common.vectors import from_bytes
 from services.common.versions import Version
-from services.search.collection_index import Found, Hit, Recall, SpaceState
-from services.search.searcher import NamedState, Query
+from services.search.collection_index import Found, Hit, Recall
+from services.search.reports import IndexReport
+from services.search.searcher import Query
 
 IDS_A_MESSAGE = 10_000
 
@@ -62,18 +62,19 @@ def from_found(found: Found) -> pb.SearchIndexResponse:
     )
 
 
-def from_states(states: Sequence[NamedState], next_page_token: str) -> pb.ListIndexesResponse:
+def from_reports(reports: Sequence[IndexReport], next_page_token: str) -> pb.ListIndexesResponse:
     """Return a page of indexes as a response."""
-    return pb.ListIndexesResponse(indexes=starmap(_from_state, states), next_page_token=next_page_token)
+    return pb.ListIndexesResponse(indexes=map(_from_report, reports), next_page_token=next_page_token)
 
 
 def _from_hit(hit: Hit) -> pb.IndexHit:
     return pb.IndexHit(id=hit.item_id, score=hit.score, spaces=hit.spaces)
 
 
-def _from_state(collection: str, state: SpaceState) -> pb.Index:
+def _from_report(report: IndexReport) -> pb.Index:
+    state = report.state
     return pb.Index(
-        collection=collection,
+        collection=report.collection,
         space=state.space.name,
         engine=state.engine,
         vectors=state.vectors,
@@ -83,6 +84,7 @@ def _from_state(collection: str, state: SpaceState) -> pb.Index:
         state=pb.IndexState.Value(f"INDEX_STATE_{state.state.value}"),
         note=state.note,
         recall=map(_from_recall, state.recall),
+        lag_seconds=report.lag_seconds,
     )
 
 

@@ -13,17 +13,17 @@ from services.common.names import checked_collection, checked_space
 from services.common.paging import key_before, page_size, page_token
 from services.common.vectors import Matrix, comparable
 from services.common.versions import Version
-from services.search.collection_index import CollectionIndex, Found, Search, SpaceState
+from services.search.collection_index import CollectionIndex, Found, Search
 from services.search.errors import VersionNotReachedError
 from services.search.feed import Space
 from services.search.follower import Follower
 from services.search.followers import Followers
+from services.search.reports import IndexReport, index_reports
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 10_000
 MAX_IDS = 10_000
 _WAITING_SHARE = 0.9  # of the time there is, so that the refusal arrives before the caller has given up
-_BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined names sort as the pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,6 @@ class Query:
     ids: Collection[str] = ()
     score_limit: float | None = None
     exact: bool = False
-
-
-NamedState = tuple[str, SpaceState]
-"""A collection, and the state of one of its spaces."""
 
 
 class Searcher:
@@ -89,7 +85,7 @@ class Searcher:
             )
             return found
 
-    async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[NamedState], str]:
+    async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[IndexReport], str]:
         """Return a page of the indexes, by collection and space, and the token of the next, "" after the last.
 
         Raises:
@@ -97,10 +93,9 @@ class Searcher:
             TokenError: the token cannot be read.
         """
         size, before = page_size(wanted), key_before(token)
-        filled = [(follower.collection, follower.index) for follower in self._followers.all() if follower.index]
-        states = await asyncio.to_thread(_states, filled)
-        page = [state for state in states if before is None or _key(state) > before][: size + 1]
-        return page[:size], page_token(_key(page[size - 1])) if len(page) > size else ""
+        reports = await asyncio.to_thread(index_reports, self._followers.all())
+        page = [report for report in reports if before is None or report.key > before][: size + 1]
+        return page[:size], page_token(page[size - 1].key) if len(page) > size else ""
 
     async def item_ids(self, collection: str, space: str, version: Version | None) -> tuple[Sequence[str], Version]:
         """Return the ids of all items with a vector in a space, once the index holds `version`, and the one it holds.
@@ -155,16 +150,6 @@ def _check_vector(query: Query, space: Space) -> None:
     if query.passport and query.passport != space.passport:
         raise PassportError(space.passport, query.passport)
     comparable(query.vector, space.metric)
-
-
-def _states(indexes: Sequence[tuple[str, CollectionIndex]]) -> Sequence[NamedState]:
-    """Return the state of every index, by collection and space."""
-    return sorted(((name, state) for name, index in indexes for state in index.states()), key=_key)
-
-
-def _key(named: NamedState) -> str:
-    collection, state = named
-    return f"{collection}{_BEFORE_ALL_NAMES}{state.space.name}"
 
 
 def _applied(follower: Follower) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
-from services.search.codec import from_found, from_ids, from_states, to_query, version_value
+from services.search.codec import from_found, from_ids, from_reports, to_query, version_value
 from services.search.searcher import Searcher
 
 
@@ -19,7 +19,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
         return from_found(await self._searcher.search(to_query(request)))
 
     async def ListIndexes(self, request: pb.ListIndexesRequest, context: Context) -> pb.ListIndexesResponse:
-        return from_states(*await self._searcher.list_indexes(request.page_size, request.page_token))
+        return from_reports(*await self._searcher.list_indexes(request.page_size, request.page_token))
 
     async def ListIndexItems(
         self, request: pb.ListIndexItemsRequest, context: Context
