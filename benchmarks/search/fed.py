@@ -41,9 +41,9 @@ class CorpusFeed:
         self._corpus = corpus
         self._space = Space(SPACE, corpus.vectors.shape[1], Metric.COSINE, config=config)
 
-    async def collections(self) -> list[str]:
+    async def tables(self) -> list[Table]:
         """See `ChangeFeed`."""
-        return [COLLECTION]
+        return [await self.table(COLLECTION)]
 
     async def table(self, collection: str) -> Table:
         """See `ChangeFeed`."""

@@ -36,12 +36,12 @@ class Measured:
     recall: float
 
 
-def exact_lines(corpus: Corpus, truth: Truth, raw: RawFlat, near: Engine, medley: Search) -> list[Line]:
+def exact_lines(corpus: Corpus, truth: Truth, raw: RawFlat, near: Engine | None, medley: Search) -> list[Line]:
     """Return the lines of exact search: raw, raw behind gRPC (`near`, which knows no filters), and Medley."""
     lines, unfiltered = [], 0.0
     for condition in (None, *CONDITIONS):
         works: list[Ask] = [_raw(raw, flat_selector(truth.masks[condition]) if condition else None)]
-        works += [_asked(medley, condition), *([] if condition else [_asked(near, None)])]
+        works += [_asked(medley, condition), *([_asked(near, None)] if near and not condition else [])]
         floor, found, *over_grpc = _measured(works, corpus, truth, condition)
         unfiltered = unfiltered or found.latency.p50
         far = str(over_grpc[0].latency) if over_grpc else ""

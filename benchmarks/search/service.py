@@ -31,6 +31,7 @@ ROWS_A_WRITE = 2000
 VECTORS_A_MESSAGE = 1000
 WRITERS = 2
 PATIENCE_SECONDS = 300.0
+_NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _LIMITS = [(f"grpc.max_{way}_message_length", 256 * 2**20) for way in ("send", "receive")]
 
 
@@ -43,6 +44,10 @@ class Search:
     def search(self, query: Matrix, condition: Condition | None = None) -> list[int]:
         """Return the ten best items."""
         return rows(self._stub.SearchIndex(request(query, condition)))
+
+    def mode(self, query: Matrix) -> str:
+        """Return how the ten best items are found."""
+        return search_service_pb2.SearchMode.Name(self._stub.SearchIndex(request(query)).mode)
 
     def batch(self, queries: Matrix) -> list[list[int]]:
         """Return the ten best items for each of `queries`, asked in one call."""
@@ -57,8 +62,8 @@ class Search:
         while True:
             try:
                 self._stub.SearchIndex(asked)
-            except grpc.RpcError:
-                if time.monotonic() > give_up:
+            except grpc.RpcError as error:
+                if error.code() not in _NOT_YET or time.monotonic() > give_up:
                     raise
                 time.sleep(0.05)
             else:

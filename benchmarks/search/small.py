@@ -59,6 +59,8 @@ def _hnsw(corpus: Corpus, truth: Truth, store: Store, medley: Search) -> list[Li
     built = seconds(lambda: medley.ready("hnsw"))
     graphs: list[RawHnsw] = []
     raw_built = seconds(lambda: graphs.append(RawHnsw(corpus.vectors, os.cpu_count() or 1)))
+    if medley.mode(corpus.queries[0]) != "SEARCH_MODE_APPROXIMATE":
+        raise RuntimeError("the graph is ready and does not answer")
     line = Line("HNSW built while searches go on", f"{raw_built:.1f} s", "", f"{built:.1f} s")
     return [line, *hnsw_lines(corpus, truth, graphs[0], medley)]
 
