@@ -6,7 +6,8 @@ one and sees nothing else until it is done. Rows that a version no longer shows 
 older one pinned.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from services.search.index import Numbers, Ranking, Scores, Selection, VectorInd
 from services.search.local_version import LocalVersion, Reader
 from services.search.metadata_columns import MetadataColumns
 from services.search.ordering import in_order, within
+from services.search.portable_index import Content
 from services.search.row_ids import RowIds
 from services.search.snapshots import Snapshot, Snapshots
 from services.search.space_index import SpaceIndex
@@ -30,7 +32,7 @@ WHOLE_SHARE = 1 / 4
 
 
 class LocalCollectionIndex:
-    """`CollectionIndex`, and `KeepsVersions`, in the memory of this process."""
+    """`PortableIndex`, and `KeepsVersions`, in the memory of this process."""
 
     def __init__(self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex]) -> None:
         self._spaces = {space.name: SpaceIndex(space, make_index(space)) for space in spaces}
@@ -67,8 +69,12 @@ class LocalCollectionIndex:
             self._supersede(item_id, None)
         rows = np.array(self._ids.take(part.ids), np.int64)
         self._metadata.write(rows, part.metadata, self._round_number)
-        for name, space_vectors in part.vectors.items():
-            self._spaces[name].write(rows[space_vectors.rows], space_vectors.vectors)
+        try:
+            for name, space_vectors in part.vectors.items():
+                self._spaces[name].write(rows[space_vectors.rows], space_vectors.vectors)
+        except BaseException:  # a retry takes other rows: these must not stay
+            self._release(rows.tolist())
+            raise
         for item_id, row in zip(part.ids, rows.tolist(), strict=True):
             self._supersede(item_id, row)
 
@@ -105,6 +111,18 @@ class LocalCollectionIndex:
         with self._snapshots.pinned() as snapshot:
             rows = np.flatnonzero(snapshot.visible)
             return [self._ids[row] for row in rows[index.holds(rows)].tolist()], snapshot.version
+
+    @contextmanager
+    def content(self) -> Iterator[Content]:
+        """See `PortableIndex`."""
+        with self._snapshots.pinned() as snapshot:
+            rows = np.flatnonzero(snapshot.visible)
+            spaces = [space.content(rows) for space in self._by_name]
+            yield Content(snapshot.version, len(rows), lambda begin, end: self._texts(rows[begin:end]), spaces)
+
+    def place(self, space: str, items: Numbers, slots: Numbers, vectors: Matrix) -> None:
+        """See `PortableIndex`: in an index that held nothing, the items' numbers are their rows."""
+        self._space(space).place(items, slots, vectors)
 
     @property
     def _by_name(self) -> Sequence[SpaceIndex]:
@@ -151,6 +169,9 @@ class LocalCollectionIndex:
             space.release(released)
         self._metadata.release(released)
         self._ids.release(released)
+
+    def _texts(self, rows: Numbers) -> tuple[list[str], list[str]]:
+        return self._ids.of(rows), self._metadata.of(rows)
 
     def _search(self, snapshot: Snapshot, search: Search, queries: Matrix) -> Sequence[Found]:
         selection = self._selected(snapshot, search)

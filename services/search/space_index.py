@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from services.common.vectors import Matrix
 from services.search.feed import Space
 from services.search.index import Mask, Numbers, Ranking, Selection, VectorIndex
+from services.search.portable_index import SpaceContent
 
 NOWHERE = -1
 Places = NDArray[np.int32]
@@ -40,11 +41,29 @@ class SpaceIndex:
         if not len(rows):
             return
         slots = self._taken(len(rows))
+        try:
+            self._index.write(slots, vectors)
+        except BaseException:  # nobody has them
+            self._free.extend(slots.tolist())
+            raise
+        self._map(rows, slots)
+
+    def place(self, rows: Numbers, slots: Numbers, vectors: Matrix) -> None:
+        """Store row i of `vectors` as that of rows[i], in slots[i]: ascending, above all there are; others are free."""
+        if not len(rows):
+            return
+        left_out = np.setdiff1d(np.arange(self._extent, int(slots[-1])), slots, assume_unique=True)
+        self._free.extend(left_out.tolist())
+        self._extent = int(slots[-1]) + 1
         self._index.write(slots, vectors)
-        self._row_of_slot = _grown(self._row_of_slot, self._extent)
-        self._row_of_slot[slots] = rows
-        self._slot_of_row = _grown(self._slot_of_row, int(rows.max()) + 1)
-        self._slot_of_row[rows] = slots
+        self._map(rows, slots)
+
+    def content(self, rows: Numbers) -> SpaceContent:
+        """Return the vectors of `rows`, those that have one; items are numbered by their place in `rows`."""
+        items = np.flatnonzero(self.holds(rows))
+        slots = self._slot_of_row[rows[items]].astype(np.int64)
+        order = np.argsort(slots)
+        return SpaceContent(self.space, items[order], slots[order], self._index.vectors)
 
     def release(self, rows: Numbers) -> None:
         """Give the vectors of `rows` up; rows without one are passed over."""
@@ -77,6 +96,12 @@ class SpaceIndex:
 
     def _by_row(self, ranking: Ranking) -> Ranking:
         return replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64))
+
+    def _map(self, rows: Numbers, slots: Numbers) -> None:
+        self._row_of_slot = _grown(self._row_of_slot, self._extent)
+        self._row_of_slot[slots] = rows
+        self._slot_of_row = _grown(self._slot_of_row, int(rows.max()) + 1)
+        self._slot_of_row[rows] = slots
 
     def _taken(self, count: int) -> Numbers:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
