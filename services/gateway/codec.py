@@ -87,6 +87,7 @@ def from_search(request: pb.SearchRequest) -> SearchWish:
         condition=from_where(request.where),
         fields=[kind_of("fields", number, FIELDS) for number in request.fields],
         version=request.version,
+        exact=request.exact,
     )
 
 
@@ -184,6 +185,7 @@ def _report(run: ArmRun) -> pb.ArmReport:
         mode=MODES[run.answer.mode],
         candidates=run.answer.candidates,
         milliseconds=run.milliseconds,
+        compared=run.answer.compared,
     )
 
 

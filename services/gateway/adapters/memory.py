@@ -222,7 +222,7 @@ class MemoryIndex:
         hits = [IndexHit(row.id, _score(row.vectors[space.name], vector, space), list(row.vectors)) for row in rows]
         sign = 1 if space.metric is Metric.EUCLIDEAN else -1
         hits.sort(key=lambda hit: (sign * hit.score, hit.id))
-        return IndexAnswer(hits[:depth], table.version, SearchMode.EXACT, len(hits))
+        return IndexAnswer(hits[:depth], table.version, SearchMode.EXACT, len(hits), len(hits))
 
 
 def _embedded(content: Content, dimensions: int) -> Embedded | ServiceError:
