@@ -40,11 +40,12 @@ class SpaceIndex:
         """Store row i of `vectors` as that of rows[i], which has none yet."""
         if not len(rows):
             return
-        slots = self._taken(len(rows))
+        extent, slots = self._extent, self._taken(len(rows))
         try:
             self._index.write(slots, vectors)
-        except BaseException:  # nobody has them
-            self._free.extend(slots.tolist())
+        except BaseException:  # they are as if never taken, lest room be sought for them by the next
+            self._extent = extent
+            self._free.extend(slots[slots < extent].tolist())
             raise
         self._map(rows, slots)
 
