@@ -63,7 +63,7 @@ async def test_what_is_past_its_deadline_is_not_begun() -> None:
     work.gate.set()
     with pytest.raises(DeadlineError):
         await late
-    assert await asyncio.gather(first, other) == [0, 8]
+    assert [await first, await other] == [0, 8]
     assert work.batches == [("a", [0]), ("a", [4])]
 
 
@@ -75,5 +75,5 @@ async def test_a_queue_of_cancelled_inputs_is_passed_over() -> None:
         gone.cancel()
     (last,) = batched.submit("c", 8)
     work.gate.set()
-    assert await asyncio.gather(first, last) == [0, 16]
+    assert [await first, await last] == [0, 16]
     assert [key for key, _ in work.batches] == ["a", "c"]
