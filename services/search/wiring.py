@@ -12,8 +12,9 @@ from services.common.errors import ServiceUnavailableError
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
 from services.search.adapters.store_feed import StoreChangeFeed
+from services.search.archive import Archive, MakeIndex
 from services.search.cursors import Cursors
-from services.search.feed import ChangeFeed, Space
+from services.search.feed import ChangeFeed, Space, Table
 from services.search.followers import Followers
 from services.search.index import VectorIndex
 from services.search.local_collection import LocalCollectionIndex
@@ -21,6 +22,9 @@ from services.search.merging import MergedSearches
 from services.search.searcher import Searcher
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
+from services.search.snapshot_shelf import Shelf
+from services.search.snapshot_store import SnapshotStore
+from services.search.snapshotter import Pace, Snapshotter
 
 StoreStub = store_service_pb2_grpc.StoreServiceStub | LocalStub
 
@@ -44,10 +48,17 @@ async def search_servicer(settings: SearchSettings, store: StoreStub | None = No
 async def search_servicer_over(settings: SearchSettings, feed: ChangeFeed) -> AsyncIterator[SearchServicer]:
     """Build the service over any feed."""
     make_index = _engine(settings)
-    followers = Followers(feed, lambda table: LocalCollectionIndex(table.spaces, make_index))
-    async with followers.following(settings.discover_seconds, settings.warm_seconds):
-        with searcher_over(settings, followers) as searcher:
-            yield SearchServicer(searcher)
+
+    def collection_index(table: Table) -> LocalCollectionIndex:
+        return LocalCollectionIndex(table.spaces, make_index)
+
+    async with AsyncExitStack() as stack:
+        snapshotter = _snapshotter(settings, collection_index, stack)
+        followers = Followers(feed, collection_index, snapshotter.restored if snapshotter else None)
+        if snapshotter:
+            await stack.enter_async_context(snapshotter.saving(feed, followers))
+        await stack.enter_async_context(followers.following(settings.discover_seconds, settings.warm_seconds))
+        yield SearchServicer(stack.enter_context(searcher_over(settings, followers)))
 
 
 @contextmanager
@@ -73,6 +84,36 @@ def _channel(settings: SearchSettings) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(settings.store_address, options=[*message_limits(settings), *_CHANNEL_OPTIONS])
 
 
+def _snapshotter(settings: SearchSettings, make_index: MakeIndex, stack: AsyncExitStack) -> Snapshotter | None:
+    store = _snapshot_store(settings, stack)
+    if store is None:
+        return None
+    files, threads = (
+        stack.enter_context(ThreadPoolExecutor(number, name))
+        for number, name in ((4, "snapshot-files"), (3, "snapshots"))
+    )
+    pace = Pace(settings.snapshot_seconds, settings.snapshot_load_seconds, settings.drain_seconds)
+    return Snapshotter(Archive(Shelf(store), files), make_index, threads, pace)
+
+
+def _snapshot_store(settings: SearchSettings, stack: AsyncExitStack) -> SnapshotStore | None:
+    match settings.snapshots:
+        case "off":
+            return None
+        case "folder":
+            from services.search.adapters.folder_snapshots import FolderSnapshots
+
+            return FolderSnapshots(settings.snapshots_dir)
+        case "s3":
+            with _needing("s3"):
+                from services.common.s3.bucket import S3Bucket
+                from services.search.adapters.s3_snapshots import S3Snapshots
+
+            bucket = S3Bucket(settings.s3_options(connections=8))
+            stack.callback(bucket.close)
+            return S3Snapshots(bucket)
+
+
 def _engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
     """Return what makes the index of a space.
 
@@ -87,7 +128,7 @@ def _engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
         case "faiss":
             from services.search.adapters.faiss import FaissIndex
 
-            return lambda space: FaissIndex(space.dimensions, space.metric, settings.threads_per_search)
+            return lambda space: FaissIndex(space.dimensions, space.metric, threads=settings.threads_per_search)
         case "torch":
             return _torch_engine(settings)
         case "faiss-gpu":
