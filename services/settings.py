@@ -16,3 +16,11 @@ class SuiteSettings:
     search: SearchSettings = field(default_factory=SearchSettings)
     embedder: EmbedderSettings = field(default_factory=EmbedderSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+
+    @property
+    def search_here(self) -> SearchSettings:
+        """The settings of search: beside a store that keeps rows in a folder its snapshots lie there, too."""
+        here: dict[str, object] = {"snapshots": "folder"} if self.store.rows == "lance" else {}
+        here["snapshots_dir"] = self.store.directory / "snapshots"
+        told = self.search.model_fields_set
+        return self.search.model_copy(update={name: value for name, value in here.items() if name not in told})

@@ -87,7 +87,7 @@ def _embedder(settings: SuiteSettings) -> AbstractAsyncContextManager[Service]:
 
 def _search(settings: SuiteSettings, store: Service) -> AbstractAsyncContextManager[Service]:
     add = search_service_pb2_grpc.add_SearchServiceServicer_to_server
-    servicer = search_servicer(settings.search, store=store.stub)
+    servicer = search_servicer(settings.search_here, store=store.stub)
     return _serving(settings.search, "medley.v1.SearchService", servicer, add)
 
 

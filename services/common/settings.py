@@ -1,7 +1,12 @@
-"""Settings every server has."""
+"""Settings that more than one server has."""
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
+
+from services.common.s3.options import S3Options
 
 MIB = 2**20
 
@@ -13,3 +18,48 @@ class ServerSettings(BaseSettings):
     max_message_bytes: int = Field(64 * MIB, gt=0, description="largest request or response")
     max_calls: int = Field(1024, gt=0, description="calls served at a time; one more is refused")
     drain_seconds: float = Field(10.0, ge=0, description="time calls in flight have to finish at SIGTERM")
+
+
+class S3Settings(BaseSettings):
+    """Which bucket a server keeps something in, and how it gets there."""
+
+    s3_endpoint: str = Field("s3.amazonaws.com", description="host, and port if it is not the usual one, of S3")
+    s3_bucket: str = Field("", description="the bucket")
+    s3_prefix: str = Field("", description="what all keys begin with; several installations may share a bucket")
+    s3_access_key: str = Field("", description="access key; empty: the environment's (AWS_…) or the machine's role")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="secret key")
+    s3_region: str = Field("us-east-1", description="region of the bucket")
+    s3_secure: bool = Field(True, description="whether the endpoint speaks TLS")
+    s3_ca_file: Path | None = Field(None, description="certificates to trust, PEM; empty: the usual ones")
+    s3_path_style: bool = Field(True, description="whether the bucket is in the path of URLs, not in the host's name")
+    s3_encryption: Literal["", "s3", "kms"] = Field("", description="server-side encryption asked for")
+    s3_kms_key: str = Field("", description="key of the encryption by kms")
+    s3_patience_seconds: float = Field(20.0, gt=0, description="time for a call to S3 with its retries")
+    s3_silence_seconds: float = Field(10.0, gt=0, description="how long S3 may send nothing before a retry")
+
+    @model_validator(mode="after")
+    def _kms_has_its_key(self) -> "S3Settings":
+        if (self.s3_encryption == "kms") != bool(self.s3_kms_key):
+            prefix = self.model_config.get("env_prefix", "")
+            raise ValueError(f"{prefix}S3_KMS_KEY and {prefix}S3_ENCRYPTION=kms go together")
+        return self
+
+    def s3_options(self, connections: int, url_endpoint: str = "") -> S3Options:
+        """Return how the bucket is reached over at most so many connections."""
+        return S3Options(
+            self.s3_endpoint,
+            self.s3_bucket,
+            self.s3_prefix,
+            self.s3_access_key,
+            self.s3_secret_key.get_secret_value(),
+            self.s3_region,
+            secure=self.s3_secure,
+            ca_file=self.s3_ca_file,
+            path_style=self.s3_path_style,
+            encryption=self.s3_encryption,
+            kms_key=self.s3_kms_key,
+            url_endpoint=url_endpoint,
+            patience_seconds=self.s3_patience_seconds,
+            silence_seconds=self.s3_silence_seconds,
+            connections=connections,
+        )

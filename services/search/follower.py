@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
@@ -23,6 +23,8 @@ LONGEST_DELAY_WITHOUT_ROOM_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 MakeIndex = Callable[[Table], CollectionIndex]
+Restore = Callable[[Table], Awaitable[CollectionIndex | None]]
+"""Returns an index filled before, to go on with from the version it holds; None where there is none."""
 
 
 class Follower:
@@ -32,10 +34,14 @@ class Follower:
     was made again, is built anew beside the index that answers, and replaces it at its first complete version.
     """
 
-    def __init__(self, collection: str, feed: ChangeFeed, make_index: MakeIndex) -> None:
+    def __init__(
+        self, collection: str, feed: ChangeFeed, make_index: MakeIndex, restore: Restore | None = None
+    ) -> None:
         self.collection = collection
         self._feed = feed
         self._make_index = make_index
+        self._restore = restore
+        self._restored: CollectionIndex | None = None
         self._index: CollectionIndex | None = None
         self._distrusted = False
         self._broken = False
@@ -142,7 +148,7 @@ class Follower:
             self._end()
             return
         self.told_of(table.version)
-        target, after = self._target(table)
+        target, after = await self._target(table)
         async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
             while not self._rebuilding and (part := await self._next(changes)) is not None:
                 if not _fits(part, table):
@@ -154,16 +160,26 @@ class Follower:
                     target = self._make_index(table)
                 await self._take(target, part)
 
-    def _target(self, table: Table) -> tuple[CollectionIndex, Version | None]:
+    async def _target(self, table: Table) -> tuple[CollectionIndex, Version | None]:
         """Return the index to write to and the version it holds."""
-        index = self._index
+        index = self._index or await self._from_snapshot(table)
         if self._rebuilding:
             self._rebuilding, self._distrusted = False, True
         if index is not None and index.version is not None and index.version.uid == table.version.uid:
             index.abandon()
             if not self._distrusted:
                 return index, index.version
+        log.info("%s is built from the store", self.collection)
         return self._make_index(table), None
+
+    async def _from_snapshot(self, table: Table) -> CollectionIndex | None:
+        """Return the index that a process before left, looked for once; it answers only once it has caught up."""
+        if self._distrusted or self._rebuilding:
+            self._restore = self._restored = None
+        if self._restore is not None:
+            restore, self._restore = self._restore, None
+            self._restored = await restore(table)
+        return self._restored
 
     async def _next(self, changes: AsyncIterator[ChangePart]) -> ChangePart | None:
         """Return the next part; None at the end, and when `_begin_again` was called meanwhile."""
@@ -186,6 +202,7 @@ class Follower:
         if part.version is not None:
             await asyncio.to_thread(target.publish, part.version)
             self._index, self._refusal, self._failures = target, None, 0
+            self._restore = self._restored = None
             self._distrusted = self._broken = False
             self._lag.applied(part.version)
             self._announce()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from services.common.errors import ServiceError
 from services.search.feed import ChangeFeed
-from services.search.follower import Follower, MakeIndex
+from services.search.follower import Follower, MakeIndex, Restore
 
 log = logging.getLogger(__name__)
 
@@ -16,9 +16,10 @@ log = logging.getLogger(__name__)
 class Followers:
     """One `Follower` a collection: for those there are at the start, those found later, and those first asked for."""
 
-    def __init__(self, feed: ChangeFeed, make_index: MakeIndex) -> None:
+    def __init__(self, feed: ChangeFeed, make_index: MakeIndex, restore: Restore | None = None) -> None:
         self._feed = feed
         self._make_index = make_index
+        self._restore = restore
         self._followers: dict[str, Follower] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -71,7 +72,7 @@ class Followers:
 
     def _follow(self, collection: str) -> Follower:
         if collection not in self._followers:
-            self._followers[collection] = Follower(collection, self._feed, self._make_index)
+            self._followers[collection] = Follower(collection, self._feed, self._make_index, self._restore)
             self._spawn(self._run(self._followers[collection]))
         return self._followers[collection]
 

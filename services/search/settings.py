@@ -1,17 +1,18 @@
 """Settings of the search service, from the environment (`SEARCH_…`)."""
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ServerSettings
+from services.common.settings import S3Settings, ServerSettings
 
 
-class SearchSettings(ServerSettings):
+class SearchSettings(S3Settings, ServerSettings):
     """What a search process needs to know; read once, in `__main__`."""
 
-    model_config = SettingsConfigDict(env_prefix="SEARCH_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SEARCH_", frozen=True, hide_input_in_errors=True)
 
     listen: str = Field("127.0.0.1:50053", description="address and port; port 0 lets the system choose")
     store_address: str = Field("127.0.0.1:50052", description="where the store listens")
@@ -33,3 +34,20 @@ class SearchSettings(ServerSettings):
     wait_seconds: float = Field(10.0, gt=0, description="longest wait for a version, whatever the caller's deadline")
     warm_seconds: float = Field(10.0, ge=0, description="longest wait at the start for indexes to be filled")
     discover_seconds: float = Field(10.0, gt=0, description="time between looks for new collections")
+    snapshots: Literal["off", "folder", "s3"] = Field(
+        "off",
+        description="where indexes are saved, so that a restart loads them; all services in one process: a folder",
+    )
+    snapshots_dir: Path = Field(
+        Path("data/snapshots"), description="folder of snapshots; all services in one process: in `STORE_DATA_DIR`"
+    )
+    snapshot_seconds: float = Field(300.0, gt=0, description="time between snapshots of a collection that changes")
+    snapshot_load_seconds: float = Field(
+        120.0, gt=0, description="time for loading a snapshot; what takes longer is built from the store"
+    )
+
+    @model_validator(mode="after")
+    def _bucket_is_named(self) -> "SearchSettings":
+        if self.snapshots == "s3" and not self.s3_bucket:
+            raise ValueError("SEARCH_S3_BUCKET must name a bucket where snapshots are in S3")
+        return self

@@ -50,6 +50,10 @@ class Manifest:
     rows: Sequence[Part]
     spaces: Sequence[SavedSpace]
 
+    def parts(self) -> Sequence[Part]:
+        """Return all files but the manifest."""
+        return [*self.rows, *(part for space in self.spaces for part in space.parts)]
+
     def check(self, table: Table) -> None:
         """Check that the snapshot is of `table`.
 
@@ -84,7 +88,7 @@ def spelt_config(config: IndexConfig) -> Mapping[str, Any]:
 def encode(manifest: Manifest) -> bytes:
     """Return `manifest` as JSON, its SHA-256 on a line behind it."""
     body = json.dumps({"format": FORMAT, **asdict(manifest), "version": str(manifest.version)}, indent=1).encode()
-    return body + b"\n" + _hash(body) + b"\n"
+    return _hashed(body)
 
 
 def decode(content: bytes) -> Manifest:
@@ -93,8 +97,8 @@ def decode(content: bytes) -> Manifest:
     Raises:
         UnusableError: it is damaged, or of another format.
     """
-    body, _, told = content.removesuffix(b"\n").rpartition(b"\n")
-    if _hash(body) != told:
+    body = content[: -len(_hashed(b""))]
+    if _hashed(body) != content:
         raise UnusableError("its manifest is damaged: the SHA-256 is another")
     try:
         read = json.loads(body)
@@ -115,8 +119,8 @@ def _parts(read: Sequence[dict[str, Any]]) -> Sequence[Part]:
     return [Part(**part) for part in read]
 
 
-def _hash(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
+def _hashed(body: bytes) -> bytes:
+    return body + f"\n{hashlib.sha256(body).hexdigest()}\n".encode()
 
 
 def _value(value: object) -> object:

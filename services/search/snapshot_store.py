@@ -9,6 +9,9 @@ from typing import Protocol
 class MissingFileError(Exception):
     """There is no file at the path."""
 
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is missing")
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import MIB, ServerSettings
+from services.common.settings import MIB, S3Settings, ServerSettings
 
 HOUR = 3600.0
 DAY = 24 * HOUR
 
 
-class StoreSettings(ServerSettings):
+class StoreSettings(S3Settings, ServerSettings):
     """What a store process needs to know; read once, in `__main__`."""
 
     model_config = SettingsConfigDict(
@@ -44,22 +44,9 @@ class StoreSettings(ServerSettings):
     versions_kept_seconds: float = Field(
         HOUR / 4, ge=0, description="how long old commits are kept for reads under way"
     )
-    s3_endpoint: str = Field("s3.amazonaws.com", description="host, and port if it is not the usual one, of S3")
-    s3_bucket: str = Field("", description="bucket of rows and media")
-    s3_prefix: str = Field("", description="what all keys in the bucket begin with; several stores may share a bucket")
-    s3_access_key: str = Field("", description="access key; empty: the environment's (AWS_…) or the machine's role")
-    s3_secret_key: SecretStr = Field(SecretStr(""), description="secret key")
-    s3_region: str = Field("us-east-1", description="region of the bucket")
-    s3_secure: bool = Field(True, description="whether the endpoint speaks TLS")
-    s3_ca_file: Path | None = Field(None, description="certificates to trust, PEM; empty: the usual ones")
-    s3_path_style: bool = Field(True, description="whether the bucket is in the path of URLs, not in the host's name")
-    s3_encryption: Literal["", "s3", "kms"] = Field("", description="server-side encryption asked for")
-    s3_kms_key: str = Field("", description="key of the encryption by kms")
     s3_create_bucket: bool = Field(False, description="whether to make the bucket where there is none")
     s3_url_endpoint: str = Field("", description="endpoint in URLs handed out, where clients know it by another name")
     s3_calls: int = Field(32, gt=0, description="calls to S3 at a time for media; more wait their turn")
-    s3_patience_seconds: float = Field(20.0, gt=0, description="time for a call to S3 with its retries")
-    s3_silence_seconds: float = Field(10.0, gt=0, description="how long S3 may send nothing before a retry")
     s3_verified_share: float = Field(
         0.01, ge=0, le=1, description="share of reads of whole media whose bytes are compared with their hash"
     )
@@ -68,6 +55,4 @@ class StoreSettings(ServerSettings):
     def _bucket_is_named(self) -> "StoreSettings":
         if "s3" in (self.rows, self.media) and not self.s3_bucket:
             raise ValueError("STORE_S3_BUCKET must name a bucket where rows or media are in S3")
-        if (self.s3_encryption == "kms") != bool(self.s3_kms_key):
-            raise ValueError("STORE_S3_KMS_KEY and STORE_S3_ENCRYPTION=kms go together")
         return self

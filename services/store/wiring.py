@@ -25,7 +25,6 @@ from services.store.writer import Writer
 
 if TYPE_CHECKING:
     from services.common.s3.bucket import S3Bucket
-    from services.common.s3.options import S3Options
     from services.store.adapters.s3_media import S3Media
     from services.store.adapters.shelf import Shelf
     from services.store.adapters.threads import Threads
@@ -150,29 +149,7 @@ async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
     from services.common.s3.bucket import S3Bucket
     from services.store.adapters.s3_start import make_ready
 
-    bucket = S3Bucket(_s3_options(settings))
+    bucket = S3Bucket(settings.s3_options(settings.s3_calls + settings.threads, settings.s3_url_endpoint))
     stack.callback(bucket.close)
     await asyncio.to_thread(make_ready, bucket, create=settings.s3_create_bucket)
     return bucket
-
-
-def _s3_options(settings: StoreSettings) -> "S3Options":
-    from services.common.s3.options import S3Options
-
-    return S3Options(
-        settings.s3_endpoint,
-        settings.s3_bucket,
-        settings.s3_prefix,
-        settings.s3_access_key,
-        settings.s3_secret_key.get_secret_value(),
-        settings.s3_region,
-        secure=settings.s3_secure,
-        ca_file=settings.s3_ca_file,
-        path_style=settings.s3_path_style,
-        encryption=settings.s3_encryption,
-        kms_key=settings.s3_kms_key,
-        url_endpoint=settings.s3_url_endpoint,
-        patience_seconds=settings.s3_patience_seconds,
-        silence_seconds=settings.s3_silence_seconds,
-        connections=settings.s3_calls + settings.threads,
-    )
