@@ -62,8 +62,8 @@ class Ingester:
         self._pace = pace
         self._slots = slots
 
-    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer, None]:
-        """Yield what became of each of `items`, in order, once it is durable or refused.
+    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Sequence[Answer], None]:
+        """Yield what became of `items`, in order, some at a time, once they are durable or refused.
 
         An error of `items` itself is raised once those before it are answered.
 
@@ -77,9 +77,9 @@ class Ingester:
             stream = _Stream(collection, self._encoder, self._stores, self._pace)
             running = asyncio.create_task(stream.run(items))
             try:
-                while (answer := await stream.answers.get()) is not None:
-                    yield answer
-                    stream.delivered()
+                while answers := await stream.answers.get():
+                    yield answers
+                    stream.delivered(len(answers))
                 await running
             finally:
                 running.cancel()
@@ -93,10 +93,10 @@ class _Batch:
 
 
 class _Stream:
-    """One ingest on its way. `answers` ends with None; it holds no more than may be in flight."""
+    """One ingest on its way. `answers` ends with none; it holds no more than may be in flight."""
 
     def __init__(self, collection: Collection, encoder: Encoder, stores: Stores, pace: Pace) -> None:
-        self.answers: asyncio.Queue[Answer | None] = asyncio.Queue()
+        self.answers: asyncio.Queue[Sequence[Answer]] = asyncio.Queue()
         self._collection = collection
         self._embedded = [space for space in collection.spaces if space.model]
         self._encoder = encoder
@@ -118,13 +118,13 @@ class _Stream:
                 group.create_task(self._embed(group))
                 group.create_task(self._commit())
         finally:
-            self.answers.put_nowait(None)
+            self.answers.put_nowait(())
         if self._failure:
             raise self._failure
 
-    def delivered(self) -> None:
-        """Say that an answer was taken from `answers` and sent."""
-        self._items.give(1)
+    def delivered(self, count: int) -> None:
+        """Say that so many answers were taken from `answers` and sent."""
+        self._items.give(count)
 
     async def _read(self, items: AsyncIterator[NewItem], group: asyncio.TaskGroup) -> None:
         sequence = 0
@@ -184,9 +184,13 @@ class _Stream:
         while (batch := await self._commits.get()) is not None:
             outcomes = await self._outcomes(batch.entries, await batch.encoding)
             self._free.release()
-            for entry, outcome in zip(batch.entries, outcomes, strict=True):
-                self._bytes.give(entry.size)
-                self.answers.put_nowait(Answer(entry.sequence, entry.id, outcome))
+            self._bytes.give(sum(entry.size for entry in batch.entries))
+            self.answers.put_nowait(
+                [
+                    Answer(entry.sequence, entry.id, outcome)
+                    for entry, outcome in zip(batch.entries, outcomes, strict=True)
+                ]
+            )
 
     async def _outcomes(
         self, entries: Sequence[Entry], encoded: Sequence[Encoded | ServiceError]
