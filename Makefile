@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 CODE := medley services tests benchmarks examples models tools
 TYPED := medley services tests benchmarks examples tools
 
-.PHONY: help demo test up lint type fmt proto docs bench minio triton-server triton lock clean
+PEERS := $(patsubst benchmarks/peers/requirements-%.txt,.cache/peers/%/.installed,$(wildcard benchmarks/peers/requirements-*.txt))
+
+.PHONY: help demo test up lint type fmt proto docs bench bench-search peers minio triton-server triton lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,8 +49,14 @@ docs: $(VENV)/.dev ## Generate docs/api.md and docs/settings.md.
 
 bench: $(VENV)/.dev minio triton-server ## Measure Medley beside its floors; DATA=… names the fashion products' Parquet file.
 	$(BIN)/python -m benchmarks.run $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(BIN)/python -m benchmarks.search $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m benchmarks.triton
 	$(BIN)/python -m benchmarks.s3
+
+bench-search: $(VENV)/.bench peers ## Measure search alone: beside raw FAISS and its peers, and up to a million vectors; DATA as above.
+	$(BIN)/python -m benchmarks.search $(if $(DATA),--data $(DATA)) --peers --growth --large $(ARGS)
+
+peers: $(PEERS) ## Install the engines that search is compared with, each in an environment of its own under .cache/peers.
 
 triton-server: $(VENV)/bin/python ## Set up a Triton server for development and tests under .cache/triton.
 	$(BIN)/python -m tools.triton set-up
@@ -70,6 +78,15 @@ $(VENV)/bin/python:
 $(VENV)/.server: requirements/server.txt pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --require-hashes -r requirements/server.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.dev
+	$(PIP) install -r benchmarks/requirements.txt
+	@touch $@
+
+.cache/peers/%/.installed: benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.server

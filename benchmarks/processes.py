@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import medley
 
@@ -21,17 +21,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A running Medley: the gateway's address and the processes."""
+    """A running Medley: the services' addresses, and the processes by name (`services`, or one a service)."""
 
-    server: str
-    pids: tuple[int, ...]
+    addresses: Mapping[str, str]
+    processes: Mapping[str, int]
 
-    def resident_mib(self) -> float:
-        """Return the memory the processes hold, resident, in MiB."""
-        listed = subprocess.run(
-            ["ps", "-o", "rss=", "-p", ",".join(map(str, self.pids))], capture_output=True, text=True, check=True
-        )
-        return sum(map(int, listed.stdout.split())) / 1024
+    @property
+    def server(self) -> str:
+        """The gateway's address."""
+        return self.addresses["gateway"]
+
+    def resident_mib(self, *modules: str) -> float:
+        """Return the memory that the processes of `modules`, or all, hold resident, in MiB."""
+        return sum(resident_bytes(self.processes[module]) for module in modules or self.processes) / 2**20
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds resident."""
+    listed = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return int(listed.stdout) * 1024
 
 
 @contextmanager
@@ -42,29 +50,34 @@ def one_process(folder: Path) -> Iterator[Suite]:
 
 
 @contextmanager
-def four_processes(folder: Path) -> Iterator[Suite]:
-    """Run each service in a process of its own, their data in `folder`."""
-    with _running([f"services.{name}" for name in SERVICES], folder) as suite:
+def four_processes(folder: Path, **settings: str) -> Iterator[Suite]:
+    """Run each service in a process of its own, their data in `folder`; `settings` go to their environment."""
+    with _running([f"services.{name}" for name in SERVICES], folder, settings) as suite:
         yield suite
 
 
 @contextmanager
-def _running(modules: list[str], folder: Path) -> Iterator[Suite]:
-    ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+def _running(modules: list[str], folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Suite]:
+    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    environment = {**_environment(ports, folder), **(settings or {})}
     with ExitStack() as stack:
         log = stack.enter_context((folder / "medley.log").open("ab"))
-        processes = [stack.enter_context(_process(module, _environment(ports, folder), log)) for module in modules]
-        yield Suite(f"127.0.0.1:{ports['gateway']}", tuple(process.pid for process in processes))
+        started = {module: stack.enter_context(process(module, environment, log)) for module in modules}
+        addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        yield Suite(addresses, {module: each.pid for module, each in started.items()})
 
 
 @contextmanager
-def _process(module: str, environment: Mapping[str, str], log: object) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-m", module], env=environment, stdout=log, stderr=log)  # type: ignore[call-overload]
+def process(
+    module: str, environment: Mapping[str, str], log: IO[bytes], *arguments: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a module in a process of its own while the block runs."""
+    started = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment, stdout=log, stderr=log)
     try:
-        yield process
+        yield started
     finally:
-        process.terminate()
-        process.wait(30)
+        started.terminate()
+        started.wait(30)
 
 
 # No text is embedded from the cache: every query is paid for in full, as the floor's is.
@@ -108,7 +121,8 @@ def _all_well(status: medley.Status) -> None:
             raise service.error
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine that nothing listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from benchmarks.fashion import Product, products, queries
 from benchmarks.floors import RawEncoder, RawStack, encode_both, encode_pictures
 from benchmarks.machine import description
 from benchmarks.processes import Suite, first_answer, four_processes, one_process, ready
+from benchmarks.report import table, write
 from benchmarks.timing import interleaved, seconds
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -41,12 +42,13 @@ class Row:
 def main() -> None:
     """Measure, print, and write where asked."""
     options = _options()
-    table = _table(measure(options.data, options.items, options.queries, options.threads))
+    rows = measure(options.data, options.items, options.queries, options.threads)
+    figures = table(["", "floor", "Medley", "ratio", "target"], map(astuple, rows))
     command = f"make bench DATA={options.data.name}"
-    text = f"{description()}.\n{options.items:,} products; command: `{command}`.\n\n{table}\n"
+    text = f"{description()}.\n{options.items:,} products; command: `{command}`.\n\n{figures}\n"
     print(text)
     if options.write:
-        _write(options.write, text)
+        write(options.write, MARKS, text)
 
 
 def measure(data: Path, items: int, asked: int, threads: int) -> list[Row]:
@@ -161,18 +163,6 @@ def _ingest(suite: Suite, collection: str, spaces: list[medley.Space] | None, ca
 def _rate_row(name: str, floor: float, rate: float) -> Row:
     what = {PICTURES: "ingest, pictures embedded", BOTH: "ingest, pictures and names embedded"}[name]
     return Row(what, f"{floor:.0f} items/s", f"{rate:.0f} items/s", f"{rate / floor:.2f}", "≥ 0.8")
-
-
-def _table(rows: Iterable[Row]) -> str:
-    lines = ["| | floor | Medley | ratio | target |", "|---|---|---|---|---|"]
-    lines += [f"| {row.what} | {row.floor} | {row.medley} | {row.ratio} | {row.target} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    before, _, rest = path.read_text().partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    path.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}")
 
 
 def _options() -> argparse.Namespace:

@@ -24,6 +24,9 @@ class Latency:
         """Return the percentiles of `seconds`."""
         return cls(statistics.median(seconds) * 1e3, statistics.quantiles(seconds, n=20)[-1] * 1e3)
 
+    def __str__(self) -> str:
+        return f"{self.p50:.2f} ({self.p95:.2f}) ms"
+
 
 def seconds(work: Callable[[], object]) -> float:
     """Return how long `work` takes."""

@@ -13,6 +13,7 @@ from medley.errors import (
     PreconditionError,
     UnavailableError,
 )
+from medley.indexes import ExactIndex, HnswIndex, IndexRecall, IndexStatus, IvfIndex
 from medley.values import (
     Arm,
     ArmReport,
@@ -22,7 +23,6 @@ from medley.values import (
     CollectionStatus,
     Finding,
     Hit,
-    IndexStatus,
     IngestResult,
     Item,
     Lookup,
@@ -54,12 +54,16 @@ __all__ = [
     "CorruptError",
     "DeadlineError",
     "Error",
+    "ExactIndex",
     "Finding",
     "Hit",
+    "HnswIndex",
+    "IndexRecall",
     "IndexStatus",
     "IngestResult",
     "InvalidError",
     "Item",
+    "IvfIndex",
     "Lookup",
     "Media",
     "Model",

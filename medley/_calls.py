@@ -13,6 +13,7 @@ from medley import _requests as write
 from medley import _responses as read
 from medley._versions import Versions
 from medley.errors import Error, InvalidError, PreconditionError
+from medley.indexes import IndexConfig
 from medley.v1 import check_pb2, store_service_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.values import (
@@ -72,6 +73,15 @@ def collections(page_size: int) -> PageOperation[Collection]:
         return Page(tuple(map(read.collection, response.collections)), response.next_page_token)
 
     return page
+
+
+def update_space(versions: Versions, collection: str, space: str, index: IndexConfig) -> Operation[Collection]:
+    """Change how a space is indexed."""
+    name = write.collection_name(collection)
+    request = pb.UpdateSpaceRequest(collection=name, space=space, index=write.index(index))
+    response = yield Call("UpdateSpace", request)
+    versions.seen(collection, response.collection.version)
+    return read.collection(response.collection)
 
 
 def drop_collection(versions: Versions, name: str) -> Operation[None]:
@@ -183,6 +193,7 @@ def search(
     depth: int,
     fields: Sequence[Field],
     version: str | None,
+    exact: bool,
 ) -> Operation[SearchResult]:
     """Search; where the token carried is of a collection dropped since, forget it and search once more without."""
     request = pb.SearchRequest(
@@ -193,6 +204,7 @@ def search(
         depth=depth,
         fields=write.fields(fields),
         version=versions.of(collection) if version is None else version,
+        exact=exact,
     )
     if k is not None:
         request.fusion.rrf.k = k

@@ -14,6 +14,7 @@ RETRIED = (
     "CreateCollection",
     "GetCollection",
     "ListCollections",
+    "UpdateSpace",
     "GetItems",
     "ListItems",
     "CountItems",

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from medley.v1 import collection_pb2, filter_pb2, item_pb2, store_service_pb2, vector_pb2
+from medley.indexes import ExactIndex, HnswIndex, IndexConfig, IvfIndex, VectorStorage
+from medley.v1 import collection_pb2, filter_pb2, index_config_pb2, item_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.values import Arm, Field, Item, Media, NewItem, Picture, Source, Space, VectorLike, Where
 
@@ -24,6 +25,37 @@ def collection_name(name: str) -> str:
 def collection(name: str, spaces: Iterable[Space]) -> collection_pb2.Collection:
     """Return the collection to create."""
     return collection_pb2.Collection(name=collection_name(name), spaces=map(_space, spaces))
+
+
+def index(config: IndexConfig) -> index_config_pb2.IndexConfig:
+    """Return how a space is to be indexed.
+
+    Raises:
+        ValueError: there is no such storage.
+    """
+    match config:
+        case ExactIndex(storage=storage):
+            exact = index_config_pb2.ExactIndex(storage=_storage(storage))
+            return index_config_pb2.IndexConfig(exact=exact)
+        case HnswIndex():
+            hnsw = index_config_pb2.HnswIndex(
+                neighbours=config.neighbours,
+                build_candidates=config.build_candidates,
+                search_candidates=config.search_candidates,
+                storage=_storage(config.storage),
+            )
+            return index_config_pb2.IndexConfig(
+                hnsw=hnsw, exact_share=config.exact_share, recall_floor=config.recall_floor
+            )
+        case IvfIndex():
+            ivf = index_config_pb2.IvfIndex(lists=config.lists, probes=config.probes)
+            if config.product_bytes:
+                ivf.product_bytes = config.product_bytes
+            else:
+                ivf.storage = _storage(config.storage)
+            return index_config_pb2.IndexConfig(
+                ivf=ivf, exact_share=config.exact_share, recall_floor=config.recall_floor
+            )
 
 
 def where(condition: Where | None) -> filter_pb2.Where | None:
@@ -236,7 +268,12 @@ def _space(space: Space) -> collection_pb2.Space:
         metric=number(vector_pb2.Metric, space.metric) if space.metric else vector_pb2.METRIC_UNSPECIFIED,
         sources=[number(collection_pb2.ContentType, source) for source in space.sources],
         passport=space.passport,
+        index=index(space.index) if space.index else None,
     )
+
+
+def _storage(storage: VectorStorage | None) -> Any:
+    return number(index_config_pb2.VectorStorage, storage) if storage else index_config_pb2.VECTOR_STORAGE_UNSPECIFIED
 
 
 def _arm(arm: Arm) -> pb.Arm:

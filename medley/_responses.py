@@ -9,7 +9,25 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from medley._requests import COLLECTIONS, enum_prefix
 from medley.errors import from_status
-from medley.v1 import check_pb2, collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, vector_pb2
+from medley.indexes import (
+    ExactIndex,
+    HnswIndex,
+    IndexConfig,
+    IndexRecall,
+    IndexState,
+    IndexStatus,
+    IvfIndex,
+    VectorStorage,
+)
+from medley.v1 import (
+    check_pb2,
+    collection_pb2,
+    embedder_service_pb2,
+    index_config_pb2,
+    item_pb2,
+    search_service_pb2,
+    vector_pb2,
+)
 from medley.v1 import gateway_service_pb2 as pb
 from medley.values import (
     ArmReport,
@@ -21,7 +39,6 @@ from medley.values import (
     Finding,
     FindingKind,
     Hit,
-    IndexStatus,
     IngestResult,
     Item,
     Lookup,
@@ -176,6 +193,7 @@ def _space(message: collection_pb2.Space) -> Space:
         metric=_metric(message.metric),
         sources=_content_types(message.sources),
         passport=message.passport,
+        index=_index_config(message.index),
     )
 
 
@@ -193,6 +211,7 @@ def _arm_report(message: pb.ArmReport) -> ArmReport:
         mode=cast(SearchMode | None, _word(search_service_pb2.SearchMode, message.mode)),
         candidates=message.candidates,
         milliseconds=message.milliseconds,
+        compared=message.compared,
     )
 
 
@@ -215,7 +234,35 @@ def _index(message: search_service_pb2.Index) -> IndexStatus:
         vectors=message.vectors,
         memory_bytes=message.memory_bytes,
         version=message.version,
+        config=_index_config(message.config),
+        state=cast(IndexState | None, _word(search_service_pb2.IndexState, message.state)),
+        note=message.note,
+        recall=tuple(
+            IndexRecall(each.share_above, each.share_up_to, each.recall, each.queries) for each in message.recall
+        ),
+        lag_seconds=message.lag_seconds,
     )
+
+
+def _index_config(message: index_config_pb2.IndexConfig) -> IndexConfig | None:
+    """Return how a space is indexed; None where the server does not say, or says what this client does not know."""
+    shares = {"exact_share": message.exact_share, "recall_floor": message.recall_floor}
+    match message.WhichOneof("kind"):
+        case "exact":
+            return ExactIndex(_storage(message.exact.storage))
+        case "hnsw":
+            hnsw = message.hnsw
+            storage = _storage(hnsw.storage)
+            return HnswIndex(hnsw.neighbours, hnsw.build_candidates, hnsw.search_candidates, storage, **shares)
+        case "ivf":
+            ivf = message.ivf
+            return IvfIndex(ivf.lists, ivf.probes, _storage(ivf.storage), ivf.product_bytes, **shares)
+        case _:
+            return None
+
+
+def _storage(number: int) -> VectorStorage | None:
+    return cast(VectorStorage | None, _word(index_config_pb2.VectorStorage, number))
 
 
 def _metric(number: int) -> Metric | None:

@@ -23,6 +23,7 @@ from medley._streams import Download, Upload, async_ingest_messages
 from medley._versions import Versions
 from medley._window import AsyncWindow
 from medley.errors import Error, from_rpc
+from medley.indexes import IndexConfig
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from medley.values import (
     Arm,
@@ -135,6 +136,12 @@ class Client:
             NotFoundError: no such tag.
         """
         await self._run(calls.delete_tag(collection, name), timeout)
+
+    async def update_space(
+        self, collection: str, space: str, *, index: IndexConfig, timeout: float | None = None
+    ) -> Collection:
+        """Change how a space is indexed; see `medley.Client.update_space`."""
+        return await self._run(calls.update_space(self._versions, collection, space, index), timeout)
 
     async def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a collection with all its items."""
@@ -281,6 +288,7 @@ class Client:
         depth: int = 0,
         fields: Sequence[Field] = (),
         version: str | None = None,
+        exact: bool = False,
         timeout: float | None = None,
     ) -> SearchResult:
         """Return the `top_k` items that suit the queries best, best first; see `medley.Client.search`."""
@@ -297,6 +305,7 @@ class Client:
             depth=depth,
             fields=fields,
             version=version,
+            exact=exact,
         )
         return await self._run(operation, timeout)
 

@@ -20,6 +20,7 @@ from medley._streams import Download, Upload, ingest_messages
 from medley._versions import Versions
 from medley._window import Window
 from medley.errors import Error, from_rpc
+from medley.indexes import IndexConfig
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from medley.values import (
     Arm,
@@ -53,9 +54,10 @@ class Client:
     Every method raises a subclass of `medley.Error`. Collections go by their short name: "photos" stands for
     "collections/photos". A search sees at least what this client has written before it.
 
-    Methods that read, `create_collection` and `delete` are tried again while the server does not answer, with growing
-    pauses, at most four times and within the timeout. `ingest`, `update`, `drop_collection` and `upload_media` are not:
-    an item ingested again under its id replaces itself, so that sending again what was not answered is safe.
+    Methods that read, `create_collection`, `update_space` and `delete` are tried again while the server does not
+    answer, with growing pauses, at most four times and within the timeout. `ingest`, `update`, `drop_collection` and
+    `upload_media` are not: an item ingested again under its id replaces itself, so that sending again what was not
+    answered is safe.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Client:
     def create_collection(
         self, name: str, spaces: Iterable[Space] | None = None, *, timeout: float | None = None
     ) -> Collection:
-        """Create a collection and return it; the same one again is answered as it is.
+        """Create a collection and return it; the same one again is answered as it is, however it is indexed.
 
         Without `spaces` it gets two: "clip" for pictures and "text" for texts.
 
@@ -151,6 +153,19 @@ class Client:
             NotFoundError: no such tag.
         """
         self._run(calls.delete_tag(collection, name), timeout)
+
+    def update_space(
+        self, collection: str, space: str, *, index: IndexConfig, timeout: float | None = None
+    ) -> Collection:
+        """Change how a space is indexed; return the collection as it is now.
+
+        Searches go on meanwhile: the index there is answers until the new one is built. `status` tells how far it is.
+
+        Raises:
+            NotFoundError: no such collection or space.
+            InvalidError: a number is out of its range.
+        """
+        return self._run(calls.update_space(self._versions, collection, space, index), timeout)
 
     def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a collection with all its items."""
@@ -318,6 +333,7 @@ class Client:
         depth: int = 0,
         fields: Sequence[Field] = (),
         version: str | None = None,
+        exact: bool = False,
         timeout: float | None = None,
     ) -> SearchResult:
         """Return the `top_k` items that suit the queries best, best first.
@@ -325,7 +341,8 @@ class Client:
         `text`, `image` (bytes or a path), `item` (the id of one stored) and `vector` each become an arm, in `space` or
         in every space that takes it, with its weight of `weights`, e.g. `{"text": 2}`; `arms` come on top. Reciprocal
         rank fusion with the constant `k` (60) makes one ranking of the best `depth` items of each arm. `version` is the
-        token the answer must be as new as: the last this client has seen if left out, none if "".
+        token the answer must be as new as: the last this client has seen if left out, none if "". `exact` compares
+        every candidate, however the spaces are indexed.
 
         Raises:
             NotFoundError: no such collection, space or item.
@@ -341,6 +358,7 @@ class Client:
             depth=depth,
             fields=fields,
             version=version,
+            exact=exact,
         )
         return self._run(operation, timeout)
 

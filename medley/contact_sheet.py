@@ -76,6 +76,8 @@ def gathered(client: Client, query: Query, result: SearchResult) -> Sheet:
 def summary(label: str, report: ArmReport) -> str:
     """Return a line on what an arm did."""
     how = f"{report.metric}, weight {report.weight:g}, {report.mode} among {report.candidates}"
+    if report.mode == "approximate":
+        how += f", {report.compared} compared"
     return f"{label}: {how}, {report.milliseconds:.0f} ms"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medley.errors import Error
+from medley.indexes import IndexConfig, IndexStatus
 
 ContentType = Literal["text", "image", "video", "audio"]
 Metric = Literal["cosine", "dot_product", "euclidean"]
@@ -47,7 +48,7 @@ class Space:
 
     Without `model`, callers bring vectors of `dimensions` components with every item. `metric` and `sources` (which
     content of an item is embedded: the first that it has) are chosen to suit the model when left out. `passport` is
-    set by the server.
+    set by the server. `index` is how the vectors are indexed, exactly when left out; `update_space` changes it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Space:
     metric: Metric | None = None
     sources: tuple[ContentType, ...] = ()
     passport: str = ""
+    index: IndexConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,10 @@ class ArmScore:
 
 @dataclass(frozen=True, slots=True)
 class ArmReport:
-    """What one arm did: where it looked, among how many candidates, how, and for how long."""
+    """What one arm did: where it looked, among how many candidates, how, and for how long.
+
+    `compared` is how many vectors had their score computed.
+    """
 
     request_arm: int
     space: str
@@ -202,6 +207,7 @@ class ArmReport:
     mode: SearchMode | None
     candidates: int
     milliseconds: float
+    compared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,18 +258,6 @@ class Model:
     inputs: tuple[ContentType, ...]
     passport: str
     summary: str
-
-
-@dataclass(frozen=True, slots=True)
-class IndexStatus:
-    """State of the index of one space; current where `version` is the collection's."""
-
-    collection: str
-    space: str
-    engine: str
-    vectors: int
-    memory_bytes: int
-    version: str
 
 
 @dataclass(frozen=True, slots=True)

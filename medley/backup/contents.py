@@ -16,9 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medley.backup.destination import Destination
+from medley.indexes import index_config
 from medley.values import Collection, Item, Media, Space
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Formats that can be read: 1 did not say how spaces are indexed."""
+
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 
@@ -100,10 +104,10 @@ def read_manifest(destination: Destination) -> Manifest | None:
         return None
     fields = _decoded(destination, MANIFEST)
     try:
-        spaces = tuple(Space(**{**space, "sources": tuple(space["sources"])}) for space in fields.pop("spaces"))
+        spaces = tuple(map(_space, fields.pop("spaces")))
         files = tuple(File(**file) for file in fields.pop("files"))
         return Manifest(spaces=spaces, files=files, **fields)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise BackupError(f"{MANIFEST} is not as it was written: {error}") from error
 
 
@@ -191,6 +195,13 @@ def _blocks(destination: Destination, path: str) -> Iterator[bytes]:
         raise BackupError(f"{path} is missing from the backup") from error
 
 
+def _space(fields: Mapping[str, Any]) -> Space:
+    index = fields.get("index")
+    return Space(
+        **{**fields, "sources": tuple(fields["sources"]), "index": index_config(**index) if index is not None else None}
+    )
+
+
 def _media(row: Mapping[str, Any]) -> Media | None:
     if row["media_sha256"] is None:
         return None
@@ -209,6 +220,6 @@ def _decoded(destination: Destination, path: str) -> dict[str, Any]:
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         raise BackupError(f"{path} is not as it was written")
     fields: dict[str, Any] = json.loads(text)
-    if fields.pop("format") != FORMAT:
+    if fields.pop("format") not in READABLE:
         raise BackupError(f"{path} is of a later version of Medley")
     return fields

@@ -7,6 +7,7 @@ from medley.backup.contents import BackupError, Manifest, decoded_items, media_b
 from medley.backup.destination import Destination
 from medley.client import Client
 from medley.errors import NotFoundError
+from medley.indexes import IvfIndex
 from medley.values import IngestResult, Item, NewItem, Space
 
 ITEMS_A_CALL = 256
@@ -128,8 +129,10 @@ class Restoring:
 
 
 def _wanted(space: Space, *, re_embed: bool) -> Space:
-    """Return the space to create; one that is made anew may get other dimensions."""
-    return replace(space, passport="", dimensions=0 if re_embed and space.model else space.dimensions)
+    """Return the space to create; one that is made anew may get other dimensions, which product codes may not suit."""
+    anew = re_embed and bool(space.model)
+    index = replace(space.index, product_bytes=0) if anew and isinstance(space.index, IvfIndex) else space.index
+    return replace(space, passport="", dimensions=0 if anew else space.dimensions, index=index)
 
 
 def _new(item: Item, own: set[str]) -> NewItem:

@@ -1045,6 +1045,7 @@ class SearchRequest(_message.Message):
     DEPTH_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
     top_k: _builtins.int
@@ -1055,6 +1056,8 @@ class SearchRequest(_message.Message):
     """
     version: _builtins.str
     """Version token the answer must be at least as new as; empty asks for none."""
+    exact: _builtins.bool
+    """True compares every candidate, however the spaces are indexed."""
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]:
         """The arms, 1 to 16: each gives one ranked list."""
@@ -1082,10 +1085,11 @@ class SearchRequest(_message.Message):
         depth: _builtins.int = ...,
         fields: _abc.Iterable[_item_pb2.ItemField.ValueType] | None = ...,
         version: _builtins.str = ...,
+        exact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fusion", b"fusion", "where", b"where"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "collection", b"collection", "depth", b"depth", "fields", b"fields", "fusion", b"fusion", "top_k", b"top_k", "version", b"version", "where", b"where"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "collection", b"collection", "depth", b"depth", "exact", b"exact", "fields", b"fields", "fusion", b"fusion", "top_k", b"top_k", "version", b"version", "where", b"where"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1313,6 +1317,7 @@ class ArmReport(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     MILLISECONDS_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
     request_arm: _builtins.int
     """Its place in SearchRequest.arms, from 0."""
     space: _builtins.str
@@ -1327,6 +1332,8 @@ class ArmReport(_message.Message):
     """Items that had a vector in the space and satisfied the filter."""
     milliseconds: _builtins.float
     """Time it took, embedding included, in milliseconds."""
+    compared: _builtins.int
+    """Vectors whose scores were computed to rank its list."""
     def __init__(
         self,
         *,
@@ -1337,10 +1344,11 @@ class ArmReport(_message.Message):
         mode: _search_service_pb2.SearchMode.ValueType = ...,
         candidates: _builtins.int = ...,
         milliseconds: _builtins.float = ...,
+        compared: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "metric", b"metric", "milliseconds", b"milliseconds", "mode", b"mode", "request_arm", b"request_arm", "space", b"space", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "compared", b"compared", "metric", b"metric", "milliseconds", b"milliseconds", "mode", b"mode", "request_arm", b"request_arm", "space", b"space", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

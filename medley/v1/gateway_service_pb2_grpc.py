@@ -154,7 +154,8 @@ class GatewayServiceServicer:
     """
 
     def CreateCollection(self, request, context):
-        """CreateCollection creates an empty collection; the same one again is answered as it is.
+        """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
+        indexed otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class GatewayServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GatewayServiceAsyncStub: ...
     CreateCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.CreateCollectionRequest, _gateway_service_pb2.CreateCollectionResponse]
-    """CreateCollection creates an empty collection; the same one again is answered as it is."""
+    """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
+    indexed otherwise.
+    """
     GetCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCollectionRequest, _gateway_service_pb2.GetCollectionResponse]
     """GetCollection returns one collection."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListCollectionsRequest, _gateway_service_pb2.ListCollectionsResponse]
@@ -104,7 +106,9 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.CreateCollectionRequest, _gateway_service_pb2.CreateCollectionResponse]  # type: ignore[assignment]
-    """CreateCollection creates an empty collection; the same one again is answered as it is."""
+    """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
+    indexed otherwise.
+    """
     GetCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCollectionRequest, _gateway_service_pb2.GetCollectionResponse]  # type: ignore[assignment]
     """GetCollection returns one collection."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListCollectionsRequest, _gateway_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
@@ -175,7 +179,9 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.CreateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.CreateCollectionResponse, _abc.Awaitable[_gateway_service_pb2.CreateCollectionResponse]]:
-        """CreateCollection creates an empty collection; the same one again is answered as it is."""
+        """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
+        indexed otherwise.
+        """
 
     @_abc_1.abstractmethod
     def GetCollection(

@@ -149,7 +149,8 @@ class StoreServiceServicer:
     """
 
     def CreateTable(self, request, context):
-        """CreateTable creates a collection without items; the same one again is answered as it is.
+        """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
+        indexed otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class StoreServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StoreServiceAsyncStub: ...
     CreateTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.CreateTableRequest, _store_service_pb2.CreateTableResponse]
-    """CreateTable creates a collection without items; the same one again is answered as it is."""
+    """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
+    indexed otherwise.
+    """
     GetTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.GetTableRequest, _store_service_pb2.GetTableResponse]
     """GetTable returns what a table keeps."""
     ListTables: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.ListTablesRequest, _store_service_pb2.ListTablesResponse]
@@ -94,7 +96,9 @@ class StoreServiceAsyncStub(StoreServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.CreateTableRequest, _store_service_pb2.CreateTableResponse]  # type: ignore[assignment]
-    """CreateTable creates a collection without items; the same one again is answered as it is."""
+    """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
+    indexed otherwise.
+    """
     GetTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.GetTableRequest, _store_service_pb2.GetTableResponse]  # type: ignore[assignment]
     """GetTable returns what a table keeps."""
     ListTables: _aio.UnaryUnaryMultiCallable[_store_service_pb2.ListTablesRequest, _store_service_pb2.ListTablesResponse]  # type: ignore[assignment]
@@ -155,7 +159,9 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.CreateTableRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.CreateTableResponse, _abc.Awaitable[_store_service_pb2.CreateTableResponse]]:
-        """CreateTable creates a collection without items; the same one again is answered as it is."""
+        """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
+        indexed otherwise.
+        """
 
     @_abc_1.abstractmethod
     def GetTable(

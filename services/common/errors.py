@@ -200,3 +200,12 @@ class ServiceUnavailableError(UnavailableError):
 
     def __init__(self, service: str, problem: str = "does not answer") -> None:
         super().__init__(f"{service} {problem}", service=service)
+
+
+class StorageFullError(OverloadedError):
+    """No room for what was to be written."""
+
+    reason = "STORAGE_FULL"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"no space left at {path}", path=path)

@@ -48,22 +48,22 @@ def _kind(message: pb.IndexConfig) -> Exact | Hnsw | Ivf:
                 hnsw.neighbours or default.neighbours,
                 hnsw.build_candidates or default.build_candidates,
                 hnsw.search_candidates or default.search_candidates,
-                _storage(hnsw.storage),
+                _storage("hnsw", hnsw.storage),
             )
         case "ivf":
             ivf = message.ivf
             coded = ivf.WhichOneof("coding") == "product_bytes"
-            coding = ProductCodes(ivf.product_bytes) if coded else _storage(ivf.storage)
+            coding = ProductCodes(ivf.product_bytes) if coded else _storage("ivf", ivf.storage)
             return Ivf(ivf.lists or None, ivf.probes or None, coding)
         case _:
-            return Exact(_storage(message.exact.storage))
+            return Exact(_storage("exact", message.exact.storage))
 
 
-def _storage(number: int) -> VectorStorage:
+def _storage(kind: str, number: int) -> VectorStorage:
     if number == pb.VECTOR_STORAGE_UNSPECIFIED:
         return VectorStorage.INT8
     if number not in pb.VectorStorage.values():
-        raise ArgumentError("index.storage", number, "is no VectorStorage")
+        raise ArgumentError(f"index.{kind}.storage", number, "is no VectorStorage")
     return VectorStorage(pb.VectorStorage.Name(pb.VectorStorage.ValueType(number)).removeprefix("VECTOR_STORAGE_"))
 
 

@@ -37,6 +37,12 @@ def from_bytes(float32_le: bytes, dimensions: int | None = None) -> Matrix:
     return vector
 
 
+def rows_from_bytes(float32_le: bytes, dimensions: int) -> Matrix:
+    """Return the vectors that `float32_le` holds end to end, shape (n, dimensions), read-only, unchecked."""
+    rows: Matrix = np.frombuffer(float32_le, dtype="<f4").reshape(-1, dimensions)
+    return rows
+
+
 def to_bytes(vector: Matrix) -> bytes:
     """Return `vector` as little-endian float32."""
     return vector.astype("<f4", copy=False).tobytes()

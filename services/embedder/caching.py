@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.common.detached import detached
 from services.common.vectors import Matrix
-from services.embedder.detached import detached
 from services.embedder.encoder import TextEncoder
 
 Key = bytes

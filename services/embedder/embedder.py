@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.common.admission import Admission
 from services.common.errors import ArgumentError, PassportError, ServiceError
 from services.common.vectors import Matrix
-from services.embedder.admission import Admission
 from services.embedder.catalogue import Catalogue, Content, Model, Purpose
 from services.embedder.encoder import TensorEncoder, TextEncoder
 from services.embedder.errors import InputNotSupportedError, TextError

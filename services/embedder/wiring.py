@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from services.common.admission import Admission
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.admission import Admission
 from services.embedder.batching import BatchedEncoder
 from services.embedder.caching import CachedTextEncoder
 from services.embedder.catalogue import Catalogue, Model, PictureTower, TextHead, TextTower

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from medley.v1 import check_pb2, item_pb2, store_service_pb2, vector_pb2
+from medley.v1 import check_pb2, collection_pb2, item_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
+from services.common import index_config_codec
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_where
 from services.common.statuses import to_status
@@ -25,11 +26,7 @@ def from_create(request: pb.CreateCollectionRequest) -> tuple[str, list[SpaceWis
     Raises:
         ArgumentError: an enum's value is not known.
     """
-    wishes = [
-        SpaceWish(space.name, space.model, space.dimensions, _metric(space.metric), _sources(space.sources))
-        for space in request.collection.spaces
-    ]
-    return request.collection.name, wishes
+    return request.collection.name, list(map(_space, request.collection.spaces))
 
 
 async def from_ingest(requests: AsyncIterator[pb.IngestItemsRequest]) -> tuple[str, AsyncIterator[NewItem]]:
@@ -94,6 +91,7 @@ def from_search(request: pb.SearchRequest) -> SearchWish:
         condition=from_where(request.where),
         fields=[kind_of("fields", number, FIELDS) for number in request.fields],
         version=request.version,
+        exact=request.exact,
     )
 
 
@@ -110,6 +108,17 @@ def to_checked(part: check_pb2.Finding | pb.CheckProgress) -> pb.CheckCollection
             return pb.CheckCollectionsResponse(finding=part)
         case _:
             return pb.CheckCollectionsResponse(progress=part)
+
+
+def _space(message: collection_pb2.Space) -> SpaceWish:
+    return SpaceWish(
+        message.name,
+        message.model,
+        message.dimensions,
+        _metric(message.metric),
+        _sources(message.sources),
+        index_config_codec.from_message(message.index),
+    )
 
 
 async def _new_items(requests: AsyncIterator[pb.IngestItemsRequest]) -> AsyncIterator[NewItem]:
@@ -184,6 +193,7 @@ def _report(run: ArmRun) -> pb.ArmReport:
         mode=MODES[run.answer.mode],
         candidates=run.answer.candidates,
         milliseconds=run.milliseconds,
+        compared=run.answer.compared,
     )
 
 

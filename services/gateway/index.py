@@ -28,21 +28,29 @@ class IndexHit:
 
 @dataclass(frozen=True, slots=True)
 class IndexAnswer:
-    """Hits, best first, ties by id; `version` is the token they hold for, `candidates` how many were eligible."""
+    """Hits, best first, ties by id; `version` is the token they hold for.
+
+    `candidates` is how many were eligible, `compared` how many of them had their score computed.
+    """
 
     hits: Sequence[IndexHit]
     version: str
     mode: SearchMode
     candidates: int
+    compared: int
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which items are ranked: those of `collection` that satisfy `condition`, at `version` or later."""
+    """Which items are ranked: those of `collection` that satisfy `condition`, at `version` or later.
+
+    `exact` compares all of them, however they are indexed.
+    """
 
     collection: str
     condition: Filter | None = None
     version: str = ""
+    exact: bool = False
 
 
 class Index(Protocol):

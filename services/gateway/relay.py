@@ -27,6 +27,16 @@ class StoreRelay:
         answer = await call("store", self._stub.ListTables, asked)
         return pb.ListCollectionsResponse(collections=answer.collections, next_page_token=answer.next_page_token)
 
+    async def update_space(self, request: pb.UpdateSpaceRequest) -> pb.UpdateSpaceResponse:
+        """Answer UpdateSpace."""
+        asked = store_pb.UpdateTableSpaceRequest(
+            collection=request.collection,
+            space=request.space,
+            index=request.index if request.HasField("index") else None,
+        )
+        answer = await call("store", self._stub.UpdateTableSpace, asked)
+        return pb.UpdateSpaceResponse(collection=answer.collection)
+
     async def drop_collection(self, request: pb.DropCollectionRequest) -> pb.DropCollectionResponse:
         """Answer DropCollection."""
         await call("store", self._stub.DropTable, store_pb.DropTableRequest(name=request.name))

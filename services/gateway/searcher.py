@@ -48,6 +48,7 @@ class SearchWish:
     condition: Filter | None = None
     fields: Sequence[ItemField] = ()
     version: str = ""
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Searcher(Generic[ShownItem]):
         return Known(dict(zip(models, found, strict=True)), dict(zip(ids, vectors, strict=True)))
 
     async def _run_all(self, wish: SearchWish, arms: Sequence[PlannedArm]) -> list[ArmRun]:
-        scope = Scope(wish.collection, wish.condition, wish.version)
+        scope = Scope(wish.collection, wish.condition, wish.version, wish.exact)
         depth = wish.depth or default_depth(len(arms), wish.top_k)
         async with task_group() as group:
             embeddings = {

@@ -51,6 +51,9 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
         return await self._desk.relay.list_collections(request)
 
+    async def UpdateSpace(self, request: pb.UpdateSpaceRequest, context: Context) -> pb.UpdateSpaceResponse:
+        return await self._desk.relay.update_space(request)
+
     async def DropCollection(self, request: pb.DropCollectionRequest, context: Context) -> pb.DropCollectionResponse:
         return await self._desk.relay.drop_collection(request)
 

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
 from services.common.errors import ArgumentError
+from services.common.index_config import IndexConfig, checked_index_config
 from services.common.names import checked_collection, checked_space
 from services.common.tasks import together
 from services.common.vectors import MAX_DIMENSIONS, Metric
@@ -25,6 +26,7 @@ class SpaceWish:
     dimensions: int = 0
     metric: Metric | None = None
     sources: tuple[ContentType, ...] = ()
+    index: IndexConfig = field(default_factory=IndexConfig)
 
 
 DEFAULT_SPACES = (SpaceWish("clip", model="medley-mini"), SpaceWish("text", model="minilm"))
@@ -41,15 +43,20 @@ class Founder(Generic[ShownCollection_co]):
         """Create a collection of the spaces wished for, or of `DEFAULT_SPACES` without any.
 
         Raises:
-            ArgumentError: a name, number or choice is not allowed.
+            ArgumentError: a name, number, choice or index is not allowed.
             InputNotSupportedError: a model does not take a source.
             NotFoundError: there is no such model.
             AlreadyExistsError: the collection is there with other spaces.
         """
         checked_collection(name)
         _check_names(wishes)
-        spaces = await together([self._space(wish) for wish in wishes or DEFAULT_SPACES])
-        return await self._store.create(Collection(name, tuple(spaces)))
+        wishes = wishes or DEFAULT_SPACES
+        spaces = await together([self._space(wish) for wish in wishes])
+        indexes = {
+            space.name: checked_index_config(wish.index, space.dimensions)
+            for wish, space in zip(wishes, spaces, strict=True)
+        }
+        return await self._store.create(Collection(name, tuple(spaces)), indexes)
 
     async def _space(self, wish: SpaceWish) -> Space:
         return embedded_space(wish, await self._embedder.model(wish.model)) if wish.model else bare_space(wish)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from services.common.errors import ServiceError
+from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix
 from services.gateway.items import Collection, ItemField, MediaFacts, MediaSource
 
@@ -84,8 +85,10 @@ class RowChange:
 class CollectionStore(Protocol[ShownCollection_co]):
     """The definitions of collections."""
 
-    async def create(self, collection: Collection) -> ShownCollection_co:
-        """Create `collection`, or return the same one that is there.
+    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> ShownCollection_co:
+        """Create `collection`, its spaces indexed by `indexes`, or return the same one that is there as it is.
+
+        Spaces that `indexes` leaves out are indexed as is usual.
 
         Raises:
             AlreadyExistsError: it is there with other spaces.

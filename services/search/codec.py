@@ -1,17 +1,57 @@
 """Messages to values and back."""
 
-from collections.abc import Iterator, Sequence
-from itertools import starmap
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 
 from medley.v1 import search_service_pb2 as pb
 from services.common import index_config_codec
+from services.common.errors import ArgumentError
 from services.common.filter_codec import from_message
-from services.common.vectors import from_bytes
+from services.common.vectors import Matrix, from_bytes, rows_from_bytes, to_bytes
 from services.common.versions import Version
-from services.search.collection_index import Found, Hit, Recall, SpaceState
-from services.search.searcher import NamedState, Query
+from services.search.arrow_vectors import from_arrow
+from services.search.collection_index import Found, Mode, Recall
+from services.search.errors import BatchDimensionError, BatchVectorError
+from services.search.hits import columns_of
+from services.search.queries import Encoded, Options, Query
+from services.search.reports import IndexReport
 
 IDS_A_MESSAGE = 10_000
+RANKING_BYTES_A_MESSAGE = 2**20
+_MODES = {mode: pb.SearchMode.Value(f"SEARCH_MODE_{mode.value}") for mode in Mode}
+
+
+@dataclass(frozen=True, slots=True)
+class Float32Vectors:
+    """`Encoded` as float32 end to end."""
+
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def decoded(self, dimensions: int, place: int) -> Matrix:
+        """See `Encoded`."""
+        whole, rest = divmod(len(self.data), 4 * dimensions)
+        if rest % 4:
+            raise BatchVectorError(place + whole, f"ends within a component: {len(self.data)} bytes came")
+        if rest:
+            raise BatchDimensionError(place + whole, dimensions, rest // 4)
+        return rows_from_bytes(self.data, dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowVectors:
+    """`Encoded` as an Arrow IPC stream."""
+
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def decoded(self, dimensions: int, place: int) -> Matrix:
+        """See `Encoded`."""
+        return from_arrow(self.data, dimensions, place)
 
 
 def to_query(request: pb.SearchIndexRequest) -> Query:
@@ -22,18 +62,20 @@ def to_query(request: pb.SearchIndexRequest) -> Query:
         FilterError: the filter cannot be read.
         TokenError: the version cannot be read.
     """
-    return Query(
-        collection=request.collection,
-        space=request.space,
-        vector=from_bytes(request.vector.float32_le),
-        passport=request.passport,
-        top_k=request.top_k,
-        condition=from_message(request.filter) if request.HasField("filter") else None,
-        version=version_value(request.version),
-        ids=request.ids,
-        score_limit=request.score_limit if request.HasField("score_limit") else None,
-        exact=request.exact,
-    )
+    vector = from_bytes(request.vector.float32_le)
+    return Query(_options(request, request.ids), vector, paged=request.paged, page_token=request.page_token)
+
+
+async def to_parts(requests: AsyncIterable[pb.SearchIndexBatchRequest]) -> AsyncIterator[Options | Encoded]:
+    """Yield the options and the vectors of a batch, in the order of `requests`.
+
+    Raises:
+        ArgumentError: a request has neither.
+        FilterError: the filter cannot be read.
+        TokenError: the version cannot be read.
+    """
+    async for request in requests:
+        yield _part(request)
 
 
 def version_value(token: str) -> Version | None:
@@ -51,29 +93,79 @@ def from_ids(ids: Sequence[str], version: Version) -> Iterator[pb.ListIndexItems
         yield pb.ListIndexItemsResponse(ids=ids[start : start + IDS_A_MESSAGE], version=str(version))
 
 
-def from_found(found: Found) -> pb.SearchIndexResponse:
+def from_found(found: Found, next_page_token: str = "") -> pb.SearchIndexResponse:
     """Return `found` as a response."""
+    hits = columns_of(found.hits)
+    columns = zip(hits.ids, hits.scores.tolist(), hits.spaces, strict=True)
     return pb.SearchIndexResponse(
-        hits=map(_from_hit, found.hits),
+        hits=[pb.IndexHit(id=item_id, score=score, spaces=spaces) for item_id, score, spaces in columns],
         version=str(found.version),
-        mode=pb.SearchMode.Value(f"SEARCH_MODE_{found.mode.value}"),
+        mode=_MODES[found.mode],
         candidates=found.candidates,
+        compared=found.compared,
+        next_page_token=next_page_token,
+    )
+
+
+def from_rankings(found: Sequence[Found]) -> Sequence[pb.SearchIndexBatchResponse]:
+    """Return what the vectors of a part of a batch found as responses, one at least, none of them very large."""
+    responses: list[pb.SearchIndexBatchResponse] = []
+    room = 0
+    for each in found:
+        ranking = _ranking(each)
+        if room <= 0:
+            responses.append(pb.SearchIndexBatchResponse(version=str(each.version), candidates=each.candidates))
+            room = RANKING_BYTES_A_MESSAGE
+        responses[-1].rankings.append(ranking)
+        room -= ranking.ByteSize()
+    return responses
+
+
+def from_reports(reports: Sequence[IndexReport], next_page_token: str) -> pb.ListIndexesResponse:
+    """Return a page of indexes as a response."""
+    return pb.ListIndexesResponse(indexes=map(_from_report, reports), next_page_token=next_page_token)
+
+
+def _options(message: pb.SearchIndexRequest | pb.SearchIndexBatchOptions, ids: Sequence[str] = ()) -> Options:
+    return Options(
+        collection=message.collection,
+        space=message.space,
+        passport=message.passport,
+        top_k=message.top_k,
+        condition=from_message(message.filter) if message.HasField("filter") else None,
+        version=version_value(message.version),
+        ids=ids,
+        score_limit=message.score_limit if message.HasField("score_limit") else None,
+        exact=message.exact,
+    )
+
+
+def _part(request: pb.SearchIndexBatchRequest) -> Options | Encoded:
+    if request.WhichOneof("part") == "options":
+        return _options(request.options)
+    match request.vectors.WhichOneof("encoding"):
+        case "float32_le":
+            return Float32Vectors(request.vectors.float32_le)
+        case "arrow_ipc":
+            return ArrowVectors(request.vectors.arrow_ipc)
+        case _:
+            raise ArgumentError("part", "", "must be options, or vectors as float32_le or arrow_ipc")
+
+
+def _ranking(found: Found) -> pb.IndexRanking:
+    hits = columns_of(found.hits)
+    return pb.IndexRanking(
+        ids=hits.ids,
+        scores_float32_le=to_bytes(hits.scores),
+        mode=_MODES[found.mode],
         compared=found.compared,
     )
 
 
-def from_states(states: Sequence[NamedState], next_page_token: str) -> pb.ListIndexesResponse:
-    """Return a page of indexes as a response."""
-    return pb.ListIndexesResponse(indexes=starmap(_from_state, states), next_page_token=next_page_token)
-
-
-def _from_hit(hit: Hit) -> pb.IndexHit:
-    return pb.IndexHit(id=hit.item_id, score=hit.score, spaces=hit.spaces)
-
-
-def _from_state(collection: str, state: SpaceState) -> pb.Index:
+def _from_report(report: IndexReport) -> pb.Index:
+    state = report.state
     return pb.Index(
-        collection=collection,
+        collection=report.collection,
         space=state.space.name,
         engine=state.engine,
         vectors=state.vectors,
@@ -83,6 +175,7 @@ def _from_state(collection: str, state: SpaceState) -> pb.Index:
         state=pb.IndexState.Value(f"INDEX_STATE_{state.state.value}"),
         note=state.note,
         recall=map(_from_recall, state.recall),
+        lag_seconds=report.lag_seconds,
     )
 
 

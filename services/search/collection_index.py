@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from services.common.filters import Filter
 from services.common.index_config import IndexConfig
@@ -143,4 +143,66 @@ class CollectionIndex(Protocol):
         Raises:
             SpaceNotFoundError: there is no such space.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Hits somewhere in a ranking, and whether there are more behind them."""
+
+    found: Found
+    more: bool
+
+
+class Pages(Protocol):
+    """The exact ranking of all candidates for one query in one version, read in pages from any place."""
+
+    def page(self, begin: int, size: int) -> Page:
+        """Return `size` hits from place `begin` on, counted from 0; fewer where the ranking ends.
+
+        Raises:
+            KeepLapsedError: the version is no longer held.
+        """
+        ...
+
+
+class KeptVersion(Protocol):
+    """A version of a collection that can be searched until it is released, whatever is published meanwhile."""
+
+    @property
+    def version(self) -> Version:
+        """Which one it is."""
+        ...
+
+    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+        """As `CollectionIndex.search`, in this version.
+
+        Raises:
+            SpaceNotFoundError: there is no such space.
+            KeepLapsedError: the version is no longer held: too much was written meanwhile.
+        """
+        ...
+
+    def pages(self, search: Search, query: Matrix) -> Pages:
+        """Return what `query`, shape (dimensions,), finds, for reading in pages; `top_k` does not bound it.
+
+        Raises:
+            SpaceNotFoundError: there is no such space.
+        """
+        ...
+
+    def release(self) -> None:
+        """Hold the version no more."""
+        ...
+
+
+@runtime_checkable
+class KeepsVersions(Protocol):
+    """What a `CollectionIndex` may be besides: one whose newest version can be held from search to search.
+
+    Without it a collection has no pages, and a batch is one call of `search`.
+    """
+
+    def keep(self) -> KeptVersion:
+        """Hold the version published last."""
         ...

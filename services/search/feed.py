@@ -60,8 +60,8 @@ class ChangePart:
 class ChangeFeed(Protocol):
     """The store, as far as indexes follow it."""
 
-    async def collections(self) -> list[str]:
-        """Return the names of all collections.
+    async def tables(self) -> list[Table]:
+        """Return what every collection is now.
 
         Raises:
             UnavailableError: the store does not answer.

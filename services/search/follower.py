@@ -3,17 +3,22 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import cast
 
 from services.common.errors import CollectionNotFoundError, ServiceError, VersionUnknownError
+from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.search.collection_index import CollectionIndex
-from services.search.feed import ChangeFeed, ChangePart, Table
+from services.search.errors import IndexTooLargeError
+from services.search.feed import ChangeFeed, ChangePart, Space, Table
+from services.search.lag import Lag
 
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
+LONGEST_DELAY_WITHOUT_ROOM_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -33,27 +38,42 @@ class Follower:
         self._make_index = make_index
         self._index: CollectionIndex | None = None
         self._distrusted = False
+        self._broken = False
+        self._refusal: IndexTooLargeError | None = None
         self._rebuilding = False
         self._dropped = False
         self._failures = 0
         self._changed = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
+        self._lag = Lag()
 
     @property
     def index(self) -> CollectionIndex | None:
         """The index as of the last complete version; None before the first, and after the collection was dropped."""
         return self._index
 
+    @property
+    def lag_seconds(self) -> float:
+        """For how long the store has been known to hold a version not applied yet; 0 at the newest."""
+        return self._lag.seconds
+
+    def told_of(self, version: Version) -> None:
+        """Take note that the store holds `version`, whether its changes come or not."""
+        self._lag.named(version)
+
     async def run(self) -> None:
         """Follow until the collection is dropped."""
         while not self._dropped:
             try:
                 await self._follow()
+            except IndexTooLargeError as error:
+                log.warning("%s has no room, until there is some: %s", self.collection, str(error))
+                self._refuse(error.anew())
             except ServiceError as error:
-                log.warning("%s cannot be followed now: %s", self.collection, error)
+                log.warning("%s cannot be followed now: %s", self.collection, str(error))  # not its traceback's index
             except Exception:
                 log.exception("%s is built anew after an unexpected error", self.collection)
-                self._distrusted = True
+                self._distrusted = self._broken = True
             if not self._dropped:
                 await self._pause()
 
@@ -65,6 +85,7 @@ class Follower:
         Raises:
             CollectionNotFoundError: the collection was dropped.
             VersionUnknownError: `wanted` is of another collection that had the same name.
+            IndexTooLargeError: it is not held, and there is no room for more.
             UnavailableError: the store had to be asked about that and does not answer.
         """
         while True:
@@ -73,6 +94,8 @@ class Follower:
                 raise CollectionNotFoundError(self.collection)
             if self._index is not None and await self._answers(self._index, wanted):
                 return self._index
+            if self._refusal is not None:
+                raise self._refusal.anew()
             await changed.wait()
 
     async def rebuilt(self) -> Version:
@@ -80,20 +103,23 @@ class Follower:
 
         Raises:
             CollectionNotFoundError: the collection was dropped.
+            IndexTooLargeError: there is no room for a second index; the first goes on.
         """
-        old, self._rebuilding = self._index, True
+        old, self._rebuilding, self._refusal = self._index, True, None
         self._begin_again()
         while self._index is None or self._index is old or self._rebuilding:
             if self._dropped:
                 raise CollectionNotFoundError(self.collection)
+            if self._refusal is not None:
+                raise self._refusal.anew()
             await self._changed.wait()
         version = self._index.version
         assert version is not None, "an index that answers has a version"
         return version
 
     async def settled(self) -> None:
-        """Wait until there is an index to answer from, or no collection any more."""
-        while self._index is None and not self._dropped:
+        """Wait until there is an index to answer from, or no room for one, or no collection any more."""
+        while self._index is None and self._refusal is None and not self._dropped:
             await self._changed.wait()
 
     async def _answers(self, index: CollectionIndex, wanted: Version | None) -> bool:
@@ -115,12 +141,15 @@ class Follower:
         except CollectionNotFoundError:
             self._end()
             return
+        self.told_of(table.version)
         target, after = self._target(table)
         async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
             while not self._rebuilding and (part := await self._next(changes)) is not None:
                 if not _fits(part, table):
                     log.info("%s was made again", self.collection)
                     return
+                if part.spaces:
+                    table = replace(table, spaces=part.spaces)
                 if part.reset:
                     target = self._make_index(table)
                 await self._take(target, part)
@@ -151,11 +180,20 @@ class Follower:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _take(self, target: CollectionIndex, part: ChangePart) -> None:
+        if target is self._index:
+            self._lag.coming()
         await asyncio.to_thread(target.write, part)
         if part.version is not None:
             await asyncio.to_thread(target.publish, part.version)
-            self._index, self._distrusted, self._failures = target, False, 0
+            self._index, self._refusal, self._failures = target, None, 0
+            self._distrusted = self._broken = False
+            self._lag.applied(part.version)
             self._announce()
+
+    def _refuse(self, refusal: IndexTooLargeError) -> None:
+        """Tell those who wait; an index that was only to be built anew because somebody asked goes on."""
+        self._refusal, self._distrusted = refusal, self._broken
+        self._announce()
 
     def _end(self) -> None:
         log.info("%s was dropped", self.collection)
@@ -168,7 +206,8 @@ class Follower:
 
     async def _pause(self) -> None:
         """Wait before the next try: longer from time to time, and not in step with others."""
-        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**self._failures)
+        at_most = LONGEST_DELAY_SECONDS if self._refusal is None else LONGEST_DELAY_WITHOUT_ROOM_SECONDS
+        longest = min(at_most, FIRST_DELAY_SECONDS * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
         await asyncio.sleep(random.uniform(0, longest))
 
@@ -176,6 +215,13 @@ class Follower:
 def _fits(part: ChangePart, table: Table) -> bool:
     """Return whether `part` can be of `table`: another collection of the name may have other spaces."""
     dimensions = {space.name: space.dimensions for space in table.spaces}
-    return (part.version is None or part.version.uid == table.version.uid) and all(
-        dimensions.get(name) == space_vectors.vectors.shape[1] for name, space_vectors in part.vectors.items()
+    return (
+        (part.version is None or part.version.uid == table.version.uid)
+        and (not part.spaces or _identities(part.spaces) == _identities(table.spaces))
+        and all(dimensions.get(name) == space_vectors.vectors.shape[1] for name, space_vectors in part.vectors.items())
     )
+
+
+def _identities(spaces: Sequence[Space]) -> set[Space]:
+    """Return `spaces` but for how they are indexed, which can change."""
+    return {replace(space, config=IndexConfig()) for space in spaces}

@@ -24,7 +24,7 @@ class Followers:
 
     @asynccontextmanager
     async def following(self, discover_seconds: float, warm_seconds: float) -> AsyncIterator[None]:
-        """Follow while the block runs, looking for new collections every `discover_seconds`.
+        """Follow while the block runs, looking for new collections, and new versions, every `discover_seconds`.
 
         The block begins once each collection there is has an index, or after `warm_seconds`.
         """
@@ -55,14 +55,13 @@ class Followers:
         """
         if collection not in self._followers:
             await self._feed.table(collection)
-            self._follow(collection)
-        return self._followers[collection]
+        return self._follow(collection)
 
     async def _discover(self, seconds: float, discovered: asyncio.Event) -> None:
         while True:
             try:
-                for collection in await self._feed.collections():
-                    self._follow(collection)
+                for table in await self._feed.tables():
+                    self._follow(table.collection).told_of(table.version)
             except ServiceError as error:
                 log.warning("collections cannot be listed now: %s", error)
             except Exception:
@@ -70,10 +69,11 @@ class Followers:
             discovered.set()
             await asyncio.sleep(seconds)
 
-    def _follow(self, collection: str) -> None:
+    def _follow(self, collection: str) -> Follower:
         if collection not in self._followers:
             self._followers[collection] = Follower(collection, self._feed, self._make_index)
             self._spawn(self._run(self._followers[collection]))
+        return self._followers[collection]
 
     async def _run(self, follower: Follower) -> None:
         await follower.run()

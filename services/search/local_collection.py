@@ -6,12 +6,8 @@ one and sees nothing else until it is done. Rows that a version no longer shows 
 older one pinned.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from heapq import nsmallest
 
 import numpy as np
 
@@ -19,47 +15,38 @@ from services.common.errors import SpaceNotFoundError
 from services.common.filters import Filter, canonical
 from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.collection_index import Found, Hit, Search, SpaceState
+from services.search.collection_index import Found, KeptVersion, Search, SpaceState
 from services.search.feed import ChangePart, Space
-from services.search.index import Mask, Numbers, Ranking, Scores, Selection, VectorIndex
+from services.search.hits import Hits
+from services.search.index import Numbers, Ranking, Scores, Selection, VectorIndex
+from services.search.local_version import LocalVersion, Reader
 from services.search.metadata_columns import MetadataColumns
+from services.search.ordering import in_order, within
+from services.search.portable_index import Content
 from services.search.row_ids import RowIds
+from services.search.snapshots import Snapshot, Snapshots
 from services.search.space_index import SpaceIndex
 
-SELECTIONS_AT_MOST = 64
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """One version of a collection. `visible[row]` says whether the row belongs to it.
-
-    The collection's own: `round_number` counts publications, `pins` the searches under way, and `retired` are the rows
-    that the next version no longer shows. Selections made for it are kept, the last used ones.
-    """
-
-    version: Version
-    round_number: int
-    visible: Mask
-    pins: int = 0
-    retired: list[int] = field(default_factory=list)
-    selections: OrderedDict[tuple[str, str], Selection] = field(default_factory=OrderedDict)
+WHOLE_SHARE = 1 / 4
+"""From this share of the candidates on, a ranking for pages is of all of them: to find the best first costs more."""
 
 
 class LocalCollectionIndex:
-    """`CollectionIndex` in the memory of this process."""
+    """`PortableIndex`, and `KeepsVersions`, in the memory of this process."""
 
     def __init__(self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex]) -> None:
         self._spaces = {space.name: SpaceIndex(space, make_index(space)) for space in spaces}
         self._ids = RowIds()
         self._metadata = MetadataColumns()
         self._pending: dict[str, int | None] = {}
-        self._snapshots: Sequence[Snapshot] = []
-        self._lock = threading.Lock()
+        self._names = sorted(self._spaces)
+        self._snapshots = Snapshots()
 
     @property
     def version(self) -> Version | None:
         """The version published last; None before the first."""
-        return self._snapshots[-1].version if self._snapshots else None
+        newest = self._snapshots.newest
+        return newest.version if newest else None
 
     def space(self, name: str) -> Space:
         """See `CollectionIndex`."""
@@ -67,41 +54,42 @@ class LocalCollectionIndex:
 
     def states(self) -> Sequence[SpaceState]:
         """See `CollectionIndex`. Memory that no one space takes (ids, metadata, columns) is shared out evenly."""
-        if not self._snapshots:
+        if not self._snapshots.newest:
             return []
         shared_bytes = (self._ids.memory_bytes + self._metadata.memory_bytes) // len(self._spaces)
-        with self._pinned() as snapshot:
+        with self._snapshots.pinned() as snapshot:
             return [self._state(snapshot, space, shared_bytes) for space in self._by_name]
 
     def write(self, part: ChangePart) -> None:
         """See `CollectionIndex`."""
-        self._reclaim()
+        self._release(self._snapshots.reclaim())
         for space in part.spaces:
             self._spaces[space.name].space = space
         for item_id in part.deleted_ids:
             self._supersede(item_id, None)
         rows = np.array(self._ids.take(part.ids), np.int64)
         self._metadata.write(rows, part.metadata, self._round_number)
-        for name, space_vectors in part.vectors.items():
-            self._spaces[name].write(rows[space_vectors.rows], space_vectors.vectors)
+        try:
+            for name, space_vectors in part.vectors.items():
+                self._spaces[name].write(rows[space_vectors.rows], space_vectors.vectors)
+        except BaseException:  # a retry takes other rows: these must not stay
+            self._release(rows.tolist())
+            raise
         for item_id, row in zip(part.ids, rows.tolist(), strict=True):
             self._supersede(item_id, row)
 
     def publish(self, version: Version) -> None:
         """See `CollectionIndex`."""
-        before = self._snapshots[-1].visible if self._snapshots else np.empty(0, np.bool_)
+        newest = self._snapshots.newest
         visible = np.zeros(len(self._ids), np.bool_)
-        visible[: len(before)] = before
+        if newest:
+            visible[: len(newest.visible)] = newest.visible
         moved = [(self._ids.move(item_id, row), row) for item_id, row in self._pending.items()]
         retired = [old for old, _ in moved if old is not None]
         visible[np.array(retired, np.int64)] = False
         visible[np.array([new for _, new in moved if new is not None], np.int64)] = True
-        snapshot = Snapshot(version, self._round_number, visible)
+        self._snapshots.publish(Snapshot(version, self._round_number, visible), retired)
         self._pending = {}
-        with self._lock:
-            if self._snapshots:
-                self._snapshots[-1].retired = retired
-            self._snapshots = [*self._snapshots, snapshot]
 
     def abandon(self) -> None:
         """See `CollectionIndex`."""
@@ -110,26 +98,31 @@ class LocalCollectionIndex:
 
     def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
         """See `CollectionIndex`."""
-        space = self._space(search.space)
-        with self._pinned() as snapshot:
-            if search.ids:
-                selection = self._among(snapshot, search)
-            else:
-                selection = self._selection(snapshot, search.space, search.condition)
-            if not selection.count:
-                return [Found([], 0, snapshot.version)] * len(queries)
-            rankings = space.search(queries, search.top_k, selection)
-            return [
-                Found(self._hits(ranking, search), selection.count, snapshot.version, compared=ranking.compared)
-                for ranking in rankings
-            ]
+        with self._snapshots.pinned() as snapshot:
+            return self._search(snapshot, search, queries)
+
+    def keep(self) -> KeptVersion:
+        """See `KeepsVersions`."""
+        return LocalVersion(self._snapshots, Reader(self._search, self._ranked, self._hits))
 
     def item_ids(self, space: str) -> tuple[list[str], Version]:
         """See `CollectionIndex`."""
         index = self._space(space)
-        with self._pinned() as snapshot:
+        with self._snapshots.pinned() as snapshot:
             rows = np.flatnonzero(snapshot.visible)
             return [self._ids[row] for row in rows[index.holds(rows)].tolist()], snapshot.version
+
+    @contextmanager
+    def content(self) -> Iterator[Content]:
+        """See `PortableIndex`."""
+        with self._snapshots.pinned() as snapshot:
+            rows = np.flatnonzero(snapshot.visible)
+            spaces = [space.content(rows) for space in self._by_name]
+            yield Content(snapshot.version, len(rows), lambda begin, end: self._texts(rows[begin:end]), spaces)
+
+    def place(self, space: str, items: Numbers, slots: Numbers, vectors: Matrix) -> None:
+        """See `PortableIndex`: in an index that held nothing, the items' numbers are their rows."""
+        self._space(space).place(items, slots, vectors)
 
     @property
     def _by_name(self) -> Sequence[SpaceIndex]:
@@ -148,7 +141,7 @@ class LocalCollectionIndex:
 
     def _among(self, snapshot: Snapshot, search: Search) -> Selection:
         rows = np.intersect1d(self._rows(snapshot, search.condition), self._rows_of(snapshot, search.ids))
-        return self._spaces[search.space].selection(rows)
+        return self._space(search.space).selection(rows)
 
     def _rows_of(self, snapshot: Snapshot, ids: Collection[str]) -> Numbers:
         """Return the rows that hold `ids` in `snapshot`; where a newer one has moved some, look through all."""
@@ -158,21 +151,10 @@ class LocalCollectionIndex:
             return np.array(rows, np.int64)
         return np.array([row for row in np.flatnonzero(snapshot.visible).tolist() if self._ids[row] in known], np.int64)
 
-    @contextmanager
-    def _pinned(self) -> Iterator[Snapshot]:
-        """Keep the version published last as it is while the block runs."""
-        with self._lock:
-            snapshot = self._snapshots[-1]
-            snapshot.pins += 1
-        try:
-            yield snapshot
-        finally:
-            with self._lock:
-                snapshot.pins -= 1
-
     @property
     def _round_number(self) -> int:
-        return self._snapshots[-1].round_number + 1 if self._snapshots else 0
+        newest = self._snapshots.newest
+        return newest.round_number + 1 if newest else 0
 
     def _supersede(self, item_id: str, row: int | None) -> None:
         """Let `row` hold the item in the version to come; a row that was to hold it before has never been seen."""
@@ -181,21 +163,6 @@ class LocalCollectionIndex:
             self._release([unseen])
         self._pending[item_id] = row
 
-    def _reclaim(self) -> None:
-        """Release the rows retired by versions that no search can see any more."""
-        kept: list[Snapshot] = []
-        unseen: list[int] = []
-        with self._lock:
-            for snapshot in self._snapshots[:-1]:
-                if snapshot.pins:
-                    kept.append(snapshot)
-                elif kept:
-                    kept[-1].retired += snapshot.retired
-                else:
-                    unseen += snapshot.retired
-            self._snapshots = [*kept, *self._snapshots[-1:]]
-        self._release(unseen)
-
     def _release(self, rows: Sequence[int]) -> None:
         released = np.array(rows, np.int64)
         for space in self._spaces.values():
@@ -203,18 +170,56 @@ class LocalCollectionIndex:
         self._metadata.release(released)
         self._ids.release(released)
 
+    def _texts(self, rows: Numbers) -> tuple[list[str], list[str]]:
+        return self._ids.of(rows), self._metadata.of(rows)
+
+    def _search(self, snapshot: Snapshot, search: Search, queries: Matrix) -> Sequence[Found]:
+        selection = self._selected(snapshot, search)
+        if not selection.count:
+            return [Found([], 0, snapshot.version)] * len(queries)
+        rankings = self._space(search.space).search(queries, search.top_k, selection)
+        return [self._found(snapshot, search, selection, ranking) for ranking in rankings]
+
+    def _found(self, snapshot: Snapshot, search: Search, selection: Selection, ranking: Ranking) -> Found:
+        ordered = self._ordered(ranking, search, search.top_k)
+        hits = self._hits(ordered.slots, ordered.scores)
+        return Found(hits, selection.count, snapshot.version, compared=ranking.compared)
+
+    def _ranked(self, snapshot: Snapshot, search: Search, query: Matrix) -> tuple[Ranking, int]:
+        """Return the `top_k` best rows in order, or all where they are not many more, and the number of candidates."""
+        space, selection = self._space(search.space), self._selected(snapshot, search)
+        if search.top_k >= selection.count * WHOLE_SHARE:
+            ranking, depth = space.rank(query, selection), selection.count
+        else:
+            (ranking,), depth = space.search(query[None], search.top_k, selection), search.top_k
+        return self._ordered(ranking, search, depth), selection.count
+
+    def _ordered(self, ranking: Ranking, search: Search, top_k: int) -> Ranking:
+        if search.score_limit is not None:
+            ranking = within(ranking, search.score_limit, self._space(search.space).space.metric)
+        return in_order(ranking, top_k, self._ids.__getitem__)
+
+    def _hits(self, rows: Numbers, scores: Scores) -> Hits:
+        return Hits(self._ids.of(rows), scores, self._held(rows), self._names)
+
+    def _held(self, rows: Numbers) -> Numbers:
+        """Return for each of `rows` the spaces in which it has a vector: bit b is that of the space self._names[b]."""
+        held = np.zeros(len(rows), np.int64)
+        for bit, index in enumerate(self._by_name):
+            held |= index.holds(rows).astype(np.int64) << bit
+        return held
+
+    def _selected(self, snapshot: Snapshot, search: Search) -> Selection:
+        if search.ids:
+            return self._among(snapshot, search)
+        return self._selection(snapshot, search.space, search.condition)
+
     def _selection(self, snapshot: Snapshot, space: str, condition: Filter | None) -> Selection:
         key = (space, "" if condition is None else canonical(condition))
-        with self._lock:
-            known = snapshot.selections.get(key)
-            if known is not None:
-                snapshot.selections.move_to_end(key)
-                return known
-        selection = self._spaces[space].selection(self._rows(snapshot, condition))
-        with self._lock:
-            snapshot.selections[key] = selection
-            if len(snapshot.selections) > SELECTIONS_AT_MOST:
-                snapshot.selections.popitem(last=False)
+        selection = self._snapshots.selection(snapshot, key)
+        if selection is None:
+            selection = self._space(space).selection(self._rows(snapshot, condition))
+            self._snapshots.remember(snapshot, key, selection)
         return selection
 
     def _rows(self, snapshot: Snapshot, condition: Filter | None) -> Numbers:
@@ -222,28 +227,3 @@ class LocalCollectionIndex:
             return np.flatnonzero(snapshot.visible)
         satisfying = self._metadata.satisfying(condition, len(snapshot.visible), snapshot.round_number)
         return np.flatnonzero(snapshot.visible & satisfying)
-
-    def _hits(self, ranking: Ranking, search: Search) -> list[Hit]:
-        ids = [self._ids[row] for row in ranking.slots.tolist()]
-        best = _best(ids, ranking.scores, search.top_k)
-        columns = ([ids[place] for place in best], ranking.scores[best].tolist(), self._spaces_of(ranking.slots[best]))
-        return [Hit(*values) for values in zip(*columns, strict=True)]
-
-    def _spaces_of(self, rows: Numbers) -> list[Sequence[str]]:
-        """Return for each of `rows` the spaces in which it has a vector."""
-        sets = sum(index.holds(rows).astype(np.int64) << bit for bit, index in enumerate(self._by_name))
-        names = {
-            held: [index.space.name for bit, index in enumerate(self._by_name) if held >> bit & 1]
-            for held in np.unique(sets).tolist()
-        }
-        return [names[held] for held in np.asarray(sets).tolist()]
-
-
-def _best(ids: Sequence[str], scores: Scores, top_k: int) -> list[int]:
-    """Return the places of the `top_k` best of `scores`, which come best first, equal ones in the order of `ids`."""
-    places = list(range(len(ids)))
-    if len(ids) > top_k:
-        tied = int(np.flatnonzero(scores == scores[top_k - 1])[0])
-        places = places[:tied] + nsmallest(top_k - tied, places[tied:], key=ids.__getitem__)
-    runs = np.cumsum(np.diff(scores, prepend=scores[:1]) != 0).tolist()
-    return sorted(places, key=lambda place: (runs[place], ids[place]))

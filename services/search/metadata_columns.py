@@ -53,6 +53,10 @@ class MetadataColumns:
         for row in rows.tolist():
             self._put(row, "")
 
+    def of(self, rows: Numbers) -> list[str]:
+        """Return the JSON of `rows`, "" for the empty object."""
+        return list(map(self._json.__getitem__, rows.tolist()))
+
     def satisfying(self, condition: Filter, extent: int, round_number: int) -> Mask:
         """Return for each row below `extent` whether its metadata satisfies `condition`, as of `round_number`.
 

@@ -23,6 +23,10 @@ class RowIds:
     def __getitem__(self, row: int) -> str:
         return self._ids[row]
 
+    def of(self, rows: Numbers) -> list[str]:
+        """Return the ids of `rows`."""
+        return list(map(self._ids.__getitem__, rows.tolist()))
+
     def take(self, ids: Iterable[str]) -> list[int]:
         """Return a row of its own for each of `ids`, a freed one where there is one; `row_of` does not know it yet."""
         return [self._take(item_id) for item_id in ids]

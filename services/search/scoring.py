@@ -14,17 +14,25 @@ from services.common.vectors import Matrix, Metric
 from services.search.index import Numbers, Ranking, Scores
 
 CHUNK_FLOATS = 2**20
+UNIT_TOLERANCE = 1.001 * 2.0**-24  # rounding to float32 changes a length by 2^-24 of it at most
 _LARGEST = float(np.finfo(np.float32).max)
 
 Doubles = NDArray[np.float64]
 
 
 def prepared(vectors: Matrix, metric: Metric) -> Matrix:
-    """Return `vectors`, shape (n, dimensions), as an index holds them: under cosine scaled to length 1."""
+    """Return `vectors`, shape (n, dimensions), as an index holds them: under cosine scaled to length 1.
+
+    Rows that have that length, as far as float32 can, stay as they are: what is held is prepared, bit for bit.
+    """
     if metric is not Metric.COSINE:
         return vectors
-    lengths = lengths_of(vectors)[:, None]
-    scaled: Matrix = np.divide(vectors, lengths, out=np.zeros(vectors.shape), where=lengths > 0).astype(np.float32)
+    lengths = lengths_of(vectors)
+    scalable = (np.abs(lengths - 1) > UNIT_TOLERANCE) & (lengths > 0)
+    if not scalable.any():
+        return vectors
+    scaled = vectors.copy()
+    scaled[scalable] = vectors[scalable] / lengths[scalable, None]
     return scaled
 
 

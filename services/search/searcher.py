@@ -1,95 +1,107 @@
 """What the search service does, free of any transport or engine."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import aclosing
+from typing import TypeVar
 
+from services.common.admission import Admission
 from services.common.deadlines import remaining_seconds
-from services.common.errors import ArgumentError, DimensionError, OverloadedError, PassportError
-from services.common.filters import Filter
+from services.common.errors import ArgumentError
 from services.common.names import checked_collection, checked_space
 from services.common.paging import key_before, page_size, page_token
-from services.common.vectors import Matrix, comparable
+from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.collection_index import CollectionIndex, Found, Search, SpaceState
+from services.search.bulk import Batch, rankings
+from services.search.collection_index import CollectionIndex, Found
+from services.search.cursors import Cursors
 from services.search.errors import VersionNotReachedError
 from services.search.feed import Space
 from services.search.follower import Follower
 from services.search.followers import Followers
+from services.search.merging import MergedSearches
+from services.search.queries import MAX_BATCH_VECTORS, Encoded, Options, Query, decoded_vectors
+from services.search.reports import IndexReport, index_reports
 
-DEFAULT_TOP_K = 10
-MAX_TOP_K = 10_000
-MAX_IDS = 10_000
+DECODED_AT_ONCE_BYTES = 2**16
 _WAITING_SHARE = 0.9  # of the time there is, so that the refusal arrives before the caller has given up
-_BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined names sort as the pair
 
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What to search: `vector`, shape (dimensions,), of `passport` ("" is not checked), in a space of a collection.
-
-    Once the index holds `version`; `top_k` 0 means `DEFAULT_TOP_K`; the rest is as in `collection_index.Search`.
-    """
-
-    collection: str
-    space: str
-    vector: Matrix
-    passport: str = ""
-    top_k: int = 0
-    condition: Filter | None = None
-    version: Version | None = None
-    ids: Collection[str] = ()
-    score_limit: float | None = None
-    exact: bool = False
-
-
-NamedState = tuple[str, SpaceState]
-"""A collection, and the state of one of its spaces."""
+Told = TypeVar("Told")
 
 
 class Searcher:
-    """Searches the indexes that follow the store, a bounded number of searches at a time."""
+    """Searches the indexes that follow the store. What it answers is told by its callers' words, in a thread."""
 
-    def __init__(self, followers: Followers, pool: Executor, *, max_searches: int, wait_seconds: float) -> None:
+    def __init__(
+        self,
+        followers: Followers,
+        *,
+        merged: MergedSearches,
+        cursors: Cursors,
+        bulk: Executor,
+        searches: Admission,
+        batches: Admission,
+        wait_seconds: float,
+    ) -> None:
+        """`bulk` does what takes longer than single searches, and does not keep them waiting."""
         self._followers = followers
-        self._pool = pool
-        self._max_searches = max_searches
+        self._merged = merged
+        self._cursors = cursors
+        self._bulk = bulk
+        self._searches = searches
+        self._batches = batches
         self._wait_seconds = wait_seconds
-        self._searches = 0
 
-    async def search(self, query: Query) -> Found:
-        """Return the items nearest to the query's vector.
+    async def search(self, query: Query, tell: Callable[[Found, str], Told]) -> Told:
+        """Return what `tell` makes of the items nearest to the query's vector, and of the token of the next page.
 
         Raises:
-            ArgumentError: a name or `top_k` is not allowed.
+            ArgumentError: a name or number is not allowed.
             CollectionNotFoundError: no such collection.
             SpaceNotFoundError: it has no such space.
             DimensionError: the vector's length is not the space's.
             VectorError: the space's metric cannot compare it.
             PassportError: other weights, runtime or preprocessing made it.
+            TokenError: the page token is none, or of another search.
             VersionUnknownError: the version is of a collection since dropped.
+            VersionExpiredError: the version of the pages before is no longer kept.
             VersionNotReachedError: the index does not hold the version in time.
-            OverloadedError: too many searches are under way.
+            OverloadedError: too many searches are under way, or too many rankings are read in pages.
         """
-        checked_collection(query.collection)
-        checked_space(query.space)
-        top_k = _checked_top_k(query.top_k)
-        if len(query.ids) > MAX_IDS:
-            raise ArgumentError("ids", len(query.ids), f"there must be at most {MAX_IDS}")
-        with self._admitted():
-            index = await self._index(query.collection, query.version)
-            _check_vector(query, index.space(query.space))
-            asked = Search(
-                query.space, top_k, query.condition, frozenset(query.ids), query.score_limit, exact=query.exact
-            )
-            found, *_ = await asyncio.get_running_loop().run_in_executor(
-                self._pool, index.search, asked, query.vector[None]
-            )
-            return found
+        options, search = query.options, query.options.checked()
+        with self._searches.admit():
+            if query.page_token:
+                follower = await self._followers.follower(options.collection)
+                newest = follower.index.version if follower.index else None
+                return await self._cursors.next(newest, search, query, tell)
+            index = await self._index(options.collection, options.version)
+            query.check_vector(index.space(search.space))
+            if query.paged:
+                return await self._cursors.first(index, search, query, tell)
+            return await self._merged.search(index, search, query.vector, lambda found: tell(found, ""))
 
-    async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[NamedState], str]:
+    async def search_batch(
+        self, parts: AsyncIterator[Options | Encoded], tell: Callable[[Sequence[Found]], Sequence[Told]]
+    ) -> AsyncIterator[Told]:
+        """Yield what `tell` makes of what each vector of `parts` finds, in their order, all in one version.
+
+        The options come first; vectors are searched for as they come. Raises as `search` does, and:
+            BatchDimensionError: a vector's length is not the space's.
+            BatchVectorError: the space's metric cannot compare a vector.
+        """
+        options = await _first(parts)
+        search = options.checked()
+        with self._batches.admit(), self._searches.admit():
+            index = await self._index(options.collection, options.version)
+            space = index.space(search.space)
+            options.check_passport(space)
+            batch = Batch(options.collection, search, _vectors(parts, space, search.top_k))
+            async with aclosing(rankings(self._bulk, index, batch, tell)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def list_indexes(self, wanted: int, token: str) -> tuple[Sequence[IndexReport], str]:
         """Return a page of the indexes, by collection and space, and the token of the next, "" after the last.
 
         Raises:
@@ -97,10 +109,9 @@ class Searcher:
             TokenError: the token cannot be read.
         """
         size, before = page_size(wanted), key_before(token)
-        filled = [(follower.collection, follower.index) for follower in self._followers.all() if follower.index]
-        states = await asyncio.to_thread(_states, filled)
-        page = [state for state in states if before is None or _key(state) > before][: size + 1]
-        return page[:size], page_token(_key(page[size - 1])) if len(page) > size else ""
+        reports = await asyncio.to_thread(index_reports, self._followers.all())
+        page = [report for report in reports if before is None or report.key > before][: size + 1]
+        return page[:size], page_token(page[size - 1].key) if len(page) > size else ""
 
     async def item_ids(self, collection: str, space: str, version: Version | None) -> tuple[Sequence[str], Version]:
         """Return the ids of all items with a vector in a space, once the index holds `version`, and the one it holds.
@@ -109,9 +120,9 @@ class Searcher:
         """
         checked_collection(collection)
         checked_space(space)
-        with self._admitted():
+        with self._searches.admit():
             index = await self._index(collection, version)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, index.item_ids, space)
+            return await asyncio.get_running_loop().run_in_executor(self._bulk, index.item_ids, space)
 
     async def rebuild(self, collection: str) -> Version:
         """Build the indexes of a collection anew; return the version they hold once they replace the old ones.
@@ -125,46 +136,45 @@ class Searcher:
 
     async def _index(self, collection: str, version: Version | None) -> CollectionIndex:
         follower = await self._followers.follower(collection)
+        if follower.index is not None and _holds(follower.index, version):
+            return follower.index
         try:
             async with asyncio.timeout(remaining_seconds(self._wait_seconds) * _WAITING_SHARE):
                 return await follower.reached(version)
         except TimeoutError as error:
             raise VersionNotReachedError(collection, _spelt(version), _applied(follower)) from error
 
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._searches >= self._max_searches:
-            limit = str(self._max_searches)
-            raise OverloadedError(f"{limit} searches are under way", queue="searches", limit=limit)
-        self._searches += 1
-        try:
-            yield
-        finally:
-            self._searches -= 1
+
+async def _first(parts: AsyncIterator[Options | Encoded]) -> Options:
+    first = await anext(parts, None)
+    if not isinstance(first, Options):
+        raise ArgumentError("options", "", "must come first, before any vectors")
+    return first
 
 
-def _checked_top_k(top_k: int) -> int:
-    if not 0 <= top_k <= MAX_TOP_K:
-        raise ArgumentError("top_k", top_k, f"must be 1 to {MAX_TOP_K}, or 0 for {DEFAULT_TOP_K}")
-    return top_k or DEFAULT_TOP_K
+async def _vectors(parts: AsyncIterator[Options | Encoded], space: Space, top_k: int) -> AsyncIterator[Matrix]:
+    place = 0
+    async for part in parts:
+        if isinstance(part, Options):
+            raise ArgumentError("options", part.collection, "must come once, before all vectors")
+        vectors = await _decoded(part, space, place, top_k)
+        place += len(vectors)
+        yield vectors
+    if not place:
+        raise ArgumentError("vectors", 0, f"there must be 1 to {MAX_BATCH_VECTORS}")
 
 
-def _check_vector(query: Query, space: Space) -> None:
-    if len(query.vector) != space.dimensions:
-        raise DimensionError(space.dimensions, len(query.vector))
-    if query.passport and query.passport != space.passport:
-        raise PassportError(space.passport, query.passport)
-    comparable(query.vector, space.metric)
+async def _decoded(part: Encoded, space: Space, place: int, top_k: int) -> Matrix:
+    if len(part) <= DECODED_AT_ONCE_BYTES:
+        return decoded_vectors(part, space, place, top_k)
+    return await asyncio.to_thread(decoded_vectors, part, space, place, top_k)
 
 
-def _states(indexes: Sequence[tuple[str, CollectionIndex]]) -> Sequence[NamedState]:
-    """Return the state of every index, by collection and space."""
-    return sorted(((name, state) for name, index in indexes for state in index.states()), key=_key)
-
-
-def _key(named: NamedState) -> str:
-    collection, state = named
-    return f"{collection}{_BEFORE_ALL_NAMES}{state.space.name}"
+def _holds(index: CollectionIndex, version: Version | None) -> bool:
+    applied = index.version
+    if applied is None or version is None:
+        return applied is not None
+    return applied.uid == version.uid and applied.number >= version.number
 
 
 def _applied(follower: Follower) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
-from services.search.codec import from_found, from_ids, from_states, to_query, version_value
+from services.search.codec import from_found, from_ids, from_rankings, from_reports, to_parts, to_query, version_value
 from services.search.searcher import Searcher
 
 
@@ -16,10 +16,16 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
         self._searcher = searcher
 
     async def SearchIndex(self, request: pb.SearchIndexRequest, context: Context) -> pb.SearchIndexResponse:
-        return from_found(await self._searcher.search(to_query(request)))
+        return await self._searcher.search(to_query(request), from_found)
+
+    async def SearchIndexBatch(
+        self, request_iterator: AsyncIterator[pb.SearchIndexBatchRequest], context: Context
+    ) -> AsyncIterator[pb.SearchIndexBatchResponse]:
+        async for response in self._searcher.search_batch(to_parts(request_iterator), from_rankings):
+            yield response
 
     async def ListIndexes(self, request: pb.ListIndexesRequest, context: Context) -> pb.ListIndexesResponse:
-        return from_states(*await self._searcher.list_indexes(request.page_size, request.page_token))
+        return from_reports(*await self._searcher.list_indexes(request.page_size, request.page_token))
 
     async def ListIndexItems(
         self, request: pb.ListIndexItemsRequest, context: Context

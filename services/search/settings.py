@@ -15,10 +15,21 @@ class SearchSettings(ServerSettings):
 
     listen: str = Field("127.0.0.1:50053", description="address and port; port 0 lets the system choose")
     store_address: str = Field("127.0.0.1:50052", description="where the store listens")
-    engine: Literal["memory", "faiss"] = Field("faiss", description="what finds the nearest vectors")
+    engine: Literal["memory", "faiss", "torch", "faiss-gpu"] = Field(
+        "faiss", description="what finds the nearest vectors; torch and faiss-gpu need the extras torch and gpu"
+    )
+    device: str = Field("cuda", pattern="^(cpu|cuda(:[0-9]+)?)$", description="where torch and faiss-gpu search")
+    gpu_memory_bytes: int | None = Field(
+        None, gt=0, description="most memory of the device that indexes and searches may take; empty: all that is free"
+    )
     threads: int = Field(4, gt=0, description="searches computed at a time; more wait for a thread")
     threads_per_search: int = Field(1, gt=0, description="OpenMP threads of one search; more seldom pay")
+    bulk_threads: int = Field(2, gt=0, description="pieces of batches and pages computed besides at a time")
     max_searches: int = Field(256, gt=0, description="searches taken on at a time; one more is refused")
+    max_batch: int = Field(64, gt=0, description="searches that wait for a thread and are merged into one at most")
+    max_batch_calls: int = Field(16, gt=0, description="calls of SearchIndexBatch at a time; one more is refused")
+    max_cursors: int = Field(64, gt=0, description="rankings read in pages at a time; one more is refused")
+    cursor_seconds: float = Field(60.0, gt=0, description="how long after a page its version is kept for the next")
     wait_seconds: float = Field(10.0, gt=0, description="longest wait for a version, whatever the caller's deadline")
     warm_seconds: float = Field(10.0, ge=0, description="longest wait at the start for indexes to be filled")
     discover_seconds: float = Field(10.0, gt=0, description="time between looks for new collections")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from services.common.vectors import Matrix
 from services.search.feed import Space
 from services.search.index import Mask, Numbers, Ranking, Selection, VectorIndex
+from services.search.portable_index import SpaceContent
 
 NOWHERE = -1
 Places = NDArray[np.int32]
@@ -39,12 +40,31 @@ class SpaceIndex:
         """Store row i of `vectors` as that of rows[i], which has none yet."""
         if not len(rows):
             return
-        slots = self._taken(len(rows))
+        extent, slots = self._extent, self._taken(len(rows))
+        try:
+            self._index.write(slots, vectors)
+        except BaseException:  # they are as if never taken, lest room be sought for them by the next
+            self._extent = extent
+            self._free.extend(slots[slots < extent].tolist())
+            raise
+        self._map(rows, slots)
+
+    def place(self, rows: Numbers, slots: Numbers, vectors: Matrix) -> None:
+        """Store row i of `vectors` as that of rows[i], in slots[i]: ascending, above all there are; others are free."""
+        if not len(rows):
+            return
+        left_out = np.setdiff1d(np.arange(self._extent, int(slots[-1])), slots, assume_unique=True)
+        self._free.extend(left_out.tolist())
+        self._extent = int(slots[-1]) + 1
         self._index.write(slots, vectors)
-        self._row_of_slot = _grown(self._row_of_slot, self._extent)
-        self._row_of_slot[slots] = rows
-        self._slot_of_row = _grown(self._slot_of_row, int(rows.max()) + 1)
-        self._slot_of_row[rows] = slots
+        self._map(rows, slots)
+
+    def content(self, rows: Numbers) -> SpaceContent:
+        """Return the vectors of `rows`, those that have one; items are numbered by their place in `rows`."""
+        items = np.flatnonzero(self.holds(rows))
+        slots = self._slot_of_row[rows[items]].astype(np.int64)
+        order = np.argsort(slots)
+        return SpaceContent(self.space, items[order], slots[order], self._index.vectors)
 
     def release(self, rows: Numbers) -> None:
         """Give the vectors of `rows` up; rows without one are passed over."""
@@ -69,8 +89,20 @@ class SpaceIndex:
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """Return rows as `VectorIndex.search` returns slots."""
-        rankings = self._index.search(queries, top_k, selection)
-        return [replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64)) for ranking in rankings]
+        return [self._by_row(ranking) for ranking in self._index.search(queries, top_k, selection)]
+
+    def rank(self, query: Matrix, selection: Selection) -> Ranking:
+        """Return all rows of `selection` ranked for one query, shape (dimensions,), every one compared."""
+        return self._by_row(self._index.rank(query, selection.count, selection.slots()))
+
+    def _by_row(self, ranking: Ranking) -> Ranking:
+        return replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64))
+
+    def _map(self, rows: Numbers, slots: Numbers) -> None:
+        self._row_of_slot = _grown(self._row_of_slot, self._extent)
+        self._row_of_slot[slots] = rows
+        self._slot_of_row = _grown(self._slot_of_row, int(rows.max()) + 1)
+        self._slot_of_row[rows] = slots
 
     def _taken(self, count: int) -> Numbers:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]

@@ -1,22 +1,30 @@
 """Which parts make a search service: the only module that names adapters."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 
 import grpc
 
 from medley.v1 import store_service_pb2_grpc
+from services.common.admission import Admission
+from services.common.errors import ServiceUnavailableError
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
 from services.search.adapters.store_feed import StoreChangeFeed
+from services.search.archive import Archive, MakeIndex
+from services.search.cursors import Cursors
 from services.search.feed import ChangeFeed, Space, Table
 from services.search.followers import Followers
 from services.search.index import VectorIndex
 from services.search.local_collection import LocalCollectionIndex
+from services.search.merging import MergedSearches
 from services.search.searcher import Searcher
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
+from services.search.snapshot_shelf import Shelf
+from services.search.snapshot_store import SnapshotStore
+from services.search.snapshotter import Pace, Snapshotter
 
 StoreStub = store_service_pb2_grpc.StoreServiceStub | LocalStub
 
@@ -39,29 +47,115 @@ async def search_servicer(settings: SearchSettings, store: StoreStub | None = No
 @asynccontextmanager
 async def search_servicer_over(settings: SearchSettings, feed: ChangeFeed) -> AsyncIterator[SearchServicer]:
     """Build the service over any feed."""
-    followers = Followers(feed, lambda table: _collection_index(settings, table))
-    with ThreadPoolExecutor(settings.threads, "search") as pool:
-        async with followers.following(settings.discover_seconds, settings.warm_seconds):
-            yield SearchServicer(
-                Searcher(followers, pool, max_searches=settings.max_searches, wait_seconds=settings.wait_seconds)
-            )
+    make_index = _engine(settings)
+
+    def collection_index(table: Table) -> LocalCollectionIndex:
+        return LocalCollectionIndex(table.spaces, make_index)
+
+    async with AsyncExitStack() as stack:
+        snapshotter = _snapshotter(settings, collection_index, stack)
+        followers = Followers(feed, collection_index, snapshotter.restored if snapshotter else None)
+        if snapshotter:
+            await stack.enter_async_context(snapshotter.saving(feed, followers))
+        await stack.enter_async_context(followers.following(settings.discover_seconds, settings.warm_seconds))
+        yield SearchServicer(stack.enter_context(searcher_over(settings, followers)))
+
+
+@contextmanager
+def searcher_over(settings: SearchSettings, followers: Followers) -> Iterator[Searcher]:
+    """Build the searcher over any indexes."""
+    with (
+        ThreadPoolExecutor(settings.threads, "search") as pool,
+        ThreadPoolExecutor(settings.bulk_threads, "bulk") as bulk,
+        closing(Cursors(bulk, at_most=settings.max_cursors, seconds=settings.cursor_seconds)) as cursors,
+    ):
+        yield Searcher(
+            followers,
+            merged=MergedSearches(pool, lanes=settings.threads, max_batch=settings.max_batch),
+            cursors=cursors,
+            bulk=bulk,
+            searches=Admission("searches", settings.max_searches),
+            batches=Admission("batches", settings.max_batch_calls),
+            wait_seconds=settings.wait_seconds,
+        )
 
 
 def _channel(settings: SearchSettings) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(settings.store_address, options=[*message_limits(settings), *_CHANNEL_OPTIONS])
 
 
-def _collection_index(settings: SearchSettings, table: Table) -> LocalCollectionIndex:
-    return LocalCollectionIndex(table.spaces, lambda space: _index(settings, space))
+def _snapshotter(settings: SearchSettings, make_index: MakeIndex, stack: AsyncExitStack) -> Snapshotter | None:
+    store = _snapshot_store(settings, stack)
+    if store is None:
+        return None
+    files, threads = (
+        stack.enter_context(ThreadPoolExecutor(number, name))
+        for number, name in ((4, "snapshot-files"), (3, "snapshots"))
+    )
+    pace = Pace(settings.snapshot_seconds, settings.snapshot_load_seconds, settings.drain_seconds)
+    return Snapshotter(Archive(Shelf(store), files), make_index, threads, pace)
 
 
-def _index(settings: SearchSettings, space: Space) -> VectorIndex:
+def _snapshot_store(settings: SearchSettings, stack: AsyncExitStack) -> SnapshotStore | None:
+    match settings.snapshots:
+        case "off":
+            return None
+        case "folder":
+            from services.search.adapters.folder_snapshots import FolderSnapshots
+
+            return FolderSnapshots(settings.snapshots_dir)
+        case "s3":
+            with _needing("s3"):
+                from services.common.s3.bucket import S3Bucket
+                from services.search.adapters.s3_snapshots import S3Snapshots
+
+            bucket = S3Bucket(settings.s3_options(connections=8))
+            stack.callback(bucket.close)
+            return S3Snapshots(bucket)
+
+
+def _engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
+    """Return what makes the index of a space.
+
+    Raises:
+        ServiceUnavailableError: a package or device is missing.
+    """
     match settings.engine:
         case "memory":
             from services.search.adapters.memory import MemoryIndex
 
-            return MemoryIndex(space.dimensions, space.metric)
+            return lambda space: MemoryIndex(space.dimensions, space.metric)
         case "faiss":
             from services.search.adapters.faiss import FaissIndex
 
-            return FaissIndex(space.dimensions, space.metric, settings.threads_per_search)
+            return lambda space: FaissIndex(space.dimensions, space.metric, threads=settings.threads_per_search)
+        case "torch":
+            return _torch_engine(settings)
+        case "faiss-gpu":
+            return _faiss_gpu_engine(settings)
+
+
+def _torch_engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
+    with _needing("torch"):
+        from services.search.adapters.torch_device import TorchDevice
+        from services.search.adapters.torch_index import TorchIndex
+
+    device = TorchDevice(settings.device, settings.gpu_memory_bytes)
+    return lambda space: TorchIndex(space.dimensions, space.metric, device)
+
+
+def _faiss_gpu_engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
+    with _needing("gpu"):
+        from services.search.adapters.faiss_gpu import FaissDevice, FaissGpuIndex
+
+        device = FaissDevice(settings.device, settings.gpu_memory_bytes)
+    return lambda space: FaissGpuIndex(space.dimensions, space.metric, device)
+
+
+@contextmanager
+def _needing(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        install = f"cannot be used here ({error}): pip install 'medley[{extra}]'"
+        raise ServiceUnavailableError(f"the engine of the extra {extra!r}", install) from error

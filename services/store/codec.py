@@ -9,9 +9,11 @@ from google.protobuf import timestamp_pb2
 
 from medley.v1 import check_pb2, collection_pb2, filter_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
+from services.common import index_config_codec
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_message
 from services.common.filters import Filter
+from services.common.index_config import IndexConfig
 from services.common.paging import page_token
 from services.common.statuses import to_status
 from services.common.vectors import Matrix, Metric, to_bytes
@@ -67,9 +69,20 @@ def space_values(message: collection_pb2.Collection) -> list[Space]:
     """Return the spaces of a collection to create.
 
     Raises:
-        ArgumentError: an unknown metric or source.
+        ArgumentError: an unknown metric, source or storage.
     """
     return [_space_value(space) for space in message.spaces]
+
+
+def index_value(message: pb.UpdateTableSpaceRequest) -> IndexConfig:
+    """Return how a space is to be indexed.
+
+    Raises:
+        ArgumentError: it is not said, or an unknown storage.
+    """
+    if not message.HasField("index"):
+        raise ArgumentError("index", "", "is not set")
+    return index_config_codec.from_message(message.index)
 
 
 def collection_message(table: Table) -> collection_pb2.Collection:
@@ -251,6 +264,7 @@ def change_message(change: Change) -> pb.WatchChangesResponse:
         rows_arrow_ipc=_arrow_ipc(rows) if rows and rows.ids else b"",
         deleted_ids=rows.deleted_ids if rows else (),
         version=str(change.version or ""),
+        spaces=map(_space_message, change.spaces),
     )
 
 
@@ -337,8 +351,15 @@ def _space_value(message: collection_pb2.Space) -> Space:
         raise ArgumentError("metric", message.metric, "is unknown")
     if unknown := [number for number in message.sources if number not in _CONTENTS]:
         raise ArgumentError("sources", unknown[0], "is no content")
-    sources = tuple(_CONTENTS[number] for number in message.sources)
-    return Space(message.name, message.dimensions, _METRICS[message.metric], message.model, sources, message.passport)
+    return Space(
+        message.name,
+        message.dimensions,
+        _METRICS[message.metric],
+        message.model,
+        tuple(_CONTENTS[number] for number in message.sources),
+        message.passport,
+        index_config_codec.from_message(message.index),
+    )
 
 
 def _space_message(space: Space) -> collection_pb2.Space:
@@ -349,6 +370,7 @@ def _space_message(space: Space) -> collection_pb2.Space:
         metric=_METRIC_NUMBERS[space.metric],
         sources=[_CONTENT_TYPES[content] for content in space.sources],
         passport=space.passport,
+        index=index_config_codec.to_message(space.index),
     )
 
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from services.common.errors import OverloadedError, ServiceError
+from services.common.index_config import IndexConfig
 from services.store.plans import Decision, Rows
 from services.store.rows import NOTHING, Parts, Row
 from services.store.tables import Table, WriteConflictError
@@ -62,6 +64,7 @@ class Committer:
         self._clock = clock
         self._waiting: list[_Waiting] = []
         self._work: asyncio.Task[None] | None = None
+        self._changes: set[asyncio.Task[int]] = set()
 
     async def commit(self, plan: Plan[T]) -> Committed[T]:
         """Carry out `plan`; the answer comes once it is durable.
@@ -82,26 +85,33 @@ class Committer:
             self._work = asyncio.create_task(self._run(), context=Context())
         return await done
 
+    async def configure(self, space: str, index: IndexConfig) -> int:
+        """Change how a space is indexed, whatever rows are written meanwhile; return the newest commit once durable.
+
+        A caller that is cancelled meanwhile takes nothing back.
+
+        Raises:
+            SpaceNotFoundError: there is no such space.
+            OverloadedError: other processes keep coming first.
+        """
+        change = asyncio.create_task(_retried(partial(self._table.configure, space, index)), context=Context())
+        self._changes.add(change)
+        change.add_done_callback(self._changes.discard)
+        return await asyncio.shield(change)
+
     async def drained(self) -> None:
         """Wait until nothing waits."""
         if self._work is not None:
             await self._work
+        await asyncio.gather(*self._changes, return_exceptions=True)
 
     async def _run(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await self._commit_retrying(batch)
+                await _retried(partial(self._commit, batch))
             except Exception as error:
                 _refuse(batch, error)
-
-    async def _commit_retrying(self, batch: Sequence[_Waiting]) -> None:
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                return await self._commit(batch)
-            except WriteConflictError:
-                await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1 + attempt))
-        raise OverloadedError(f"other writers came first {MAX_ATTEMPTS} times", queue="writes", limit=str(MAX_ATTEMPTS))
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
         ids = {row_id for each in batch for row_id in each.plan.ids}
@@ -138,6 +148,15 @@ class _Ledger:
     def changes(self) -> tuple[list[Row], list[str]]:
         rows = [self._rows[row_id] for row_id in sorted(self.changed & self._rows.keys())]
         return rows, sorted(self.changed & self._before - self._rows.keys())
+
+
+async def _retried(commit: Callable[[], Awaitable[T]]) -> T:
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            return await commit()
+        except WriteConflictError:
+            await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1 + attempt))
+    raise OverloadedError(f"other writers came first {MAX_ATTEMPTS} times", queue="writes", limit=str(MAX_ATTEMPTS))
 
 
 def _settle(done: asyncio.Future[Committed[Any]], answer: Any, version: int) -> None:

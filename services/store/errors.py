@@ -82,15 +82,6 @@ class ItemEmptyError(InvalidError):
         super().__init__(f"item {item_id!r} has no text, no media and no vector", id=item_id)
 
 
-class StorageFullError(OverloadedError):
-    """No room for what was to be written."""
-
-    reason = "STORAGE_FULL"
-
-    def __init__(self, path: str) -> None:
-        super().__init__(f"no space left at {path}", path=path)
-
-
 class AnswerTooLargeError(OverloadedError):
     """An answer that fits no message; fewer items, or fewer of their fields, do."""
 

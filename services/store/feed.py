@@ -1,13 +1,14 @@
 """The change feed: what changed in a collection, and goes on changing."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from services.common.errors import ServiceUnavailableError
 from services.common.versions import Version
 from services.store.keeper import Collections
+from services.store.rows import Space
 from services.store.tables import ChangedRows, Table, VectorColumn
 
 BEGINNING = 0
@@ -16,11 +17,15 @@ MAX_PORTION_BYTES = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A part of what changed; `version` is set on the last part: with it applied, the reader holds that version."""
+    """A part of what changed; `version` is set on the last part: with it applied, the reader holds that version.
+
+    `spaces`, where not empty, are all of them as of that version.
+    """
 
     reset: bool = False
     rows: ChangedRows | None = None
     version: Version | None = None
+    spaces: Sequence[Space] = ()
 
 
 class Feed:
@@ -37,7 +42,8 @@ class Feed:
     async def watch(self, collection: str, after: Version | None) -> AsyncGenerator[Change, None]:
         """Yield what changed since `after`, None for a reader that holds nothing, then each commit's changes.
 
-        Something comes at once, if only the version there is. Where the changes since `after` are no longer known, or
+        Something comes at once, if only the version there is. The first version comes with the spaces, and so does each
+        that brings others than the one before. Where the changes since `after` are no longer known, or
         it is of another collection, the first part says `reset` and all rows follow.
 
         Raises:
@@ -48,6 +54,7 @@ class Feed:
         uid = table.definition.uid
         cursor = after.number if after and after.uid == uid else BEGINNING
         reset = after is not None and after.uid != uid
+        told: Sequence[Space] = ()
         while True:
             changes = await table.changes(cursor)
             reset = reset or not changes.complete
@@ -55,8 +62,9 @@ class Feed:
                 async for rows in portions:
                     yield Change(reset, rows)
                     reset = False
-            yield Change(reset, version=Version(uid, changes.version))
-            reset, cursor = False, changes.version
+            spaces = changes.definition.spaces
+            yield Change(reset, None, Version(uid, changes.version), spaces if spaces != told else ())
+            reset, cursor, told = False, changes.version, spaces
             await self._newer_than(table, cursor)
 
     async def _newer_than(self, table: Table, version: int) -> None:

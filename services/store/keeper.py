@@ -1,11 +1,12 @@
 """The collections there are."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import uuid4
 
-from services.common.errors import ArgumentError, CollectionNotFoundError
+from services.common.errors import ArgumentError, CollectionNotFoundError, SpaceNotFoundError
+from services.common.index_config import IndexConfig, checked_index_config
 from services.common.names import checked_collection, checked_space
 from services.common.vectors import MAX_DIMENSIONS
 from services.store.committer import Committer
@@ -41,10 +42,10 @@ class Collections:
             await committer.drained()
 
     async def create(self, name: str, spaces: Sequence[Space]) -> Table:
-        """Create a collection, or return the one there is if it has the same spaces.
+        """Create a collection, or return the one there is if it has the same spaces, however they are indexed.
 
         Raises:
-            ArgumentError: a bad name, number of spaces or dimensions.
+            ArgumentError: a bad name, number of spaces or dimensions, or an index that cannot be.
             CollectionExistsError: the one there is has other spaces.
         """
         definition = Definition(checked_collection(name), uuid4().hex, _checked_spaces(spaces), self._clock())
@@ -52,7 +53,7 @@ class Collections:
             return await self._catalogue.create(definition)
         except CollectionExistsError:
             table = await self._catalogue.open(name)
-            if _by_name(table.definition.spaces) != _by_name(spaces):
+            if _identities(table.definition.spaces) != _identities(spaces):
                 raise
             return table
 
@@ -64,6 +65,22 @@ class Collections:
             CollectionNotFoundError: there is none.
         """
         return await self._catalogue.open(checked_collection(name))
+
+    async def configure(self, name: str, space: str, index: IndexConfig) -> Table:
+        """Change how a space is indexed, durably; return its table.
+
+        Raises:
+            ArgumentError: a bad name, or an index that cannot be.
+            CollectionNotFoundError: no such collection.
+            SpaceNotFoundError: it has no such space.
+            OverloadedError: other processes keep coming first.
+        """
+        table = await self.table(name)
+        known = table.definition.space(checked_space(space))
+        if known is None:
+            raise SpaceNotFoundError(space, [each.name for each in table.definition.spaces])
+        await self.committer(table).configure(space, checked_index_config(index, known.dimensions))
+        return table
 
     def committer(self, table: Table) -> Committer:
         """Return who writes to `table`."""
@@ -100,8 +117,9 @@ class Collections:
         return tables
 
 
-def _by_name(spaces: Sequence[Space]) -> list[Space]:
-    return sorted(spaces, key=lambda space: space.name)
+def _identities(spaces: Sequence[Space]) -> list[Space]:
+    """Return what tells `spaces` from others: all but how they are indexed, which can change."""
+    return sorted((replace(space, index=IndexConfig()) for space in spaces), key=lambda space: space.name)
 
 
 def _checked_spaces(spaces: Sequence[Space]) -> tuple[Space, ...]:
@@ -111,6 +129,7 @@ def _checked_spaces(spaces: Sequence[Space]) -> tuple[Space, ...]:
         checked_space(space.name)
         if not 1 <= space.dimensions <= MAX_DIMENSIONS:
             raise ArgumentError("dimensions", space.dimensions, f"must be 1 to {MAX_DIMENSIONS}")
+        checked_index_config(space.index, space.dimensions)
     if len({space.name for space in spaces}) < len(spaces):
         raise ArgumentError("spaces", ", ".join(space.name for space in spaces), "names must be unique")
     return tuple(spaces)

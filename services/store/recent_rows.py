@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from services.common.errors import CollectionNotFoundError, ServiceError
+from services.common.index_config import IndexConfig
 from services.store.rows import Definition, Part, Parts, Row
 from services.store.tables import Catalogue, Changes, Found, Snapshot, Table
 
@@ -187,6 +188,10 @@ class CachedTable:
             self._recent.keep(self._uid, (replace(row, vectors={}) for row in rows))
             self._kept_as_of = version
         return version
+
+    async def configure(self, space: str, index: IndexConfig) -> int:
+        """See `Table`."""
+        return await self._table.configure(space, index)
 
     async def changes(self, after: int) -> Changes:
         """See `Table`."""

@@ -1,10 +1,12 @@
 """What the store keeps: collections with their spaces, and rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 
+from services.common.errors import SpaceNotFoundError
+from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,7 +37,10 @@ EVERYTHING: Parts = frozenset(Part)
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A vector column; `sources` are the contents it is made from, the first that an item has."""
+    """A vector column; `sources` are the contents it is made from, the first that an item has.
+
+    `index` is how it is to be indexed: all that can change of a space.
+    """
 
     name: str
     dimensions: int
@@ -43,11 +48,12 @@ class Space:
     model: str = ""
     sources: tuple[Content, ...] = ()
     passport: str = ""
+    index: IndexConfig = field(default_factory=IndexConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A collection as created: `uid` tells it from every other that had or will have its name."""
+    """A collection: `uid` tells it from every other that had or will have its name."""
 
     name: str
     uid: str
@@ -57,6 +63,18 @@ class Definition:
     def space(self, name: str) -> Space | None:
         """Return the space called `name`, None where there is none."""
         return next((space for space in self.spaces if space.name == name), None)
+
+    def indexed(self, indexes: Mapping[str, IndexConfig]) -> "Definition":
+        """Return the definition with spaces indexed by `indexes`, by name; those left out are as before.
+
+        Raises:
+            SpaceNotFoundError: there is no such space.
+        """
+        names = [space.name for space in self.spaces]
+        for name in indexes.keys() - set(names):
+            raise SpaceNotFoundError(name, names)
+        spaces = (replace(space, index=indexes.get(space.name, space.index)) for space in self.spaces)
+        return replace(self, spaces=tuple(spaces))
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,12 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         page = await self._collections.page(key_before(request.page_token), page_size(request.page_size))
         return codec.tables_message(page)
 
+    async def UpdateTableSpace(
+        self, request: pb.UpdateTableSpaceRequest, context: Context
+    ) -> pb.UpdateTableSpaceResponse:
+        table = await self._collections.configure(request.collection, request.space, codec.index_value(request))
+        return pb.UpdateTableSpaceResponse(collection=codec.collection_message(table))
+
     async def DropTable(self, request: pb.DropTableRequest, context: Context) -> pb.DropTableResponse:
         await self._collections.drop(request.name)
         return pb.DropTableResponse()

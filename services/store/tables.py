@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix
 from services.store.rows import Definition, Parts, Row
 
@@ -46,13 +47,14 @@ class ChangedRows:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All that changed up to commit `version`, each row once, as it is now.
+    """All that changed up to commit `version`, each row once, as it is now, and the definition as of that commit.
 
     `complete` is False where deletions since then are no longer known: then `batches` holds every row there is.
     """
 
     version: int
     complete: bool
+    definition: Definition
     batches: AsyncIterator[ChangedRows]
 
 
@@ -65,7 +67,7 @@ class Snapshot(Protocol):
 
     @property
     def definition(self) -> Definition:
-        """The collection as created."""
+        """The collection as of the commit."""
         ...
 
     @property
@@ -105,6 +107,17 @@ class Table(Snapshot, Protocol):
         Raises:
             WriteConflictError: another writer committed one of these ids after `based_on`, or that is no longer kept;
                 nothing was written.
+        """
+        ...
+
+    async def configure(self, space: str, index: IndexConfig) -> int:
+        """Change how a space is indexed, in one commit, as durable as a write; return the newest commit.
+
+        What is so already makes no commit.
+
+        Raises:
+            SpaceNotFoundError: there is no such space.
+            WriteConflictError: another writer changed the same; nothing was changed.
         """
         ...
 

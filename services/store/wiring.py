@@ -24,9 +24,9 @@ from services.store.upkeep import Retention, Upkeep
 from services.store.writer import Writer
 
 if TYPE_CHECKING:
-    from services.store.adapters.s3_bucket import S3Bucket
+    from services.common.s3.bucket import S3Bucket
+    from services.common.s3.options import S3Options
     from services.store.adapters.s3_media import S3Media
-    from services.store.adapters.s3_options import S3Options
     from services.store.adapters.shelf import Shelf
     from services.store.adapters.threads import Threads
 
@@ -148,7 +148,7 @@ async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: A
 
 
 async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
-    from services.store.adapters.s3_bucket import S3Bucket
+    from services.common.s3.bucket import S3Bucket
     from services.store.adapters.s3_start import make_ready
 
     bucket = S3Bucket(_s3_options(settings))
@@ -158,7 +158,7 @@ async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
 
 
 def _s3_options(settings: StoreSettings) -> "S3Options":
-    from services.store.adapters.s3_options import S3Options
+    from services.common.s3.options import S3Options
 
     return S3Options(
         settings.s3_endpoint,

@@ -125,14 +125,14 @@ class EmbedderContract:
 
 class StoreContract:
     async def test_a_collection_is_kept_as_created(self, neighbours: Neighbours) -> None:
-        await neighbours.store.create(collection())
+        await neighbours.store.create(collection(), {})
         assert await neighbours.store.collection(NAME) == collection()
 
     async def test_the_same_collection_again_is_no_error_and_another_is(self, neighbours: Neighbours) -> None:
-        await neighbours.store.create(collection())
-        await neighbours.store.create(collection())
+        await neighbours.store.create(collection(), {})
+        await neighbours.store.create(collection(), {})
         with pytest.raises(AlreadyExistsError) as refused:
-            await neighbours.store.create(collection("p/2"))
+            await neighbours.store.create(collection("p/2"), {})
         assert refused.value.reason == "COLLECTION_EXISTS"
 
     async def test_an_unknown_collection_is_not_found(self, neighbours: Neighbours) -> None:
@@ -205,7 +205,7 @@ class StoreContract:
         assert refused.value.reason == "REVISION_MISMATCH"
 
     async def _filled(self, neighbours: Neighbours, *rows: Row) -> Store:
-        await neighbours.store.create(collection())
+        await neighbours.store.create(collection(), {})
         if rows:
             _written(await neighbours.store.upsert(NAME, rows, {}))
         return neighbours.store
@@ -250,7 +250,7 @@ class IndexContract:
     _own = collection().spaces[2]
 
     async def _stocked(self, neighbours: Neighbours) -> str:
-        await neighbours.store.create(collection())
+        await neighbours.store.create(collection(), {})
         rows = [Row(f"i{n}", "x", None, f'{{"n": {n}}}', {"own": _own(n)}) for n in range(4)]
         rows[3] = replace(rows[3], vectors={"own": _own(3), "text": axis(0)})
         rows.append(Row("i1b", "x", None, '{"n": 1}', {"own": _own(1)}))

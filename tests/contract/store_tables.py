@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from services.common.errors import CollectionNotFoundError
+from services.common.errors import CollectionNotFoundError, SpaceNotFoundError
+from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductCodes, VectorStorage
 from services.common.vectors import Matrix, Metric
 from services.store.errors import CollectionExistsError, VersionExpiredError
 from services.store.rows import EVERYTHING, NOTHING, Content, Definition, Media, Part, Row, Space
-from services.store.tables import Catalogue, ChangedRows, Changes, Table, WriteConflictError
+from services.store.tables import Catalogue, ChangedRows, Changes, Snapshot, Table, WriteConflictError
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 SPACES = (
@@ -20,6 +21,8 @@ SPACES = (
 )
 SHA = "ab" * 32
 ODD_IDS = ["a'b", "back\\slash", "new\nline", "ü—漢", "%_", '"q"', "x'; --", "\U0001f600", " "]
+HNSW = IndexConfig(Hnsw(neighbours=48, storage=VectorStorage.FLOAT16), exact_share=0.25, recall_floor=0.95)
+IVF = IndexConfig(Ivf(lists=7, coding=ProductCodes(2)))
 LATER = datetime.now(UTC) + timedelta(days=1)
 EARLIER = datetime.now(UTC) - timedelta(days=1)
 
@@ -60,6 +63,10 @@ async def changed(changes: Changes) -> tuple[set[str], set[str]]:
         removed.extend(rows.deleted_ids)
     assert len({*written, *removed}) == len(written) + len(removed)
     return set(written), set(removed)
+
+
+def indexes(snapshot: Snapshot) -> Mapping[str, IndexConfig]:
+    return {space.name: space.index for space in snapshot.definition.spaces}
 
 
 async def batches(changes: Changes) -> list[ChangedRows]:
@@ -323,6 +330,62 @@ class TableContract:
         assert await (await table.as_of(table.version)).count() == 4
         assert await (await table.as_of(1)).count() == 0
 
+    async def test_a_space_is_indexed_as_it_was_created_until_it_is_configured(self, catalogue: Catalogue) -> None:
+        chosen = definition().indexed({"own": IVF})
+        table = await catalogue.create(chosen)
+        assert indexes(table) == {"clip": IndexConfig(), "own": IVF}
+        created = table.version
+        version = await table.configure("clip", HNSW)
+        assert version == table.version > created
+        assert table.definition == chosen.indexed({"clip": HNSW})
+        assert (await table.changes(created)).definition == table.definition
+        assert await changed(await table.changes(created)) == (set(), set())
+
+    async def test_configuring_again_what_is_so_makes_no_commit(self, table: Table) -> None:
+        version = await table.configure("own", IVF)
+        assert await table.configure("own", IVF) == version == table.version
+        assert await table.configure("own", IndexConfig()) > version
+        assert indexes(table) == {"clip": IndexConfig(), "own": IndexConfig()}
+
+    async def test_only_a_space_there_is_can_be_configured(self, table: Table) -> None:
+        with pytest.raises(SpaceNotFoundError):
+            await table.configure("none", HNSW)
+        assert table.definition == definition()
+
+    async def test_a_new_index_wakes_who_waits(self, table: Table) -> None:
+        waiting = asyncio.create_task(table.newer_than(table.version))
+        await asyncio.sleep(0)
+        assert await table.configure("clip", HNSW) == await asyncio.wait_for(waiting, 5)
+
+    async def test_writers_and_those_who_configure_lose_nothing_to_each_other(self, table: Table) -> None:
+        based_on = table.version
+        await asyncio.gather(
+            table.configure("clip", HNSW),
+            *(table.write([row(f"r{i}")], [], based_on) for i in range(3)),
+            table.configure("own", IVF),
+        )
+        assert indexes(table) == {"clip": HNSW, "own": IVF}
+        assert await table.count() == 3
+
+    async def test_a_configuration_outlives_tidying_and_purging(self, table: Table) -> None:
+        await table.write([row("a"), row("b")], [], table.version)
+        await table.configure("clip", HNSW)
+        await table.write([row("b", revision=2)], ["a"], table.version)
+        await table.tidy(LATER, LATER)
+        assert indexes(table) == {"clip": HNSW, "own": IndexConfig()}
+        await table.purge()
+        assert indexes(table) == {"clip": HNSW, "own": IndexConfig()}
+        assert (await table.changes(0)).definition == table.definition
+
+    async def test_an_old_commit_has_the_configuration_it_had(self, table: Table) -> None:
+        created = table.version
+        first = await table.configure("clip", HNSW)
+        await table.tag("hnsw", first)
+        await table.configure("clip", IndexConfig(Exact(VectorStorage.FLOAT32)))
+        assert indexes(await table.as_of(created))["clip"] == IndexConfig()
+        await table.tidy(LATER, LATER)
+        assert indexes(await table.as_of(first))["clip"] == HNSW
+
     async def test_a_tidied_commit_is_expired_unless_it_is_tagged(self, table: Table) -> None:
         await table.write([row("a")], [], table.version)
         tagged = table.version
@@ -357,6 +420,19 @@ class TableContract:
         assert await table.tags() == {}
         await table.tag("t", table.version)
         assert await table.tags() == {"t": table.version}
+
+    async def test_tags_come_and_go_while_others_read(self, table: Table) -> None:
+        version = await table.write([row("a")], [], table.version)
+        names = [f"t{number}" for number in range(8)]
+
+        async def read() -> set[int]:
+            return {await table.count() for _ in range(8)}
+
+        counted = await asyncio.gather(*(read() for _ in range(4)), *(table.tag(name, version) for name in names))
+        assert counted[:4] == [{1}] * 4
+        assert await table.tags() == dict.fromkeys(names, version)
+        await asyncio.gather(*(read() for _ in range(4)), *(table.untag(name) for name in names))
+        assert await table.tags() == {}
 
     async def test_a_purge_forgets_all_that_is_past(self, table: Table) -> None:
         await table.write([full_row(), row("kept"), row("gone")], [], table.version)

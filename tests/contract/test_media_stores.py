@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from services.common.errors import StorageFullError
 from services.store.adapters.folder_media import FolderMedia
 from services.store.adapters.memory_media import MemoryMedia
 from services.store.adapters.threads import Threads
-from services.store.errors import StorageFullError, UploadIncompleteError
+from services.store.errors import UploadIncompleteError
 from services.store.media_store import Announcement, MediaStore
 from tests.contract.store_media import ANYTHING, CONTENT, SHA, MediaStoreContract, before, chunks
 

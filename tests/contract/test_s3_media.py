@@ -12,10 +12,10 @@ import urllib3
 from minio.error import S3Error
 
 from services.common.errors import ServiceUnavailableError
+from services.common.s3.bucket import Entry, S3Bucket
+from services.common.s3.options import S3Options
 from services.store.adapters import s3_media
-from services.store.adapters.s3_bucket import Entry, S3Bucket
 from services.store.adapters.s3_media import S3Media
-from services.store.adapters.s3_options import S3Options
 from services.store.adapters.s3_threads import PatientThreads
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement
@@ -233,7 +233,7 @@ async def test_objects_and_marks_on_two_pages_belong_together(media: S3Media, mo
     stored = [(await media.put(chunks(content), ANYTHING)).sha256 for content in contents]
     await media.claim(stored)
     for page in (3, 4, 5):
-        monkeypatch.setattr("services.store.adapters.s3_bucket.PAGE", page)
+        monkeypatch.setattr("services.common.s3.bucket.PAGE", page)
         monkeypatch.setattr(s3_media, "PAGE", page)
         assert [sha256 async for sha256 in media.unused_since(soon())] == sorted(stored)
         assert [sha256 async for sha256 in media.unused_since(before())] == []

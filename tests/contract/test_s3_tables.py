@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.common.errors import ServiceUnavailableError
+from services.common.s3.bucket import S3Bucket
+from services.common.s3.options import S3Options
 from services.store.adapters.lance_catalogue import LanceCatalogue
-from services.store.adapters.s3_bucket import S3Bucket
-from services.store.adapters.s3_options import S3Options
 from services.store.adapters.s3_shelf import S3Shelf
 from services.store.adapters.s3_threads import PatientThreads
 from services.store.adapters.threads import Threads

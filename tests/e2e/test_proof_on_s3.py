@@ -7,8 +7,8 @@ import pytest
 import urllib3
 
 from medley import Client, NewItem
-from services.store.adapters.s3_bucket import S3Bucket
-from services.store.adapters.s3_options import S3Options
+from services.common.s3.bucket import S3Bucket
+from services.common.s3.options import S3Options
 from tests.e2e.commands import medley
 from tests.integration.conversation import picture
 from tests.integration.s3_endpoint import fresh_options, store_settings

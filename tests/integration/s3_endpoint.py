@@ -16,8 +16,8 @@ from uuid import uuid4
 import pytest
 import urllib3
 
-from services.store.adapters.s3_bucket import S3Bucket
-from services.store.adapters.s3_options import S3Options
+from services.common.s3.bucket import S3Bucket
+from services.common.s3.options import S3Options
 from services.store.adapters.s3_start import make_ready
 from tools import minio
 

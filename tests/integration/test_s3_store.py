@@ -19,8 +19,8 @@ from grpc_status import rpc_status
 from medley.v1 import item_pb2
 from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
-from services.store.adapters.s3_bucket import S3Bucket
-from services.store.adapters.s3_options import S3Options
+from services.common.s3.bucket import S3Bucket
+from services.common.s3.options import S3Options
 from services.store.adapters.s3_start import make_ready
 from services.store.settings import StoreSettings
 from services.store.starting import CannotStartError

@@ -20,7 +20,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from medley.v1 import collection_pb2, filter_pb2, item_pb2, vector_pb2
+from medley.v1 import collection_pb2, filter_pb2, index_config_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.errors import CollectionNotFoundError
@@ -46,6 +46,17 @@ SPACES = (
     ),
     collection_pb2.Space(name="own", dimensions=2, metric=vector_pb2.METRIC_EUCLIDEAN),
 )
+EXACT = index_config_pb2.IndexConfig(
+    exact=index_config_pb2.ExactIndex(storage=index_config_pb2.VECTOR_STORAGE_INT8), exact_share=0.1, recall_floor=0.9
+)
+HNSW = index_config_pb2.IndexConfig(
+    hnsw=index_config_pb2.HnswIndex(
+        neighbours=48, build_candidates=200, search_candidates=128, storage=index_config_pb2.VECTOR_STORAGE_FLOAT16
+    ),
+    exact_share=0.1,
+    recall_floor=0.95,
+)
+IVF = index_config_pb2.IndexConfig(ivf=index_config_pb2.IvfIndex(lists=64, product_bytes=1))
 Stub = Any
 Change = tuple[bool, dict[str, dict[str, Any]], set[str], str]
 
@@ -87,6 +98,21 @@ async def photos(stub: Stub) -> Stub:
 
 def create(name: str = PHOTOS, spaces: Sequence[collection_pb2.Space] = SPACES) -> pb.CreateTableRequest:
     return pb.CreateTableRequest(collection=collection_pb2.Collection(name=name, spaces=spaces))
+
+
+def indexed(space: collection_pb2.Space, index: index_config_pb2.IndexConfig) -> collection_pb2.Space:
+    changed = collection_pb2.Space(index=index)
+    changed.MergeFrom(space)
+    return changed
+
+
+def update(space: str, index: index_config_pb2.IndexConfig | None, name: str = PHOTOS) -> pb.UpdateTableSpaceRequest:
+    return pb.UpdateTableSpaceRequest(collection=name, space=space, index=index)
+
+
+def choices(spaces: Sequence[collection_pb2.Space]) -> dict[str, str]:
+    """Return how spaces are indexed, by name."""
+    return {space.name: str(space.index.WhichOneof("kind")) for space in spaces}
 
 
 def vector(*components: float) -> vector_pb2.Vector:
@@ -184,7 +210,8 @@ async def changes_since(stub: Stub, after: str) -> Change:
 class TestTables:
     async def test_a_created_table_is_there(self, stub: Stub) -> None:
         made = (await stub.CreateTable(create())).collection
-        assert (made.name, list(made.spaces)) == (PHOTOS, list(SPACES))
+        assert made.name == PHOTOS
+        assert list(made.spaces) == [indexed(space, EXACT) for space in SPACES]
         assert made.version
         assert made.HasField("create_time")
         assert (await stub.GetTable(pb.GetTableRequest(name=PHOTOS))).collection == made
@@ -623,6 +650,106 @@ class TestMedia:
             await until(lambda: not any(incoming.iterdir()))
 
 
+class TestIndexes:
+    async def test_a_table_is_indexed_as_it_was_created(self, stub: Stub) -> None:
+        made = (await stub.CreateTable(create(spaces=[indexed(SPACES[0], HNSW), SPACES[1]]))).collection
+        assert [space.index for space in made.spaces] == [HNSW, EXACT]
+        assert (await stub.GetTable(pb.GetTableRequest(name=PHOTOS))).collection == made
+        assert list((await stub.ListTables(pb.ListTablesRequest())).collections) == [made]
+
+    async def test_the_same_again_stays_indexed_as_it_is(self, photos: Stub) -> None:
+        there = (await photos.GetTable(pb.GetTableRequest(name=PHOTOS))).collection
+        again = create(spaces=[indexed(SPACES[0], HNSW), indexed(SPACES[1], IVF)])
+        assert (await photos.CreateTable(again)).collection == there
+
+    async def test_an_update_is_a_version(self, photos: Stub) -> None:
+        before = await written(photos, row("a"))
+        updated = (await photos.UpdateTableSpace(update("clip", HNSW))).collection
+        assert [space.index for space in updated.spaces] == [HNSW, EXACT]
+        assert (await photos.GetTable(pb.GetTableRequest(name=PHOTOS))).collection == updated
+        assert updated.version != before
+        assert (await photos.UpdateTableSpace(update("clip", HNSW))).collection == updated, "nothing to change"
+        assert await changes_since(photos, before) == (False, {}, set(), updated.version)
+
+    @pytest.mark.parametrize(
+        ("index", "name", "value"),
+        [
+            (index_config_pb2.IndexConfig(hnsw=index_config_pb2.HnswIndex(neighbours=3)), "index.hnsw.neighbours", "3"),
+            (
+                index_config_pb2.IndexConfig(ivf=index_config_pb2.IvfIndex(product_bytes=2)),
+                "index.ivf.product_bytes",
+                "2",
+            ),
+            (index_config_pb2.IndexConfig(recall_floor=1.5), "index.recall_floor", "1.5"),
+            (index_config_pb2.IndexConfig(exact_share=float("nan")), "index.exact_share", "nan"),
+            (
+                index_config_pb2.IndexConfig(exact=index_config_pb2.ExactIndex(storage=9)),  # type: ignore[arg-type]
+                "index.exact.storage",
+                "9",
+            ),
+            (None, "index", ""),
+        ],
+    )
+    async def test_what_cannot_be_is_refused_by_name(
+        self, photos: Stub, index: index_config_pb2.IndexConfig | None, name: str, value: str
+    ) -> None:
+        there = (await photos.GetTable(pb.GetTableRequest(name=PHOTOS))).collection
+        three = collection_pb2.Space(name="clip", dimensions=3, index=index)
+        requests = [photos.UpdateTableSpace(update("clip", index))]
+        requests += [photos.CreateTable(create("collections/new", [three]))] if index else []
+        for request in requests:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await request
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # takes what an aio error has as well
+            reason, metadata = info(status)
+            assert (reason, metadata["field"], metadata["value"]) == ("ARGUMENT_INVALID", name, value)
+        assert (await photos.GetTable(pb.GetTableRequest(name=PHOTOS))).collection == there
+
+    async def test_only_what_is_there_is_updated(self, photos: Stub) -> None:
+        assert await refusal(photos.UpdateTableSpace(update("none", HNSW))) == "SPACE_NOT_FOUND"
+        assert await refusal(photos.UpdateTableSpace(update("", HNSW))) == "ARGUMENT_INVALID"
+        assert await refusal(photos.UpdateTableSpace(update("clip", HNSW, "collections/x"))) == "COLLECTION_NOT_FOUND"
+
+    async def test_a_watch_tells_the_spaces_at_first_and_when_they_change(self, photos: Stub) -> None:
+        messages = photos.WatchChanges(pb.WatchChangesRequest(collection=PHOTOS))
+        told = [await versioned(messages)]
+        await written(photos, row("a"))
+        told.append(await versioned(messages))
+        updated = (await photos.UpdateTableSpace(update("own", IVF))).collection
+        told.append(await versioned(messages))
+        messages.cancel()
+        assert [choices(message.spaces) for message in told] == [
+            {"clip": "exact", "own": "exact"},
+            {},
+            {"clip": "exact", "own": "ivf"},
+        ]
+        assert (told[2].version, list(told[2].spaces)) == (updated.version, list(updated.spaces))
+
+    async def test_updates_and_writes_at_a_time_are_all_kept(self, photos: Stub) -> None:
+        await asyncio.gather(
+            photos.UpdateTableSpace(update("clip", HNSW)),
+            *(written(photos, row(f"r{number}")) for number in range(5)),
+            photos.UpdateTableSpace(update("own", IVF)),
+        )
+        there = (await photos.GetTable(pb.GetTableRequest(name=PHOTOS))).collection
+        assert choices(there.spaces) == {"clip": "hnsw", "own": "ivf"}
+        assert (await photos.CountRows(pb.CountRowsRequest(collection=PHOTOS))).count == 5
+
+    async def test_a_table_whose_index_was_changed_can_be_dropped_and_made_anew(self, photos: Stub) -> None:
+        await photos.UpdateTableSpace(update("clip", HNSW))
+        await photos.DropTable(pb.DropTableRequest(name=PHOTOS))
+        assert choices((await photos.CreateTable(create())).collection.spaces) == {"clip": "exact", "own": "exact"}
+
+
+async def versioned(messages: Any) -> pb.WatchChangesResponse:
+    """Return the next message that carries a version."""
+    while True:
+        message: pb.WatchChangesResponse = await asyncio.wait_for(messages.read(), 10)
+        if message.version:
+            return message
+
+
 class TestChanges:
     async def test_an_empty_table_tells_its_version_at_once(self, photos: Stub) -> None:
         there = (await photos.GetTable(pb.GetTableRequest(name=PHOTOS))).collection.version
@@ -697,6 +824,57 @@ async def test_a_restart_keeps_everything_and_a_watch_resumes(tmp_path: Path) ->
         last = await written(stub, row("again"))
         reset, rows, removed, version = await changes_since(stub, held)
         assert (reset, set(rows), removed, version) == (False, {"a", "c", "again"}, {"b"}, last)
+
+
+async def test_a_restart_keeps_how_spaces_are_indexed(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    async with store_servicer(config) as servicer, serving(servicer, config) as stub:
+        await stub.CreateTable(create(spaces=[SPACES[0], indexed(SPACES[1], IVF)]))
+        updated = (await stub.UpdateTableSpace(update("clip", HNSW))).collection
+    async with store_servicer(config) as servicer, serving(servicer, config) as stub:
+        there = (await stub.GetTable(pb.GetTableRequest(name=PHOTOS))).collection
+        assert there == updated
+        assert choices(there.spaces) == {"clip": "hnsw", "own": "ivf"}
+
+
+async def test_a_table_from_before_there_was_a_choice_is_exact(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    async with store_servicer(config) as servicer, serving(servicer, config) as stub:
+        await stub.CreateTable(create())
+    path = tmp_path / "collections" / "photos.json"
+    fields = json.loads(path.read_text())
+    for space in fields["spaces"]:
+        del space["index"]
+    path.write_text(json.dumps(fields))
+    async with store_servicer(config) as servicer, serving(servicer, config) as stub:
+        there = (await stub.GetTable(pb.GetTableRequest(name=PHOTOS))).collection
+        assert [space.index for space in there.spaces] == [EXACT, EXACT]
+        await stub.UpdateTableSpace(update("clip", HNSW))
+        await stub.DropTable(pb.DropTableRequest(name=PHOTOS))
+
+
+async def test_two_processes_that_change_indexes_lose_nothing(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    async with (
+        store_servicer(config) as one,
+        store_servicer(config) as other,
+        serving(one, config) as first,
+        serving(other, config) as second,
+    ):
+        await first.CreateTable(create())
+        await asyncio.gather(
+            *(first.UpdateTableSpace(update("clip", index)) for index in (HNSW, EXACT, HNSW)),
+            *(second.UpdateTableSpace(update("own", index)) for index in (IVF, IVF)),
+            *(written(stub, row(f"i{number}")) for number, stub in enumerate((first, second) * 3)),
+        )
+        last = (await second.UpdateTableSpace(update("clip", IVF))).collection
+        assert choices(last.spaces) == {"clip": "ivf", "own": "ivf"}
+
+        async def seen() -> dict[str, str]:
+            return choices((await first.GetTable(pb.GetTableRequest(name=PHOTOS))).collection.spaces)
+
+        await until_async(seen, choices(last.spaces))
+        assert (await first.CountRows(pb.CountRowsRequest(collection=PHOTOS))).count == 6
 
 
 async def test_two_processes_share_a_folder(tmp_path: Path) -> None:

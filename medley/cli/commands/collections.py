@@ -1,15 +1,21 @@
 """`medley collections`."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import click
 
+from medley.cli.indexing import index_of, index_wish, spelt_index, waited
 from medley.cli.printing import print_json, print_table
 from medley.cli.session import Session, as_of_option, session_options
+from medley.indexes import KINDS, IndexConfig
 from medley.values import Collection, Space
 
 
 @click.group()
 def collections() -> None:
-    """List, create, show and drop collections."""
+    """List, create, show, index and drop collections."""
 
 
 @collections.command("list")
@@ -36,11 +42,57 @@ def list_(session: Session) -> None:
     metavar="NAME=MODEL|DIMENSIONS",
     help="A space, e.g. clip=medley-mini, or own=768 for vectors of your own.  [default: clip and text]",
 )
+@click.option(
+    "--index",
+    "wishes",
+    multiple=True,
+    metavar="SPACE=KIND[,OPTION=N…]",
+    help="How a space is indexed, e.g. clip=hnsw or own=ivf,lists=256.  [default: exact]",
+)
 @session_options
-def create(session: Session, name: str, spaces: tuple[str, ...]) -> None:
-    """Create an empty collection; the same one again is left as it is."""
+def create(session: Session, name: str, spaces: tuple[str, ...], wishes: tuple[str, ...]) -> None:
+    """Create an empty collection; the same one again is left as it is, but for an index asked for."""
+    indexes = dict(map(index_wish, wishes))
+    wanted = _indexed(list(map(_space, spaces)), indexes)
     with session.connected() as client:
-        _show(session, client.create_collection(name, list(map(_space, spaces)) or None))
+        collection = client.create_collection(name, wanted or None)
+        for space, index in indexes.items():
+            collection = client.update_space(name, space, index=index)
+        _show(session, collection)
+
+
+@collections.command(short_help="Choose how a space is indexed.")
+@click.argument("name")
+@click.argument("space")
+@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.option("--neighbours", type=int, help="hnsw: neighbours of a vector (M).")
+@click.option("--build-candidates", type=int, help="hnsw: candidates while building (efConstruction).")
+@click.option("--search-candidates", type=int, help="hnsw: candidates of a search (efSearch).")
+@click.option("--lists", type=int, help="ivf: lists (nlist).")
+@click.option("--probes", type=int, help="ivf: lists that a search reads (nprobe).")
+@click.option("--product-bytes", type=int, help="ivf: bytes of a product code, instead of a storage.")
+@click.option("--storage", type=click.Choice(["float32", "float16", "int8"]), help="How vectors lie in memory.")
+@click.option("--exact-share", type=float, help="hnsw, ivf: compare exactly where a filter leaves up to this share.")
+@click.option("--recall-floor", type=float, help="hnsw, ivf: answer exactly while recall at 10 is below this.")
+@click.option("--wait", is_flag=True, help="Wait until the index is built.")
+@session_options
+def index(session: Session, name: str, space: str, kind: str, wait: bool, **options: Any) -> int:
+    """Choose how the space SPACE of the collection NAME is indexed; what is left out, the server chooses.
+
+    Searches go on meanwhile: the index there is answers until the new one is built, and `medley status` tells how far
+    that is. With --wait the exit code is 1 where it cannot be built, or its recall is below the floor.
+    """
+    wanted = index_of(kind, {option: value for option, value in options.items() if value is not None})
+    with session.connected() as client:
+        collection = client.update_space(name, space, index=wanted)
+        state = waited(client, collection, space) if wait else None
+    if session.as_json:
+        print_json(collection if state is None else {"collection": collection, "index": state})
+    else:
+        _show(session, collection)
+        if state is not None:
+            click.echo(f"{space}: {state.state}, {state.vectors} vectors{f': {state.note}' if state.note else ''}")
+    return 0 if state is None or state.state == "ready" else 1
 
 
 @collections.command()
@@ -77,7 +129,7 @@ def _show(session: Session, collection: Collection, items: int | None = None, as
     version = f"as of {as_of}" if as_of else f"version {collection.version}"
     click.echo(f"{collection.name}: {version}{counted}")
     rows = map(_space_row, collection.spaces)
-    print_table(("space", "model", "dim", "metric", "made from"), rows, stretched="made from", right=("dim",))
+    print_table(("space", "model", "dim", "metric", "made from", "index"), rows, stretched="index", right=("dim",))
 
 
 def _space_row(space: Space) -> tuple[object, ...]:
@@ -87,7 +139,16 @@ def _space_row(space: Space) -> tuple[object, ...]:
         space.dimensions,
         space.metric,
         ", ".join(space.sources) or "vectors",
+        spelt_index(space.index),
     )
+
+
+def _indexed(spaces: list[Space], indexes: Mapping[str, IndexConfig]) -> list[Space]:
+    """Return `spaces` with their indexes; without any, it is the server that knows which there will be."""
+    names = [space.name for space in spaces]
+    if spaces and (strangers := sorted(indexes.keys() - set(names))):
+        raise click.UsageError(f"--index {strangers[0]}: the spaces are {', '.join(names)}")
+    return [replace(space, index=indexes.get(space.name)) for space in spaces]
 
 
 def _space(spelt: str) -> Space:

@@ -27,6 +27,7 @@ ARMS_WITH_SCORES = 3
 @click.option("--where", metavar="JSON", help='Filter, e.g. \'{"colour": "green", "price": {"$lt": 50}}\'.')
 @click.option("--top-k", default=10, show_default=True, help="Hits wanted.")
 @click.option("--k", type=float, help="Constant of reciprocal rank fusion.  [default: 60]")
+@click.option("--exact", is_flag=True, help="Compare every candidate, however the spaces are indexed.")
 @click.option(
     "--sheet",
     "sheets",
@@ -48,6 +49,7 @@ def search(
     where: str | None,
     top_k: int,
     k: float | None,
+    exact: bool,
     sheets: tuple[Path, ...],
 ) -> None:
     """Rank the items of a collection by TEXT, a picture, an item, or several of them together."""
@@ -65,6 +67,7 @@ def search(
             top_k=top_k,
             k=k,
             version=client.collection(collection).version,
+            exact=exact,
         )
         query = Query(collection, text, image.read_bytes() if image else None, item, where)
         sheet = gathered(client, query, result) if sheets else None

@@ -4,13 +4,16 @@ import click
 
 from medley.cli.printing import print_json, print_table
 from medley.cli.session import Session, session_options
+from medley.indexes import IndexStatus
 from medley.values import CollectionStatus, Status
+
+MIB = 2**20
 
 
 @click.command(short_help="Show whether all is well.")
 @session_options
 def status(session: Session) -> int:
-    """Show whether the services answer, the models, and how current each collection's indexes are."""
+    """Show whether the services answer, the models, and how current and how good each collection's indexes are."""
     with session.connected() as client:
         state = client.status()
     if session.as_json:
@@ -21,7 +24,7 @@ def status(session: Session) -> int:
 
 
 def print_status(state: Status) -> None:
-    """Print the services, the models and the collections."""
+    """Print the services, the models, the collections and their indexes."""
     services = ((each.name, "ok" if each.error is None else f"down: {each.error}") for each in state.services)
     print_table(("service", "state"), services, stretched="state")
     if state.models:
@@ -30,22 +33,57 @@ def print_status(state: Status) -> None:
         print_table(("model", "dim", "inputs", "about"), models, stretched="about", right=("dim",))
     if state.collections:
         click.echo()
-        names = ("collection", "items", "space", "vectors", "engine", "index")
-        rows = (row for each in state.collections for row in _rows(each))
-        print_table(names, rows, stretched="engine", right=("items", "vectors"))
+        names = ("collection", "items", "indexes")
+        rows = ((each.collection.name, each.items, _currency(each)) for each in state.collections)
+        print_table(names, rows, stretched="indexes", right=("items",))
+    print_indexes([index for each in state.collections for index in each.indexes])
 
 
-def _rows(state: CollectionStatus) -> list[tuple[object, ...]]:
-    name, version = state.collection.name, state.collection.version
-    rows: list[tuple[object, ...]] = [
+def print_indexes(indexes: list[IndexStatus]) -> None:
+    """Print the indexes; below them what is to be said of some: recall that was measured, and notes."""
+    if not indexes:
+        return
+    click.echo()
+    names = ("collection", "space", "engine", "state", "vectors", "memory", "lag")
+    print_table(names, map(_index_row, indexes), stretched="engine", right=("vectors", "memory", "lag"))
+    if measured := [row for index in indexes for row in _recall_rows(index)]:
+        click.echo()
+        shares = ("collection", "space", "filter leaves", "recall at 10", "queries")
+        print_table(shares, measured, stretched="filter leaves", right=("recall at 10", "queries"))
+    for index in indexes:
+        if index.note:
+            click.echo(f"{index.collection}/{index.space}: {index.note}")
+
+
+def _currency(state: CollectionStatus) -> str:
+    """Return how current the indexes of a collection are."""
+    behind = [index.space for index in state.indexes if index.version != state.collection.version]
+    missing = {space.name for space in state.collection.spaces} - {index.space for index in state.indexes}
+    if missing:
+        return "none yet" if not state.indexes else f"none yet: {', '.join(sorted(missing))}"
+    return f"behind: {', '.join(behind)}" if behind else "current"
+
+
+def _index_row(index: IndexStatus) -> tuple[object, ...]:
+    return (
+        index.collection,
+        index.space,
+        index.engine,
+        index.state or "",
+        index.vectors,
+        f"{index.memory_bytes / MIB:.1f} MiB",
+        f"{index.lag_seconds:.1f} s" if index.lag_seconds else "-",
+    )
+
+
+def _recall_rows(index: IndexStatus) -> list[tuple[object, ...]]:
+    return [
         (
-            name,
-            state.items,
+            index.collection,
             index.space,
-            index.vectors,
-            index.engine,
-            "current" if index.version == version else "behind",
+            f"{100 * each.share_above:g}% to {100 * each.share_up_to:g}%",
+            f"{each.recall:.3f}",
+            each.queries,
         )
-        for index in state.indexes
+        for each in index.recall
     ]
-    return rows or [(name, state.items, "", "", "", "none yet")]

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from services.common.deadlines import remaining_seconds
+from services.common.detached import detached
 from services.common.errors import DeadlineError
 from services.common.vectors import Matrix
-from services.embedder.detached import detached
 
 E = TypeVar("E")
 

@@ -22,6 +22,7 @@ from services.common.errors import (
     SpaceNotFoundError,
 )
 from services.common.filters import matches
+from services.common.index_config import IndexConfig
 from services.common.metadata import parsed_metadata
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
@@ -136,8 +137,8 @@ class MemoryStore:
             raise CollectionNotFoundError(name)
         return self._tables[name]
 
-    async def create(self, collection: Collection) -> Collection:
-        """Make a table."""
+    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> Collection:
+        """Make a table, which has no indexes."""
         self._created += 1
         table = self._tables.setdefault(collection.name, _Table(collection, f"t{self._created}"))
         if table.collection != collection:
@@ -221,7 +222,7 @@ class MemoryIndex:
         hits = [IndexHit(row.id, _score(row.vectors[space.name], vector, space), list(row.vectors)) for row in rows]
         sign = 1 if space.metric is Metric.EUCLIDEAN else -1
         hits.sort(key=lambda hit: (sign * hit.score, hit.id))
-        return IndexAnswer(hits[:depth], table.version, SearchMode.EXACT, len(hits))
+        return IndexAnswer(hits[:depth], table.version, SearchMode.EXACT, len(hits), len(hits))
 
 
 def _embedded(content: Content, dimensions: int) -> Embedded | ServiceError:

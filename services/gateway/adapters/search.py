@@ -27,7 +27,9 @@ class GrpcIndex:
             top_k=depth,
             filter=to_message(scope.condition) if scope.condition else None,
             version=scope.version,
+            exact=scope.exact,
         )
         response: pb.SearchIndexResponse = await call("search", self._stub.SearchIndex, request)
         hits = [IndexHit(hit.id, hit.score, hit.spaces) for hit in response.hits]
-        return IndexAnswer(hits, response.version, kind_of("mode", response.mode, MODES), response.candidates)
+        mode = kind_of("mode", response.mode, MODES)
+        return IndexAnswer(hits, response.version, mode, response.candidates, response.compared)

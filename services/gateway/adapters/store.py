@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from medley.v1 import collection_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
+from services.common import index_config_codec
 from services.common.errors import NotFoundError, OverloadedError, ServiceError
+from services.common.index_config import IndexConfig
 from services.common.neighbours import call, stream
 from services.common.vectors import Matrix, from_bytes, to_bytes
 from services.gateway.adapters.statuses import refusal
@@ -40,9 +42,10 @@ class GrpcStore:
     def __init__(self, stub: StoreStub) -> None:
         self._stub = stub
 
-    async def create(self, collection: Collection) -> collection_pb2.Collection:
+    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> collection_pb2.Collection:
         """Create the table that keeps `collection`."""
-        message = collection_pb2.Collection(name=collection.name, spaces=map(_to_space, collection.spaces))
+        spaces = [_to_space(space, indexes.get(space.name, IndexConfig())) for space in collection.spaces]
+        message = collection_pb2.Collection(name=collection.name, spaces=spaces)
         request = pb.CreateTableRequest(collection=message)
         response: pb.CreateTableResponse = await call("store", self._stub.CreateTable, request)
         return response.collection
@@ -131,7 +134,7 @@ def _found(lookup: item_pb2.ItemLookup) -> item_pb2.Item | None:
     raise error
 
 
-def _to_space(space: Space) -> collection_pb2.Space:
+def _to_space(space: Space, index: IndexConfig) -> collection_pb2.Space:
     return collection_pb2.Space(
         name=space.name,
         model=space.model,
@@ -139,6 +142,7 @@ def _to_space(space: Space) -> collection_pb2.Space:
         metric=METRICS[space.metric],
         sources=[CONTENT_TYPES[source] for source in space.sources],
         passport=space.passport,
+        index=index_config_codec.to_message(index),
     )
 
 

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from services.common.errors import CollectionNotFoundError
+from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.search.feed import ChangePart, Space, Table
 
 
 class MemoryChangeFeed:
-    """`ChangeFeed` over lists; `create`, `commit` and `drop` are its store."""
+    """`ChangeFeed` over lists; `create`, `commit`, `configure` and `drop` are its store."""
 
     def __init__(self) -> None:
         self._tables: dict[str, _KeptTable] = {}
@@ -27,6 +28,13 @@ class MemoryChangeFeed:
         """Add a change; return the version that holds it."""
         return self._kept(collection).commit(parts)
 
+    def configure(self, collection: str, space: str, config: IndexConfig) -> Version:
+        """Change how a space is indexed; return the version that holds it."""
+        spaces = [
+            replace(each, config=config) if each.name == space else each for each in self._kept(collection).spaces
+        ]
+        return self.commit(collection, ChangePart(spaces=spaces))
+
     def drop(self, collection: str) -> None:
         """Remove a collection."""
         self._tables.pop(collection).drop()
@@ -36,9 +44,9 @@ class MemoryChangeFeed:
             raise CollectionNotFoundError(collection)
         return self._tables[collection]
 
-    async def collections(self) -> list[str]:
+    async def tables(self) -> list[Table]:
         """See `ChangeFeed`."""
-        return sorted(self._tables)
+        return [await self.table(collection) for collection in sorted(self._tables)]
 
     async def table(self, collection: str) -> Table:
         """See `ChangeFeed`."""
@@ -52,23 +60,26 @@ class MemoryChangeFeed:
         if after is not None and not known:
             yield ChangePart(reset=True)
         applied = after.number if after is not None and known else 0
+        told: Sequence[Space] = ()
         if not kept.committed[applied:]:
-            yield ChangePart(version=kept.version)
+            told = kept.spaces
+            yield ChangePart(version=kept.version, spaces=told)
         while True:
             for number, parts in enumerate(kept.committed[applied:], start=applied + 1):
                 for part in parts[:-1]:
                     yield part
-                yield replace(parts[-1], version=Version(kept.uid, number))
-                applied = number
+                spaces = kept.spaces_at[number]
+                yield replace(parts[-1], version=Version(kept.uid, number), spaces=spaces if spaces != told else ())
+                applied, told = number, spaces
             await kept.newer_than(applied)
 
 
 class _KeptTable:
-    """One collection: each change since it was made."""
+    """One collection: each change since it was made, and the spaces as of each version."""
 
     def __init__(self, collection: str, spaces: Sequence[Space], uid: str) -> None:
         self.collection = collection
-        self.spaces = spaces
+        self.spaces_at = [spaces]
         self.uid = uid
         self.committed: list[Sequence[ChangePart]] = []
         self._dropped = False
@@ -78,8 +89,13 @@ class _KeptTable:
     def version(self) -> Version:
         return Version(self.uid, len(self.committed))
 
+    @property
+    def spaces(self) -> Sequence[Space]:
+        return self.spaces_at[-1]
+
     def commit(self, parts: Sequence[ChangePart]) -> Version:
         self.committed.append(parts)
+        self.spaces_at.append(next((part.spaces for part in parts if part.spaces), self.spaces))
         self._wake()
         return self.version
 

@@ -33,17 +33,17 @@ class StoreChangeFeed:
     def __init__(self, stub: Any) -> None:
         self._stub = stub
 
-    async def collections(self) -> list[str]:
+    async def tables(self) -> list[Table]:
         """See `ChangeFeed`."""
-        names: list[str] = []
+        tables: list[Table] = []
         token = ""
         while True:
             request = pb.ListTablesRequest(page_size=LIST_PAGE_SIZE, page_token=token)
             page: pb.ListTablesResponse = await call(_SERVICE, self._stub.ListTables, request)
-            names += [collection.name for collection in page.collections]
+            tables += map(_table, page.collections)
             token = page.next_page_token
             if not token:
-                return names
+                return tables
 
     async def table(self, collection: str) -> Table:
         """See `ChangeFeed`."""

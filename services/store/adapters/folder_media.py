@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from services.common.errors import InvalidError
+from services.common.errors import InvalidError, StorageFullError
 from services.store.adapters.durable_files import sync_path
 from services.store.adapters.threads import Threads
-from services.store.errors import MediaNotFoundError, StorageFullError
+from services.store.errors import MediaNotFoundError
 from services.store.media_store import Announcement, StoredObject, checked_upload
 
 FILES_AT_A_TIME = 512

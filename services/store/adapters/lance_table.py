@@ -18,7 +18,8 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
+from services.common.errors import CollectionNotFoundError, ServiceUnavailableError, StorageFullError
+from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.store.adapters.arrow_rows import (
     MOMENT,
@@ -30,10 +31,11 @@ from services.store.adapters.arrow_rows import (
     vector_column,
 )
 from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_merging
+from services.store.adapters.definition_json import index_from_json, index_to_json
 from services.store.adapters.shelf import Files, Place
 from services.store.adapters.threads import Threads
 from services.store.commits import CommitBell
-from services.store.errors import RowsCorruptError, StorageFullError, VersionExpiredError
+from services.store.errors import RowsCorruptError, VersionExpiredError
 from services.store.rows import Definition, Parts, Row
 from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, Snapshot, WriteConflictError
 
@@ -45,8 +47,10 @@ Run = Callable[..., Awaitable[Any]]
 
 ID_INDEX = "id_idx"
 FORGOTTEN = "medley.deletions_forgotten_up_to"
+INDEX_OF = "medley.index."
 LOOKUP_IDS = 10_000
 READS_SECONDS = 2.0
+TAG_READS = 20
 BATCH_BYTES = 8 * 2**20
 UNINDEXED_ROWS = 1000
 UNINDEXED_FRAGMENTS = 4
@@ -75,7 +79,7 @@ def open_dataset(place: Place, session: Any) -> Dataset:
 
 
 class LanceTable:
-    """`Table` over one Lance dataset."""
+    """`Table` over one Lance dataset. The definition it is given is that of the creation; commits hold its changes."""
 
     def __init__(
         self,
@@ -87,7 +91,8 @@ class LanceTable:
         threads: Threads,
         upkeep: Threads,
     ) -> None:
-        self._definition = definition
+        self._created = definition
+        self._definition = _definition_at(dataset, definition)
         self._dataset = dataset
         self._files = files
         self._exists = exists
@@ -98,7 +103,7 @@ class LanceTable:
 
     @property
     def definition(self) -> Definition:
-        """The collection as created."""
+        """The collection as of the newest commit known here."""
         return self._definition
 
     @property
@@ -145,6 +150,15 @@ class LanceTable:
                 )  # so that the next attempt sees who came first
                 raise
 
+    async def configure(self, space: str, index: IndexConfig) -> int:
+        """Write the choice into the configuration that each commit carries."""
+        async with self._turn:
+            self._adopt(await self._run(_newest_commit, self._dataset))
+            if self._definition.indexed({space: index}) == self._definition:
+                return self.version
+            entries = {INDEX_OF + space: index_to_json(index)}
+            return self._adopt(await self._run(_configure, self._dataset, entries, self._files))
+
     async def changes(self, after: int) -> Changes:
         """Ask for rows last updated by a later commit."""
         self._bell.check()
@@ -159,7 +173,7 @@ class LanceTable:
             filter=f"_row_last_updated_at_version > {cursor}" if cursor else "NOT deleted",
             batch_size=max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes)),
         )
-        return Changes(dataset.version, complete, self._changed(scanner))
+        return Changes(dataset.version, complete, self._definition, self._changed(scanner))
 
     async def newer_than(self, version: int) -> int:
         """Wait for a commit by us, or one that `refresh` finds."""
@@ -191,7 +205,8 @@ class LanceTable:
     async def as_of(self, version: int) -> Snapshot:
         """Open the commit."""
         dataset = await self._run_in_past(version, self._dataset.checkout_version, version)
-        return LanceSnapshot(self._definition, dataset, partial(self._run_in_past, version))
+        definition = _definition_at(dataset, self._created)
+        return LanceSnapshot(definition, dataset, partial(self._run_in_past, version))
 
     async def tag(self, name: str, version: int) -> None:
         """Let Lance keep the commit."""
@@ -211,14 +226,16 @@ class LanceTable:
     def _tag(self, name: str, version: int) -> None:
         if name not in _tags(self._dataset):
             self._dataset.checkout_version(version)
-            self._dataset.tags.create(name, version)
-            self._files.sync(self._dataset)
+            dataset = _newest_commit(self._dataset)  # of our own: who reads has borrowed the other
+            dataset.tags.create(name, version)
+            self._files.sync(dataset)
 
     def _untag(self, name: str) -> bool:
         if name not in _tags(self._dataset):
             return False
-        self._dataset.tags.delete(name)
-        self._files.sync(self._dataset)
+        dataset = _newest_commit(self._dataset)
+        dataset.tags.delete(name)
+        self._files.sync(dataset)
         return True
 
     async def _run_in_past(self, version: int, work: Callable[..., T], *args: Any) -> T:
@@ -259,6 +276,7 @@ class LanceTable:
         version: int = dataset.version
         if version > self._dataset.version:
             self._dataset = dataset
+            self._definition = _definition_at(dataset, self._created)
             self._bell.committed(version)
         return version
 
@@ -284,7 +302,7 @@ class LanceSnapshot:
 
     @property
     def definition(self) -> Definition:
-        """The collection as created."""
+        """The collection as of the commit."""
         return self._definition
 
     @property
@@ -329,7 +347,15 @@ async def _batches(
 
 
 def _tags(dataset: Dataset) -> dict[str, int]:
-    return {name: tag["version"] for name, tag in dataset.tags.list().items()}
+    """Return the tags; where one goes away while they are read one by one, they are read again."""
+    for _ in range(TAG_READS):
+        try:
+            return {name: tag["version"] for name, tag in dataset.tags.list().items()}
+        except (OSError, ValueError) as error:
+            if "/_refs/tags/" not in str(error) or "not found" not in str(error).lower():
+                raise
+            gone = error
+    raise gone
 
 
 def raise_if_away(error: Exception) -> None:
@@ -394,6 +420,21 @@ def _commit_to_build_on(dataset: Dataset, version: int) -> Dataset:
         if version == dataset.latest_version:
             raise
         raise WriteConflictError from error  # tidied away since it was read: there are newer ones
+
+
+def _definition_at(dataset: Dataset, created: Definition) -> Definition:
+    """Return the definition as of the commit that `dataset` is open at."""
+    entries = dataset.config()
+    keys = {space.name: INDEX_OF + space.name for space in created.spaces}
+    return created.indexed({name: index_from_json(entries[key]) for name, key in keys.items() if key in entries})
+
+
+def _configure(dataset: Dataset, entries: Mapping[str, str], files: Files) -> Dataset:
+    """Commit `entries` of the configuration, which rows written meanwhile do not hinder; return a handle on it."""
+    base = _newest_commit(dataset)
+    base.update_config(entries)
+    files.sync(base)
+    return base
 
 
 def _newest_commit(dataset: Dataset) -> Dataset:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from services.common.errors import CollectionNotFoundError
+from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.store.commits import CommitBell
 from services.store.errors import CollectionExistsError, VersionExpiredError
@@ -55,7 +56,7 @@ class MemoryCatalogue:
 
 
 class MemoryTable:
-    """`Table` as a dict of rows and one of deletions, and for each id what it was, by commit."""
+    """`Table` as a dict of rows and one of deletions; what each row and the definition were is kept by commit."""
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
@@ -64,13 +65,14 @@ class MemoryTable:
         self._deletions: dict[str, tuple[int, datetime]] = {}
         self._past: dict[str, list[tuple[int, Row | None]]] = {}
         self._commits: dict[int, datetime] = {1: datetime.now(UTC)}
+        self._definitions = [(1, definition)]
         self._tags: dict[str, int] = {}
         self._forgotten = 0
         self._bell = CommitBell(definition.name, newest=1)
 
     @property
     def definition(self) -> Definition:
-        """The collection as created."""
+        """The collection as of the newest commit."""
         return self._definition
 
     @property
@@ -118,6 +120,19 @@ class MemoryTable:
         self._bell.committed(version)
         return version
 
+    async def configure(self, space: str, index: IndexConfig) -> int:
+        """Replace the definition."""
+        self._bell.check()
+        definition = self._definition.indexed({space: index})
+        if definition == self._definition:
+            return self.version
+        version = self.version + 1
+        self._definition = definition
+        self._definitions.append((version, definition))
+        self._commits[version] = datetime.now(UTC)
+        self._bell.committed(version)
+        return version
+
     async def changes(self, after: int) -> Changes:
         """Pick what a later commit wrote."""
         self._bell.check()
@@ -125,7 +140,7 @@ class MemoryTable:
         cursor = after if complete else 0
         rows = [self._rows[row_id] for row_id, version in self._written.items() if version > cursor]
         deleted = [row_id for row_id, (version, _) in self._deletions.items() if version > cursor > 0]
-        return Changes(self.version, complete, _batches(self._definition.spaces, rows, deleted))
+        return Changes(self.version, complete, self._definition, _batches(self._definition.spaces, rows, deleted))
 
     async def newer_than(self, version: int) -> int:
         """Wait for a commit."""
@@ -154,7 +169,8 @@ class MemoryTable:
             raise VersionExpiredError(self._definition.name, str(Version(self._definition.uid, version)))
         states = {row_id: _state(states, version) for row_id, states in self._past.items()}
         rows = {row_id: row for row_id, row in states.items() if row is not None}
-        return MemorySnapshot(self._definition, version, rows, self._bell)
+        place = bisect_right(self._definitions, version, key=lambda entry: entry[0])
+        return MemorySnapshot(self._definitions[place - 1][1], version, rows, self._bell)
 
     async def tag(self, name: str, version: int) -> None:
         """Note the name."""
@@ -202,7 +218,7 @@ class MemorySnapshot:
 
     @property
     def definition(self) -> Definition:
-        """The collection as created."""
+        """The collection as of the commit."""
         return self._definition
 
     @property

@@ -21,8 +21,8 @@ from uuid import uuid4
 
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
-from services.store.adapters.s3_bucket import PAGE, Entry, S3Bucket
-from services.store.adapters.s3_errors import S3_ERRORS, AbsentError
+from services.common.s3.bucket import PAGE, Entry, S3Bucket
+from services.common.s3.errors import S3_ERRORS, AbsentError
 from services.store.adapters.s3_threads import PatientThreads, looked_at
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement, StoredObject, checked_upload

@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from services.common.errors import ServiceUnavailableError
+from services.common.s3.bucket import Entry, S3Bucket
+from services.common.s3.errors import AbsentError, TakenError
 from services.store.adapters.definition_json import from_json, to_json
-from services.store.adapters.s3_bucket import Entry, S3Bucket
-from services.store.adapters.s3_errors import AbsentError, TakenError
 from services.store.adapters.shelf import PREFIX, Place
 from services.store.errors import CollectionExistsError
 from services.store.rows import Definition
@@ -78,7 +78,8 @@ class S3Shelf:
 
     def retract(self, definition: Definition) -> None:
         """Remove the definition, unless it is another's meanwhile."""
-        if self.definition(definition.name) == definition:
+        there = self.definition(definition.name)
+        if there and there.uid == definition.uid:
             self._bucket.remove(_path(definition.name))
 
     def discard(self, definition: Definition) -> None:

@@ -8,10 +8,9 @@ from minio.commonconfig import ENABLED
 from minio.error import S3Error
 from urllib3.exceptions import HTTPError, SSLError
 
-from services.common.errors import ServiceUnavailableError
-from services.store.adapters.s3_bucket import S3Bucket
-from services.store.adapters.s3_errors import S3_ERRORS, TakenError, code_of, is_distrust
-from services.store.errors import StorageFullError
+from services.common.errors import ServiceUnavailableError, StorageFullError
+from services.common.s3.bucket import S3Bucket
+from services.common.s3.errors import S3_ERRORS, TakenError, code_of, is_distrust
 from services.store.starting import CannotStartError
 
 log = logging.getLogger(__name__)

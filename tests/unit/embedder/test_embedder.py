@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.common.admission import Admission
 from services.common.errors import ArgumentError, OverloadedError, PassportError, ServiceError
 from services.common.vectors import Matrix
 from services.embedder.adapters.memory import MemoryRuntime
-from services.embedder.admission import Admission
 from services.embedder.catalogue import Catalogue, Prefixes, Purpose
 from services.embedder.embedder import Embedded, Embedder, Embedding, Input, Outcome, Towers
 from services.embedder.encoder import TextEncoder

@@ -284,5 +284,5 @@ async def test_the_definition_is_read_anew_for_each_stream() -> None:
     around = await world()
     await around.ingest(text("a"))
     await around.store.drop(NAME)
-    await around.store.create(Collection(NAME, (OWN,)))
+    await around.store.create(Collection(NAME, (OWN,)), {})
     assert reasons(await around.ingest(NewItem("b", vectors={"own": VECTOR}))) == ["written"]

@@ -162,7 +162,7 @@ async def test_a_definition_that_turns_out_outdated_is_read_again() -> None:
     around = await stocked(2)
     await around.searcher.search(wish(own(1)))
     await around.store.drop(NAME)
-    await around.store.create(Collection(NAME, (replace(OWN, name="other"), CLIP, WORDS)))
+    await around.store.create(Collection(NAME, (replace(OWN, name="other"), CLIP, WORDS)), {})
     assert ids(await around.searcher.search(wish(replace(own(1), space="other")))) == []
 
 

@@ -85,7 +85,7 @@ async def stream(items: Sequence[NewItem]) -> AsyncIterator[NewItem]:
 
 async def world(collection: Collection = COLLECTION, pace: Pace = PACE, max_ingests: int = 2) -> World:
     store = MemoryStore()
-    await store.create(collection)
+    await store.create(collection, {})
     embedder = CountingEmbedder(MemoryEmbedder([CLIP_MODEL, TEXT_MODEL]))
     catalogue = Catalogue(store, embedder, seconds=60)
     encoder = Encoder(embedder, pace.retry_seconds, inputs_in_flight=64)

@@ -50,9 +50,9 @@ class WeakFeed:
         self.resumed_after: list[Version | None] = []
         self.stream_seconds: list[float] = []
 
-    async def collections(self) -> list[str]:
+    async def tables(self) -> list[Table]:
         self._fail_if(self.down)
-        return await self.feed.collections()
+        return await self.feed.tables()
 
     async def table(self, collection: str) -> Table:
         self._fail_if(self.down)
@@ -64,7 +64,7 @@ class WeakFeed:
         self.stream_seconds.append(remaining_seconds(STREAM_SECONDS))
         deaf = self.deaf
         stream = self.feed.changes(collection, after)
-        while not (deaf and collection not in await self.feed.collections()):
+        while not (deaf and collection not in [table.collection for table in await self.feed.tables()]):
             try:
                 found = await anext(stream)
             except Exception:
@@ -72,8 +72,8 @@ class WeakFeed:
                     raise
                 break
             if self.stray is not None:
-                yield self.stray
-                self.stray = None
+                stray, self.stray = self.stray, None
+                yield stray
             self._fail_if(self.down or self.parts_to_come == 0)
             if self.parts_to_come is not None:
                 self.parts_to_come -= 1

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError, VersionUnknownError
+from services.common.index_config import Hnsw, IndexConfig
+from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search import follower as follower_module
 from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.collection_index import CollectionIndex
-from services.search.feed import ChangePart, SpaceVectors
+from services.search.feed import ChangePart, SpaceVectors, Table
 from services.search.follower import Follower
 from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
+
+HNSW = IndexConfig(Hnsw(neighbours=48))
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +221,94 @@ async def test_a_rebuild_outlives_a_store_that_fails(
     async with asyncio.timeout(5):
         assert await follower.rebuilt() == version
     assert await reached(follower, version) is not old
+
+
+def configs(index: CollectionIndex) -> dict[str, IndexConfig]:
+    return {state.space.name: state.config for state in index.states()}
+
+
+async def test_a_new_index_of_a_space_is_told_and_is_a_version(store: MemoryChangeFeed, follower: Follower) -> None:
+    index = await reached(follower, store.commit(PHOTOS, part({"x": 1})))
+    assert configs(index) == {"flat": IndexConfig()}
+    configured = store.configure(PHOTOS, "flat", HNSW)
+    assert await reached(follower, configured) is index
+    assert configs(index) == {"flat": HNSW}
+    assert held(index) == {"x": 1}
+
+
+async def test_what_is_built_anew_has_the_newest_choice_of_index(
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+) -> None:
+    await reached(follower, store.commit(PHOTOS, part({"x": 1})))
+    old = await reached(follower, store.configure(PHOTOS, "flat", HNSW))
+    made: list[IndexConfig] = []
+
+    def making(table: Table) -> CollectionIndex:
+        made.extend(space.config for space in table.spaces)
+        return make_index(table)
+
+    follower._make_index = making  # what the choice is when the index is made, not only once it is told
+    reset = await reached(follower, store.commit(PHOTOS, ChangePart(reset=True), part({"y": 2})))
+    assert (made, configs(reset), held(reset)) == ([HNSW], {"flat": HNSW}, {"y": 2})
+    assert reset is not old
+    async with asyncio.timeout(5):
+        await follower.rebuilt()
+    assert made == [HNSW, HNSW]
+
+
+async def test_a_choice_made_while_the_store_was_away_is_told(
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+) -> None:
+    await reached(follower, store.commit(PHOTOS, part({"x": 1})))
+    feed.down = True
+    store.commit(PHOTOS, part({"y": 1}))
+    configured = store.configure(PHOTOS, "flat", HNSW)
+    feed.down = False
+    assert configs(await reached(follower, configured)) == {"flat": HNSW}
+
+
+async def test_spaces_of_another_collection_do_not_fit(
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+) -> None:
+    index = await reached(follower, store.commit(PHOTOS, part({"x": 1})))
+    assert index.version
+    feed.stray = ChangePart(version=index.version, spaces=[replace(FLAT, metric=Metric.COSINE)])
+    later = store.commit(PHOTOS, part({"y": 2}))
+    assert await reached(follower, later) is index
+    assert index.space("flat").metric is FLAT.metric
+
+
+async def test_it_is_behind_while_a_change_is_on_its_way(
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+) -> None:
+    await reached(follower, store.commit(PHOTOS, part({"x": 1})))
+    assert follower.lag_seconds == 0
+    feed.parts_to_come = 1
+    later = store.commit(PHOTOS, part({"y": 2}), part({"z": 3}))
+    await _down_after_a_part(feed)
+    assert follower.lag_seconds > 0
+    feed.down = False
+    await reached(follower, later)
+    assert follower.lag_seconds == 0
+
+
+async def test_it_is_behind_a_version_it_was_told_of_while_its_stream_is_down(
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+) -> None:
+    await reached(follower, store.commit(PHOTOS, part({"x": 1})))
+    feed.down = True
+    later = store.commit(PHOTOS, part({"y": 2}))
+    follower.told_of(later)
+    await asyncio.sleep(0.01)
+    assert follower.lag_seconds >= 0.01
+    feed.down = False
+    await reached(follower, later)
+    assert follower.lag_seconds == 0
+
+
+async def _down_after_a_part(feed: WeakFeed) -> None:
+    """Let one part of a change through, then be down."""
+    while feed.parts_to_come:  # noqa: ASYNC110  # nobody sets an event for it
+        await asyncio.sleep(0.001)
+    feed.down = True
+    await asyncio.sleep(0.02)

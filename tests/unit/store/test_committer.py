@@ -3,7 +3,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.common.errors import OverloadedError, RevisionError, ServiceError
+from services.common.errors import OverloadedError, RevisionError, ServiceError, SpaceNotFoundError
+from services.common.index_config import Hnsw, IndexConfig
 from services.store.adapters.memory_tables import MemoryTable
 from services.store.committer import Committed, Committer
 from services.store.intake import Admitted
@@ -25,6 +26,12 @@ class Rival(MemoryTable):
             self.wins -= 1
             await super().write([row("x", revision=100)], [], self.version)
         return await super().write(rows, deletions, based_on)
+
+    async def configure(self, space: str, index: IndexConfig) -> int:
+        if self.wins:
+            self.wins -= 1
+            raise WriteConflictError
+        return await super().configure(space, index)
 
 
 def committer(table: MemoryTable, max_rows: int = 100) -> Committer:
@@ -151,3 +158,31 @@ async def test_what_breaks_one_commit_leaves_the_next_alone() -> None:
 
 def test_a_conflict_is_no_service_error() -> None:
     assert not issubclass(WriteConflictError, ServiceError), "it never leaves the store"
+
+
+async def test_a_new_index_is_tried_again_when_another_process_came_first() -> None:
+    table = Rival(wins=3)
+    assert await committer(table).configure("clip", IndexConfig(Hnsw())) == table.version
+    assert [space.index.kind for space in table.definition.spaces if space.name == "clip"] == [Hnsw()]
+
+
+async def test_a_new_index_is_refused_where_others_always_come_first() -> None:
+    table = Rival(wins=1000)
+    with pytest.raises(OverloadedError):
+        await committer(table).configure("clip", IndexConfig(Hnsw()))
+    assert table.definition == PHOTOS
+
+
+async def test_an_index_of_no_space_is_refused() -> None:
+    with pytest.raises(SpaceNotFoundError):
+        await committer(MemoryTable(PHOTOS)).configure("none", IndexConfig(Hnsw()))
+
+
+async def test_who_goes_away_does_not_take_a_new_index_back() -> None:
+    table = MemoryTable(PHOTOS)
+    work = committer(table)
+    asking = asyncio.create_task(work.configure("clip", IndexConfig(Hnsw())))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await work.drained()
+    assert table.definition == PHOTOS.indexed({"clip": IndexConfig(Hnsw())})

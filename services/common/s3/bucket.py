@@ -25,8 +25,8 @@ from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import TimeoutError as HttpTimeoutError
 
 from services.common.deadlines import deadline_in, remaining_seconds
-from services.store.adapters.s3_errors import S3_ERRORS, AbsentError, as_ours, code_of, is_passing
-from services.store.adapters.s3_options import S3Options
+from services.common.s3.errors import S3_ERRORS, AbsentError, as_ours, code_of, is_passing
+from services.common.s3.options import S3Options
 
 T = TypeVar("T")
 Headers = dict[str, str | list[str] | tuple[str]]  # as the client spells it

@@ -1,8 +1,8 @@
 import pytest
 
+from services.common.admission import Admission
 from services.common.deadlines import deadline_in
 from services.common.errors import DeadlineError, OverloadedError
-from services.embedder.admission import Admission
 
 
 def test_what_is_over_the_limit_is_refused_with_the_limit() -> None:

@@ -3,8 +3,7 @@
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError, SSLError
 
-from services.common.errors import ServiceUnavailableError
-from services.store.errors import StorageFullError
+from services.common.errors import ServiceUnavailableError, StorageFullError
 
 S3_ERRORS = (S3Error, ServerError, InvalidResponseError, HTTPError)
 REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken")

@@ -1,0 +1,62 @@
+"""Milvus Lite by its client, FLAT and HNSW."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from pymilvus import DataType, MilvusClient
+
+from benchmarks.peers.peer import BUILD_CANDIDATES, NEIGHBOURS, ROWS_A_WRITE, SEARCH_CANDIDATES, TOP_K
+from benchmarks.search.conditions import Condition
+from benchmarks.search.corpus import Corpus, Matrix
+
+COLLECTION = "items"
+
+
+class MilvusLite:
+    """`Peer`."""
+
+    modes = ("FLAT", "HNSW")
+    version = f"milvus-lite {version('milvus-lite')}"
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        self._mode = mode
+        self._client = MilvusClient(str(folder / "milvus.db"))
+
+    def load(self, corpus: Corpus) -> None:
+        """See `Peer`."""
+        self._client.create_collection(COLLECTION, schema=self._schema(corpus), index_params=self._index())
+        for begin in range(0, len(corpus.vectors), ROWS_A_WRITE):
+            metadata = corpus.metadata(begin, begin + ROWS_A_WRITE)
+            empty = dict.fromkeys(corpus.fields, "")
+            rows = [
+                {"id": row, "vector": corpus.vectors[row], **empty, **fields}
+                for row, fields in enumerate(metadata, start=begin)
+            ]
+            self._client.insert(COLLECTION, rows)
+        self._client.flush(COLLECTION)
+        self._client.load_collection(COLLECTION)
+
+    def search(self, query: Matrix, condition: Condition | None) -> list[int]:
+        """See `Peer`."""
+        wanted = f'{condition.field} == "{condition.value}"' if condition else ""
+        parameters = {"params": {"ef": SEARCH_CANDIDATES}}
+        (hits,) = self._client.search(COLLECTION, [query], limit=TOP_K, filter=wanted, search_params=parameters)
+        return [hit["id"] for hit in hits]
+
+    def stop(self) -> None:
+        """See `Peer`."""
+        self._client.close()
+
+    def _schema(self, corpus: Corpus) -> object:
+        schema = self._client.create_schema(auto_id=False)
+        schema.add_field("id", DataType.INT64, is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=corpus.vectors.shape[1])
+        for name in corpus.fields:
+            schema.add_field(name, DataType.VARCHAR, max_length=100)
+        return schema
+
+    def _index(self) -> object:
+        parameters = {"M": NEIGHBOURS, "efConstruction": BUILD_CANDIDATES} if self._mode == "HNSW" else {}
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type=self._mode, metric_type="COSINE", params=parameters)
+        return index

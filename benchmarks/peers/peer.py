@@ -1,0 +1,35 @@
+"""What the driver asks of every engine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.search.conditions import Condition
+from benchmarks.search.corpus import Corpus, Matrix
+
+TOP_K = 10
+NEIGHBOURS, BUILD_CANDIDATES, SEARCH_CANDIDATES = 32, 200, 128  # of every graph, so that recall is much the same
+ROWS_A_WRITE = 5000
+
+
+class Peer(Protocol):
+    """An engine that holds a corpus, in one of its `modes`; `version` is its packages'."""
+
+    modes: Sequence[str]
+    version: str
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        """Start an engine that keeps its files in `folder`, which is empty."""
+        ...
+
+    def load(self, corpus: Corpus) -> None:
+        """Take in vectors and metadata; return once searches see and use all of it."""
+        ...
+
+    def search(self, query: Matrix, condition: Condition | None) -> list[int]:
+        """Return the numbers of the ten best items."""
+        ...
+
+    def stop(self) -> None:
+        """End all that was started."""
+        ...

@@ -1,0 +1,85 @@
+"""`python -m benchmarks.search.fed FOLDER --index hnsw`: a search service fed from the disk, with no store.
+
+What is searched is the service itself; only what it follows is another. So a million items come in as fast as the
+service takes them.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.search.corpus import Corpus
+from medley.v1 import search_service_pb2_grpc as pb_grpc
+from services.common.index_config import Exact, Hnsw, IndexConfig, VectorStorage
+from services.common.process import run_process
+from services.common.server import running, until_signalled
+from services.common.vectors import Metric
+from services.common.versions import Version
+from services.search.feed import ChangePart, Space, SpaceVectors, Table
+from services.search.settings import SearchSettings
+from services.search.wiring import search_servicer_over
+
+COLLECTION, SPACE = "collections/bench", "name"
+VERSION = Version("bench", 1)
+ROWS_A_PART = 10_000
+CONFIGS = {
+    "exact-float32": IndexConfig(Exact(VectorStorage.FLOAT32)),
+    "exact-int8": IndexConfig(Exact(VectorStorage.INT8)),
+    "hnsw": IndexConfig(Hnsw()),
+}
+
+
+class CorpusFeed:
+    """`ChangeFeed` of one collection, whose only change is a corpus."""
+
+    def __init__(self, corpus: Corpus, config: IndexConfig) -> None:
+        self._corpus = corpus
+        self._space = Space(SPACE, corpus.vectors.shape[1], Metric.COSINE, config=config)
+
+    async def tables(self) -> list[Table]:
+        """See `ChangeFeed`."""
+        return [await self.table(COLLECTION)]
+
+    async def table(self, collection: str) -> Table:
+        """See `ChangeFeed`."""
+        return Table(collection, [self._space], VERSION)
+
+    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
+        """See `ChangeFeed`."""
+        for begin in range(0, len(self._corpus.vectors) if after != VERSION else 0, ROWS_A_PART):
+            yield self._part(begin)
+        yield ChangePart(version=VERSION, spaces=[self._space])
+        await asyncio.Event().wait()
+
+    def _part(self, begin: int) -> ChangePart:
+        vectors = np.array(self._corpus.vectors[begin : begin + ROWS_A_PART])
+        metadata = list(map(json.dumps, self._corpus.metadata(begin, begin + ROWS_A_PART)))
+        ids = [str(row) for row in range(begin, begin + len(vectors))]
+        return ChangePart(ids, metadata, {SPACE: SpaceVectors(np.arange(len(vectors)), vectors)})
+
+
+async def serve(settings: SearchSettings, feed: CorpusFeed) -> None:
+    """Serve until a signal comes."""
+    async with search_servicer_over(settings, feed) as servicer:
+        register = partial(pb_grpc.add_SearchServiceServicer_to_server, servicer)
+        async with running(settings, "medley.v1.SearchService", register):
+            await until_signalled()
+
+
+def main() -> None:
+    """Read the options and serve."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search.fed", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the corpus is")
+    parser.add_argument("--index", choices=CONFIGS, default="exact-int8")
+    options = parser.parse_args()
+    feed = CorpusFeed(Corpus.load(options.folder), CONFIGS[options.index])
+    run_process("search", lambda: serve(SearchSettings(), feed))
+
+
+if __name__ == "__main__":
+    main()

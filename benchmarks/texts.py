@@ -1,0 +1,28 @@
+"""Names as minilm embeds them, kept on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.floors import Matrix, RawEncoder
+
+MODELS = Path(__file__).parents[1] / "models"
+THREADS = 2
+
+
+def encoded(texts: Sequence[str], cache: Path) -> Matrix:
+    """Return the minilm vectors of `texts`, shape (len(texts), 384), from `cache` if they are there."""
+    manifest = (MODELS / "minilm/model.json").read_text()
+    key = hashlib.sha256("\n".join([manifest, *texts]).encode()).hexdigest()
+    file = cache / f"minilm-{key[:16]}.npy"
+    if not file.exists():
+        encoder = RawEncoder(MODELS, threads=1)
+        with ThreadPoolExecutor(THREADS) as pool:
+            vectors = np.stack(list(pool.map(encoder.sentence, texts)))
+        cache.mkdir(parents=True, exist_ok=True)
+        np.save(file, vectors)
+    kept: Matrix = np.load(file)
+    return kept

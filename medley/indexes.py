@@ -1,0 +1,122 @@
+"""How a space is indexed, as a caller chooses it, and how the indexes are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+VectorStorage = Literal["float32", "float16", "int8"]
+"""How vectors lie in the memory that a search reads first; what is found is ranked by float32 vectors in any case."""
+
+IndexState = Literal["ready", "building", "guarded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExactIndex:
+    """Every candidate is compared: recall is 1, under filters too. `storage` is chosen by the server when left out."""
+
+    storage: VectorStorage | None = None
+    kind: Literal["exact"] = field(default="exact", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HnswIndex:
+    """A graph is walked: fast over many vectors, recall a little below 1. What is 0 or None is the server's choice.
+
+    More `neighbours` (M) give better recall and take more memory, more `build_candidates` (efConstruction) a better
+    graph that is slower to build, more `search_candidates` (efSearch) better recall that is slower to have. Where a
+    filter leaves up to `exact_share` of the vectors they are compared exactly, and where recall falls below
+    `recall_floor` all are, until it recovers.
+    """
+
+    neighbours: int = 0
+    build_candidates: int = 0
+    search_candidates: int = 0
+    storage: VectorStorage | None = None
+    exact_share: float = 0.0
+    recall_floor: float = 0.0
+    kind: Literal["hnsw"] = field(default="hnsw", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IvfIndex:
+    """Vectors lie in `lists`, and a search reads the `probes` nearest ones. What is 0 or None is the server's choice.
+
+    `product_bytes` keeps vectors as product codes of so many bytes each, instead of one number a dimension in
+    `storage`. `exact_share` and `recall_floor` are as in `HnswIndex`.
+
+    Raises:
+        ValueError: both `storage` and `product_bytes` are given.
+    """
+
+    lists: int = 0
+    probes: int = 0
+    storage: VectorStorage | None = None
+    product_bytes: int = 0
+    exact_share: float = 0.0
+    recall_floor: float = 0.0
+    kind: Literal["ivf"] = field(default="ivf", init=False)
+
+    def __post_init__(self) -> None:
+        if self.storage and self.product_bytes:
+            raise ValueError("an IVF index takes either storage or product_bytes")
+
+
+IndexConfig = ExactIndex | HnswIndex | IvfIndex
+KINDS: Mapping[str, type[IndexConfig]] = {"exact": ExactIndex, "hnsw": HnswIndex, "ivf": IvfIndex}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecall:
+    """Mean recall at 10 over so many approximate queries that were repeated exactly.
+
+    Their filters left more than `share_above` of the vectors, up to `share_up_to`; 1 is no filter.
+    """
+
+    share_above: float
+    share_up_to: float
+    recall: float
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """State of the index of one space; current where `version` is the collection's.
+
+    `config` is how the space is to be indexed, `state` how far that is, `note` why for people. For `lag_seconds` the
+    store has been known to hold a version that is not applied yet.
+    """
+
+    collection: str
+    space: str
+    engine: str
+    vectors: int
+    memory_bytes: int
+    version: str
+    config: IndexConfig | None = None
+    state: IndexState | None = None
+    note: str = ""
+    recall: tuple[IndexRecall, ...] = ()
+    lag_seconds: float = 0.0
+
+
+def index_options(kind: str) -> tuple[str, ...]:
+    """Return the names of what can be chosen of an index of `kind`.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown index {kind!r}; there are {', '.join(KINDS)}")
+    return tuple(each.name for each in fields(KINDS[kind]) if each.init)
+
+
+def index_config(kind: str, **options: Any) -> IndexConfig:
+    """Return the index of `kind` with `options` by name.
+
+    Raises:
+        ValueError: there is no such kind, or it has no such option.
+    """
+    known = index_options(kind)
+    if strangers := sorted(options.keys() - set(known)):
+        raise ValueError(f"an {kind} index has no {', '.join(strangers)}; it has {', '.join(known)}")
+    return KINDS[kind](**options)

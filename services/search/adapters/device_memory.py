@@ -1,0 +1,77 @@
+"""The memory of a device, planned before it is taken."""
+
+import threading
+import weakref
+from collections.abc import Callable
+
+from services.search.errors import IndexTooLargeError
+
+
+class Account:
+    """What one index takes of a device; it is given back when the index, and its account with it, is gone."""
+
+    def __init__(self, memory: "DeviceMemory") -> None:
+        self._memory = memory
+        self.taken_bytes = 0
+
+    def take(self, wanted_bytes: int) -> None:
+        """Count `wanted_bytes` as taken, before they are.
+
+        Raises:
+            IndexTooLargeError: the device has less left.
+        """
+        self._memory.book(self, wanted_bytes)
+
+    def give(self, unused_bytes: int) -> None:
+        """Count `unused_bytes` as free again."""
+        self._memory.book(self, -unused_bytes)
+
+
+class DeviceMemory:
+    """How much of a device all indexes may take together, and how much they have.
+
+    `limit_bytes` is the most they may, None for no limit; `free_bytes` tells what the device has free for this process,
+    None where nobody knows. `workspace_bytes` of either are left for searches.
+    """
+
+    def __init__(
+        self, device: str, *, limit_bytes: int | None, free_bytes: Callable[[], int] | None, workspace_bytes: int
+    ) -> None:
+        self.device = device
+        self._limit_bytes = limit_bytes
+        self._free_bytes = free_bytes
+        self._workspace_bytes = workspace_bytes
+        self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def account(self) -> Account:
+        """Open an account for an index."""
+        account = Account(self)
+        with self._lock:
+            self._accounts.add(account)
+        return account
+
+    def book(self, account: Account, change_bytes: int) -> None:
+        """Let `account` take `change_bytes` more, or fewer where negative.
+
+        Raises:
+            IndexTooLargeError: the device has less left.
+        """
+        with self._lock:
+            left = self._left()
+            if change_bytes > 0 and left is not None and change_bytes > left:
+                raise IndexTooLargeError(self.device, change_bytes, max(0, left))
+            account.taken_bytes += change_bytes
+
+    def left_bytes(self) -> int | None:
+        """Return how much more indexes may take; None where nobody knows."""
+        with self._lock:
+            return self._left()
+
+    def _left(self) -> int | None:
+        bounds = []
+        if self._limit_bytes is not None:
+            bounds.append(self._limit_bytes - sum(account.taken_bytes for account in self._accounts))
+        if self._free_bytes is not None:
+            bounds.append(self._free_bytes())
+        return min(bounds) - self._workspace_bytes if bounds else None

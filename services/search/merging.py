@@ -1,0 +1,86 @@
+"""Single searches of concurrent callers, run together where they ask the same of the same index."""
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from services.common.batching import Batches
+from services.common.filters import canonical
+from services.common.vectors import Matrix
+from services.search.collection_index import CollectionIndex, Found, Search
+
+MERGED_HITS = 2**17
+"""Hits that a merged search may want in all: what is merged waits for each other, and takes memory together."""
+
+Told = TypeVar("Told")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A search for one vector, and what is to become of its answer."""
+
+    search: Search
+    vector: Matrix
+    tell: Callable[[Found], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Searches of one kind go together: `wants` is the most hits that any of them asks for, rounded up."""
+
+    index: CollectionIndex
+    wants: int
+    rest: Hashable
+
+
+class MergedSearches:
+    """Runs single searches in `lanes` threads of `pool`; those that come while all are busy are merged.
+
+    Searches are merged that differ in their vector alone, or in `top_k` as well: the largest is asked for, and each
+    caller gets as many as it wants. No more than `max_batch` are merged.
+    """
+
+    def __init__(self, pool: Executor, *, lanes: int, max_batch: int) -> None:
+        self._pool = pool
+        self._batches: Batches[_Kind, _Asked, Any] = Batches(
+            self._run, most=lambda kind: max(1, min(max_batch, MERGED_HITS // kind.wants)), lanes=lanes
+        )
+
+    async def search(
+        self, index: CollectionIndex, search: Search, vector: Matrix, tell: Callable[[Found], Told]
+    ) -> Told:
+        """Return what `tell`, run in a thread, makes of what `vector`, shape (dimensions,), finds in `index`.
+
+        Raises as `CollectionIndex.search` does, and what `tell` raises.
+        """
+        (answer,) = self._batches.submit(_kind(index, search), _Asked(search, vector, tell))
+        return cast(Told, await answer)
+
+    async def _run(self, kind: _Kind, asked: Sequence[_Asked]) -> Sequence[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _searched, kind.index, asked)
+
+
+def _kind(index: CollectionIndex, search: Search) -> _Kind:
+    """Filters are told apart by `canonical`: their `==` takes 1 for True."""
+    condition = None if search.condition is None else canonical(search.condition)
+    wants = 1 << max(7, (search.top_k - 1).bit_length())
+    return _Kind(index, wants, (search.space, condition, search.ids, search.score_limit, search.exact))
+
+
+def _searched(index: CollectionIndex, asked: Sequence[_Asked]) -> Sequence[Any]:
+    most = max(each.search.top_k for each in asked)
+    found = index.search(replace(asked[0].search, top_k=most), np.stack([each.vector for each in asked]))
+    return list(map(_told, asked, found))
+
+
+def _told(asked: _Asked, found: Found) -> Any:
+    try:
+        if len(found.hits) > asked.search.top_k:
+            found = replace(found, hits=found.hits[: asked.search.top_k])
+        return asked.tell(found)
+    except Exception as error:  # of this caller alone
+        return error

@@ -1,0 +1,53 @@
+"""What a collection's index holds, taken out whole so that another can be filled with it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.common.vectors import Matrix
+from services.common.versions import Version
+from services.search.collection_index import CollectionIndex
+from services.search.feed import Space
+from services.search.index import Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceContent:
+    """The vectors of a space: slots[i], ascending, holds that of the item numbered items[i].
+
+    `vectors` returns those of some slots as they are held, shape (n, dimensions).
+    """
+
+    space: Space
+    items: Numbers
+    slots: Numbers
+    vectors: Callable[[Numbers], Matrix]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One version of a collection: its items, numbered from 0, and the vectors of its spaces.
+
+    `rows` returns the ids and the metadata, as JSON, of the items from one number up to another.
+    """
+
+    version: Version
+    items: int
+    rows: Callable[[int, int], tuple[Sequence[str], Sequence[str]]]
+    spaces: Sequence[SpaceContent]
+
+
+class PortableIndex(CollectionIndex, Protocol):
+    """A `CollectionIndex` in the memory of this process, whose content another process can go on with."""
+
+    def content(self) -> AbstractContextManager[Content]:
+        """Give the content of the newest version, which stays as it is while the block runs."""
+        ...
+
+    def place(self, space: str, items: Numbers, slots: Numbers, vectors: Matrix) -> None:
+        """Put row i of `vectors`, as an index held it, into slots[i] of an index that holds nothing yet.
+
+        It is the vector of the item that was the items[i]-th written, from 0. Slots ascend from call to call.
+        """
+        ...
