@@ -150,21 +150,25 @@ def ingest_target(collection: str) -> pb.IngestItemsRequest:
     return pb.IngestItemsRequest(target=pb.IngestTarget(collection=collection_name(collection)))
 
 
-def ingest_item(item: NewItem) -> pb.IngestItemsRequest:
+def ingest_lot(items: Iterable[pb.IngestItem]) -> pb.IngestItemsRequest:
+    """Return the message of some items."""
+    return pb.IngestItemsRequest(lot=pb.IngestLot(items=items))
+
+
+def ingest_item(item: NewItem) -> pb.IngestItem:
     """Return the message of one item, reading its media if they are a path.
 
     Raises:
         ValueError: its metadata or vectors cannot be written.
         OSError: its file cannot be read.
     """
-    message = pb.IngestItem(
+    return pb.IngestItem(
         id=item.id,
         text=item.text,
         media=media(item.media),
         metadata_json=spelt(item.metadata) if item.metadata else "",
         vectors=vectors(item.vectors),
     )
-    return pb.IngestItemsRequest(item=message)
 
 
 def row(item: Item) -> store_service_pb2.Row:

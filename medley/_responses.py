@@ -94,9 +94,9 @@ def media(message: item_pb2.Media) -> Media:
     )
 
 
-def ingest_result(message: pb.IngestItemsResponse) -> IngestResult:
-    """Return what became of one item."""
-    return item_result(message.id, message.sequence, message.result)
+def ingest_results(message: pb.IngestItemsResponse) -> list[IngestResult]:
+    """Return what became of some items."""
+    return [item_result(each.id, each.sequence, each.result) for each in message.items]
 
 
 def item_result(item_id: str, sequence: int, outcome: item_pb2.ItemResult) -> IngestResult:

@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import os
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import TypeVar
 
 from medley import _requests as write
+from medley._lots import Lots
 from medley._window import AsyncWindow, Window
 from medley.errors import Error
 from medley.v1 import gateway_service_pb2 as pb
@@ -16,36 +18,79 @@ Element = TypeVar("Element")
 
 
 def ingest_messages(collection: str, items: Iterable[NewItem], window: Window) -> Iterator[pb.IngestItemsRequest]:
-    """Yield the target, then the items as `window` lets them through; gRPC draws them on a thread of its own.
+    """Yield the target, then the items as `window` lets them through, drawn on a thread of their own.
 
     Where `items` raises, the messages end as if it were exhausted, so that what was sent is still answered; the window
     keeps what was raised for the client to raise at the end.
     """
     yield write.ingest_target(collection)
+    lots, changed = Lots(), threading.Condition()
+    threading.Thread(target=_draw, args=(items, window, lots, changed), name="medley-ingest", daemon=True).start()
+    while True:
+        with changed:
+            changed.wait_for(lots.ready)
+            lot = lots.take()
+        if not lot:
+            return
+        yield write.ingest_lot(lot)
+
+
+def _draw(items: Iterable[NewItem], window: Window, lots: Lots, changed: threading.Condition) -> None:
     try:
         for item in items:
             message = write.ingest_item(item)
-            if not window.enter(message.ByteSize()):
-                return
-            yield message
+            size = message.ByteSize()
+            if not window.enter(size):
+                break
+            with changed:
+                lots.put(message, size)
+                changed.notify()
     except Exception as failure:  # whatever the caller's own source raises is the caller's to see
         window.room.failure = failure
+    finally:
+        with changed:
+            lots.end()
+            changed.notify()
 
 
 async def async_ingest_messages(
     collection: str, items: AsyncIterable[NewItem] | Iterable[NewItem], window: AsyncWindow
 ) -> AsyncIterator[pb.IngestItemsRequest]:
-    """Yield as `ingest_messages` does; files are read on a thread."""
+    """Yield as `ingest_messages` does; `items` are drawn by a task, and files read on a thread."""
     yield write.ingest_target(collection)
+    lots, changed = Lots(), asyncio.Event()
+    drawing = asyncio.create_task(_async_draw(items, window, lots, changed))
+    try:
+        while True:
+            while not lots.ready():
+                changed.clear()
+                await changed.wait()
+            if not (lot := lots.take()):
+                return
+            yield write.ingest_lot(lot)
+    finally:
+        drawing.cancel()
+
+
+async def _async_draw(
+    items: AsyncIterable[NewItem] | Iterable[NewItem], window: AsyncWindow, lots: Lots, changed: asyncio.Event
+) -> None:
     try:
         async for item in each(items):
             is_path = isinstance(item.media, str | os.PathLike)
             message = await asyncio.to_thread(write.ingest_item, item) if is_path else write.ingest_item(item)
-            if not await window.enter(message.ByteSize()):
-                return
-            yield message
+            size = message.ByteSize()
+            if not await window.enter(size):
+                break
+            lots.put(message, size)
+            changed.set()
+            if lots.full:
+                await asyncio.sleep(0)  # a source that never waits is not to keep the loop from sending
     except Exception as failure:  # whatever the caller's own source raises is the caller's to see
         window.room.failure = failure
+    finally:
+        lots.end()
+        changed.set()
 
 
 class Upload:

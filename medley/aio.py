@@ -165,10 +165,10 @@ class Client:
         try:
             async with translated_stream(call):
                 async for response in call:
-                    window.leave()
-                    result = read.ingest_result(response)
-                    self._versions.seen(collection, result.version)
-                    yield result
+                    for result in read.ingest_results(response):
+                        window.leave()
+                        self._versions.seen(collection, result.version)
+                        yield result
             window.room.check()
         finally:
             window.close()

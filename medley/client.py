@@ -191,10 +191,10 @@ class Client:
         try:
             with _translated():
                 for response in call:
-                    window.leave()
-                    result = read.ingest_result(response)
-                    self._versions.seen(collection, result.version)
-                    yield result
+                    for result in read.ingest_results(response):
+                        window.leave()
+                        self._versions.seen(collection, result.version)
+                        yield result
             window.room.check()
         finally:
             window.close()

@@ -281,30 +281,54 @@ class IngestItemsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TARGET_FIELD_NUMBER: _builtins.int
-    ITEM_FIELD_NUMBER: _builtins.int
+    LOT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def target(self) -> Global___IngestTarget:
         """The first message."""
 
     @_builtins.property
-    def item(self) -> Global___IngestItem:
-        """The next item."""
+    def lot(self) -> Global___IngestLot:
+        """The next items."""
 
     def __init__(
         self,
         *,
         target: Global___IngestTarget | None = ...,
-        item: Global___IngestItem | None = ...,
+        lot: Global___IngestLot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "part", b"part", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "part", b"part", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "part", b"part", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "part", b"part", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["target", "item"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["target", "lot"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___IngestItemsRequest: _TypeAlias = IngestItemsRequest  # noqa: Y015
+
+@_typing.final
+class IngestLot(_message.Message):
+    """Items of one message: a single one, or as many as are at hand, which costs less."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestItem]:
+        """The items, one at least."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___IngestItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestLot: _TypeAlias = IngestLot  # noqa: Y015
 
 @_typing.final
 class IngestTarget(_message.Message):
@@ -423,7 +447,31 @@ Global___MediaSource: _TypeAlias = MediaSource  # noqa: Y015
 
 @_typing.final
 class IngestItemsResponse(_message.Message):
-    """Response of GatewayService.IngestItems: one for each item."""
+    """Response of GatewayService.IngestItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestedItem]:
+        """The next items, one at least, in the order they were sent."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___IngestedItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestItemsResponse: _TypeAlias = IngestItemsResponse  # noqa: Y015
+
+@_typing.final
+class IngestedItem(_message.Message):
+    """What became of an item."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -436,7 +484,7 @@ class IngestItemsResponse(_message.Message):
     """Id of the item."""
     @_builtins.property
     def result(self) -> _item_pb2.ItemResult:
-        """What became of the item."""
+        """Whether it was written, or why not."""
 
     def __init__(
         self,
@@ -451,7 +499,7 @@ class IngestItemsResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IngestItemsResponse: _TypeAlias = IngestItemsResponse  # noqa: Y015
+Global___IngestedItem: _TypeAlias = IngestedItem  # noqa: Y015
 
 @_typing.final
 class UpdateItemRequest(_message.Message):

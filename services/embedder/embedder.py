@@ -94,7 +94,9 @@ class Embedder:
         texts = [(place, given) for place, given in enumerate(inputs) if isinstance(given, str)]
         files = [(place, given) for place, given in enumerate(inputs) if isinstance(given, bytes)]
         outcomes: dict[int, Outcome] = {
-            place: ArgumentError("content", "", "must be text or image") for place in range(len(inputs))
+            place: ArgumentError("content", "", "must be text or image")
+            for place, given in enumerate(inputs)
+            if not isinstance(given, str | bytes)
         }
         if texts:
             outcomes |= await self._embed_texts(model, texts, purpose)

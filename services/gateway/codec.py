@@ -1,6 +1,6 @@
 """The gateway's requests as values, and its values as responses."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from medley.v1 import check_pb2, collection_pb2, item_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
@@ -33,7 +33,7 @@ async def from_ingest(requests: AsyncIterator[pb.IngestItemsRequest]) -> tuple[s
     """Return the collection that the first of `requests` names, and the items of the others as they come.
 
     Raises:
-        ArgumentError: the first is no target; while iterating, another is no item.
+        ArgumentError: the first is no target; while iterating, another is no lot.
     """
     first = await anext(aiter(requests), pb.IngestItemsRequest())
     if first.WhichOneof("part") != "target":
@@ -41,15 +41,19 @@ async def from_ingest(requests: AsyncIterator[pb.IngestItemsRequest]) -> tuple[s
     return first.target.collection, _new_items(requests)
 
 
-def to_ingested(answer: Answer) -> pb.IngestItemsResponse:
-    """Return what became of an item."""
+def to_ingested(answers: Iterable[Answer]) -> pb.IngestItemsResponse:
+    """Return what became of some items."""
+    return pb.IngestItemsResponse(items=map(_ingested, answers))
+
+
+def _ingested(answer: Answer) -> pb.IngestedItem:
     match answer.outcome:
         case Written(item_id, revision, version):
             written = item_pb2.ItemWritten(id=item_id, revision=revision, version=version)
             result = item_pb2.ItemResult(written=written)
         case ServiceError() as error:
             result = item_pb2.ItemResult(error=to_status(error))
-    return pb.IngestItemsResponse(result=result, sequence=answer.sequence, id=answer.id)
+    return pb.IngestedItem(result=result, sequence=answer.sequence, id=answer.id)
 
 
 def from_update(request: pb.UpdateItemRequest) -> UpdateWish:
@@ -119,16 +123,20 @@ def _space(message: collection_pb2.Space) -> SpaceWish:
 
 async def _new_items(requests: AsyncIterator[pb.IngestItemsRequest]) -> AsyncIterator[NewItem]:
     async for request in requests:
-        if request.WhichOneof("part") != "item":
-            raise ArgumentError("part", request.WhichOneof("part"), "must be an item after the first message")
-        item = request.item
-        yield NewItem(
-            item.id,
-            text=item.text if item.HasField("text") else None,
-            media=_media(item.media) if item.HasField("media") else None,
-            metadata_json=item.metadata_json,
-            vectors=_vectors(item.vectors),
-        )
+        if request.WhichOneof("part") != "lot":
+            raise ArgumentError("part", request.WhichOneof("part"), "must be items after the first message")
+        for item in request.lot.items:
+            yield _new_item(item)
+
+
+def _new_item(item: pb.IngestItem) -> NewItem:
+    return NewItem(
+        item.id,
+        text=item.text if item.HasField("text") else None,
+        media=_media(item.media) if item.HasField("media") else None,
+        metadata_json=item.metadata_json,
+        vectors=_vectors(item.vectors),
+    )
 
 
 def _media(message: pb.MediaSource) -> MediaSource:

@@ -6,7 +6,7 @@ read (waits while too much is in flight) → gather into batches → embed (seve
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from services.common.errors import ServiceError
@@ -62,8 +62,8 @@ class Ingester:
         self._pace = pace
         self._slots = slots
 
-    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer, None]:
-        """Yield what became of each of `items`, in order, once it is durable or refused.
+    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Sequence[Answer], None]:
+        """Yield what became of `items`, in order, some at a time, once they are durable or refused.
 
         An error of `items` itself is raised once those before it are answered.
 
@@ -77,9 +77,9 @@ class Ingester:
             stream = _Stream(collection, self._encoder, self._stores, self._pace)
             running = asyncio.create_task(stream.run(items))
             try:
-                while (answer := await stream.answers.get()) is not None:
-                    yield answer
-                    stream.delivered()
+                while answers := await stream.answers.get():
+                    yield answers
+                    stream.delivered(len(answers))
                 await running
             finally:
                 running.cancel()
@@ -93,10 +93,10 @@ class _Batch:
 
 
 class _Stream:
-    """One ingest on its way. `answers` ends with None; it holds no more than may be in flight."""
+    """One ingest on its way. `answers` ends with none; it holds no more than may be in flight."""
 
     def __init__(self, collection: Collection, encoder: Encoder, stores: Stores, pace: Pace) -> None:
-        self.answers: asyncio.Queue[Answer | None] = asyncio.Queue()
+        self.answers: asyncio.Queue[Sequence[Answer]] = asyncio.Queue()
         self._collection = collection
         self._embedded = [space for space in collection.spaces if space.model]
         self._encoder = encoder
@@ -104,7 +104,7 @@ class _Stream:
         self._pace = pace
         self._items = Budget(pace.items)
         self._bytes = Budget(pace.bytes)
-        self._loads: asyncio.Queue[asyncio.Task[Entry] | None] = asyncio.Queue(LOADS_IN_FLIGHT)
+        self._loads: asyncio.Queue[Entry | asyncio.Task[Entry] | None] = asyncio.Queue(LOADS_IN_FLIGHT)
         self._batches = Batches(pace.batch)
         self._free = asyncio.Semaphore(pace.batches)
         self._commits: asyncio.Queue[_Batch | None] = asyncio.Queue()
@@ -118,13 +118,13 @@ class _Stream:
                 group.create_task(self._embed(group))
                 group.create_task(self._commit())
         finally:
-            self.answers.put_nowait(None)
+            self.answers.put_nowait(())
         if self._failure:
             raise self._failure
 
-    def delivered(self) -> None:
-        """Say that an answer was taken from `answers` and sent."""
-        self._items.give(1)
+    def delivered(self, count: int) -> None:
+        """Say that so many answers were taken from `answers` and sent."""
+        self._items.give(count)
 
     async def _read(self, items: AsyncIterator[NewItem], group: asyncio.TaskGroup) -> None:
         sequence = 0
@@ -132,36 +132,39 @@ class _Stream:
             async for item in items:
                 await self._items.take(1)
                 await self._bytes.take(size_of(item))
-                await self._loads.put(group.create_task(self._entry(sequence, item)))
+                await self._loads.put(self._load(sequence, item, group))
                 sequence += 1
         except ServiceError as error:
             self._failure = error
         await self._loads.put(None)
 
-    async def _entry(self, sequence: int, item: NewItem) -> Entry:
+    def _load(self, sequence: int, item: NewItem, group: asyncio.TaskGroup) -> Entry | asyncio.Task[Entry]:
+        """Return the item as an entry, or what fetches its picture ahead of its turn."""
         size = size_of(item)
         try:
             draft = drafted(item, self._collection)
-            picture = await self._picture(item)
         except ServiceError as error:
             return Entry(sequence, item.id, error, None, size)
-        loaded = len(picture) if picture is not None and isinstance(item.media, Stored) else 0
-        self._bytes.charge(loaded)
-        return Entry(sequence, item.id, draft, picture, size + loaded)
-
-    async def _picture(self, item: NewItem) -> bytes | None:
         match item.media:
-            case Inline(data):
-                return data
             case Stored(sha256):
-                load = partial(self._stores.media.read, sha256, self._pace.max_media_bytes)
-                return await patiently(load, self._pace.retry_seconds)
+                return group.create_task(self._fetched(Entry(sequence, item.id, draft, None, size), sha256))
+            case Inline(data):
+                return Entry(sequence, item.id, draft, data, size)
             case None:
-                return None
+                return Entry(sequence, item.id, draft, None, size)
+
+    async def _fetched(self, entry: Entry, sha256: str) -> Entry:
+        load = partial(self._stores.media.read, sha256, self._pace.max_media_bytes)
+        try:
+            picture = await patiently(load, self._pace.retry_seconds)
+        except ServiceError as error:
+            return replace(entry, draft=error)
+        self._bytes.charge(len(picture))
+        return replace(entry, picture=picture, size=entry.size + len(picture))
 
     async def _gather(self) -> None:
         while (loading := await self._loads.get()) is not None:
-            self._batches.put(await loading)
+            self._batches.put(loading if isinstance(loading, Entry) else await loading)
         self._batches.close()
 
     async def _embed(self, group: asyncio.TaskGroup) -> None:
@@ -181,9 +184,13 @@ class _Stream:
         while (batch := await self._commits.get()) is not None:
             outcomes = await self._outcomes(batch.entries, await batch.encoding)
             self._free.release()
-            for entry, outcome in zip(batch.entries, outcomes, strict=True):
-                self._bytes.give(entry.size)
-                self.answers.put_nowait(Answer(entry.sequence, entry.id, outcome))
+            self._bytes.give(sum(entry.size for entry in batch.entries))
+            self.answers.put_nowait(
+                [
+                    Answer(entry.sequence, entry.id, outcome)
+                    for entry, outcome in zip(batch.entries, outcomes, strict=True)
+                ]
+            )
 
     async def _outcomes(
         self, entries: Sequence[Entry], encoded: Sequence[Encoded | ServiceError]

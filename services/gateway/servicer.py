@@ -60,8 +60,8 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
     async def IngestItems(
         self, request_iterator: AsyncIterator[pb.IngestItemsRequest], context: Context
     ) -> AsyncIterator[pb.IngestItemsResponse]:
-        async for answer in self._desk.ingester.ingest(*await from_ingest(request_iterator)):
-            yield to_ingested(answer)
+        async for answers in self._desk.ingester.ingest(*await from_ingest(request_iterator)):
+            yield to_ingested(answers)
 
     async def UpdateItem(self, request: pb.UpdateItemRequest, context: Context) -> pb.UpdateItemResponse:
         item, version = await self._desk.updater.update(from_update(request))

@@ -99,20 +99,23 @@ class Intake:
     async def _all_media(self, drafts: Sequence[RowDraft | None]) -> list[tuple[Media, Content] | ServiceError | None]:
         referred = {draft.media.sha256 for draft in drafts if draft and draft.media and draft.media.data is None}
         known = await self._media.claim(referred)
-        turns = asyncio.Semaphore(UPLOADS_AT_A_TIME)
+        outcomes: list[tuple[Media, Content] | ServiceError | None] = [None] * len(drafts)
+        waiting = ((place, draft) for place, draft in enumerate(drafts) if draft)
 
-        async def one(draft: RowDraft | None) -> tuple[Media, Content] | ServiceError | None:
-            if draft is None or draft.media is None:
-                return None
-            async with turns:
+        async def put_in_turn() -> None:
+            for place, draft in waiting:
                 try:
-                    return await self._one_media(draft.media, draft.media_content, known)
+                    outcomes[place] = await self._media_of(draft, known)
                 except ServiceError as error:
-                    return error
+                    outcomes[place] = error
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(draft)) for draft in drafts]
-        return [task.result() for task in tasks]
+            for _ in range(min(UPLOADS_AT_A_TIME, len(drafts))):
+                group.create_task(put_in_turn())
+        return outcomes
+
+    async def _media_of(self, draft: RowDraft, known: Mapping[str, int]) -> tuple[Media, Content] | None:
+        return await self._one_media(draft.media, draft.media_content, known) if draft.media else None
 
     async def _one_media(
         self, draft: MediaDraft, content: Content | None, known: Mapping[str, int]

@@ -13,7 +13,6 @@ from services.store.history import History
 from services.store.intake import check_number
 from services.store.media_store import MediaStore
 from services.store.plans import satisfies
-from services.store.recent_rows import RecentRows
 from services.store.rows import Part, Parts, Row
 from services.store.tables import Snapshot
 
@@ -54,14 +53,12 @@ class Reader:
         self,
         history: History,
         media: MediaStore,
-        recent: RecentRows,
         *,
         max_inline_bytes: int,
         max_answer_bytes: int,
     ) -> None:
         self._history = history
         self._media = media
-        self._recent = recent
         self._max_inline_bytes = max_inline_bytes
         self._max_answer_bytes = max_answer_bytes
 
@@ -79,12 +76,12 @@ class Reader:
         check_number("ids", len(ids))
         table = await self._history.snapshot(collection, as_of)
         faults: dict[str, Item | ServiceError] = {row_id: fault for row_id in ids if (fault := _fault(row_id))}
-        found = await self._recent.get(table, {row_id for row_id in ids if row_id not in faults}, wanted.parts)
-        size = sum(self._size(found[row_id], wanted) for row_id in ids if row_id in found)
+        rows = (await table.get({row_id for row_id in ids if row_id not in faults}, wanted.parts)).rows
+        size = sum(self._size(rows[row_id], wanted) for row_id in ids if row_id in rows)
         if size > self._max_answer_bytes:
             raise AnswerTooLargeError(size, self._max_answer_bytes)
-        items = await self._items(found.values(), wanted)
-        outcomes = faults | dict(zip(found, items, strict=True))
+        items = await self._items(rows.values(), wanted)
+        outcomes = faults | dict(zip(rows, items, strict=True))
         return [outcomes.get(row_id) or ItemNotFoundError(row_id) for row_id in ids]
 
     async def page(

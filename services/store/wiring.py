@@ -16,7 +16,7 @@ from services.store.media_links import MediaLinks
 from services.store.media_store import MediaStore
 from services.store.purger import Purger
 from services.store.reader import Reader
-from services.store.recent_rows import RecentRows
+from services.store.recent_rows import CachedCatalogue, RecentRows
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
 from services.store.tables import Catalogue
@@ -35,7 +35,9 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
     """Build the service, hand it over, release what it holds."""
     async with AsyncExitStack() as stack:
         bucket = await _bucket(settings, stack) if "s3" in (settings.rows, settings.media) else None
-        catalogue = await _catalogue(settings, stack, bucket if settings.rows == "s3" else None)
+        tables = await _catalogue(settings, stack, bucket if settings.rows == "s3" else None)
+        catalogue = CachedCatalogue(tables, RecentRows(settings.row_cache_bytes))
+        await stack.enter_async_context(catalogue.loading())
         media, links = await _media(settings, stack, bucket if settings.media == "s3" else None)
         collections = await stack.enter_async_context(
             Collections(catalogue, max_waiting_rows=settings.max_waiting_rows, clock=_now)
@@ -48,7 +50,6 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
         reader = Reader(
             history,
             media,
-            RecentRows(settings.row_cache_bytes),
             max_inline_bytes=settings.max_inline_media_bytes,
             max_answer_bytes=settings.max_message_bytes // 2,
         )

@@ -9,8 +9,9 @@ from services.store.adapters.folder_shelf import FolderShelf
 from services.store.adapters.lance_catalogue import LanceCatalogue
 from services.store.adapters.memory_tables import MemoryCatalogue
 from services.store.adapters.threads import Threads
+from services.store.recent_rows import KEPT, CachedCatalogue, RecentRows
 from services.store.tables import Catalogue, Table, WriteConflictError
-from tests.contract.store_tables import EARLIER, LATER, CatalogueContract, TableContract, row
+from tests.contract.store_tables import EARLIER, LATER, CatalogueContract, TableContract, full_row, row
 
 CACHE_BYTES = 16 * 2**20
 
@@ -23,7 +24,7 @@ class InMemory:
 
 class InLance:
     @pytest.fixture
-    async def catalogue(self, tmp_path: Path) -> AsyncIterator[Catalogue]:
+    async def in_lance(self, tmp_path: Path) -> AsyncIterator[LanceCatalogue]:
         async with Threads("rows", 4) as threads, Threads("upkeep", 1) as upkeep:
             catalogue = LanceCatalogue(
                 FolderShelf(tmp_path),
@@ -35,12 +36,28 @@ class InLance:
             async with catalogue.running(poll_seconds=0.05):
                 yield catalogue
 
+    @pytest.fixture
+    async def catalogue(self, in_lance: LanceCatalogue) -> Catalogue:
+        return in_lance
+
+
+class InLanceCached(InLance):
+    @pytest.fixture
+    async def catalogue(self, in_lance: LanceCatalogue) -> AsyncIterator[Catalogue]:
+        cached = CachedCatalogue(in_lance, RecentRows(CACHE_BYTES))
+        async with cached.loading():
+            yield cached
+
 
 class TestMemoryCatalogue(InMemory, CatalogueContract):
     pass
 
 
 class TestLanceCatalogue(InLance, CatalogueContract):
+    pass
+
+
+class TestCachedCatalogue(InLanceCached, CatalogueContract):
     pass
 
 
@@ -69,3 +86,14 @@ class TestLanceTable(InLance, TableContract):
         known = set(commit_files(folder, dataset))
         assert all(path.exists() for path in known)
         assert {path.parent.name for path in known} >= {"data", "_deletions", "_versions", "_indices"}
+
+
+class TestCachedTable(InLanceCached, TableContract):
+    async def test_a_row_kept_is_the_row_stored(self, table: Table) -> None:
+        await table.get(["full"], KEPT)
+        await table.write([full_row()], [], table.version)
+        kept = (await table.get(["full"], KEPT)).rows["full"]
+        stored = (await (await table.as_of(table.version)).get(["full"], KEPT)).rows["full"]
+        for name in ("id", "content", "text", "media", "metadata_json", "spaces", "revision", "created", "updated"):
+            assert getattr(kept, name) == getattr(stored, name), name
+        assert kept.vectors == {}

@@ -1,7 +1,7 @@
 """What the gateway's tests say to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -42,15 +42,19 @@ async def requests(
 ) -> AsyncIterator[pb.IngestItemsRequest]:
     yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=collection))
     for each in items:
-        yield pb.IngestItemsRequest(item=each)
+        yield pb.IngestItemsRequest(lot=pb.IngestLot(items=[each]))
         if pause_seconds:
             await asyncio.sleep(pause_seconds)
 
 
 async def ingest(
     gateway: "pb_grpc.GatewayServiceAsyncStub", collection: str, *items: pb.IngestItem
-) -> list[pb.IngestItemsResponse]:
-    return [answer async for answer in gateway.IngestItems(requests(collection, items), timeout=SECONDS)]
+) -> list[pb.IngestedItem]:
+    return await answers(gateway.IngestItems(requests(collection, items), timeout=SECONDS))
+
+
+async def answers(responses: AsyncIterable[pb.IngestItemsResponse]) -> list[pb.IngestedItem]:
+    return [answer async for response in responses for answer in response.items]
 
 
 async def make_collection(
@@ -74,12 +78,12 @@ def ids(answer: pb.SearchResponse) -> list[str]:
     return [hit.item.id for hit in answer.hits]
 
 
-def versions(answers: Sequence[pb.IngestItemsResponse]) -> str:
+def versions(answers: Sequence[pb.IngestedItem]) -> str:
     """Return the version token of the last written item."""
     return [answer.result.written.version for answer in answers if answer.result.HasField("written")][-1]
 
 
-def outcomes(answers: Sequence[pb.IngestItemsResponse]) -> list[str]:
+def outcomes(answers: Sequence[pb.IngestedItem]) -> list[str]:
     """Return "written" or the reason of each answer."""
     return [outcome(answer.result) for answer in answers]
 

@@ -40,16 +40,15 @@ async def acknowledged_until_cut(
         yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=name))
         number = 0
         while True:
-            yield pb.IngestItemsRequest(
-                item=item(f"item{number}", text=f"text {number}", vectors={"own": vector(number + 1, 1)})
-            )
+            each = item(f"item{number}", text=f"text {number}", vectors={"own": vector(number + 1, 1)})
+            yield pb.IngestItemsRequest(lot=pb.IngestLot(items=[each]))
             number += 1
 
     written: dict[str, int] = {}
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for answer in gateway.IngestItems(endless(), timeout=SECONDS):
-            written[answer.id] = answer.result.written.revision
-            if len(written) == enough:
+        async for response in gateway.IngestItems(endless(), timeout=SECONDS):
+            written |= {answer.id: answer.result.written.revision for answer in response.items}
+            if len(written) >= enough:
                 reached.set()
     assert caught.value.code() is UNAVAILABLE
     return written

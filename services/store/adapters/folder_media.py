@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ class FolderMedia:
         self._folder = folder
         self._threads = threads
         self._syncers = syncers
+        self._mark = uuid4().hex  # tells the files of this process from those of others
+        self._numbers = itertools.count()
         self._waiting: list[_Waiting] = []
         self._keeper: asyncio.Task[None] | None = None
 
@@ -105,7 +108,7 @@ class FolderMedia:
         return self._folder / sha256[:2] / sha256
 
     def _incoming(self) -> "_Incoming":
-        return _Incoming(self._folder / "incoming" / uuid4().hex)
+        return _Incoming(self._folder / "incoming" / f"{self._mark}.{next(self._numbers)}")
 
     def _open(self) -> None:
         for name in ("incoming", *(f"{first:02x}" for first in range(256))):

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
 
@@ -20,7 +21,7 @@ from services.gateway.adapters.memory import CORRUPT
 from services.gateway.batches import BatchLimits
 from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
-from services.gateway.ingester import Ingester, Pace, Stores
+from services.gateway.ingester import Answer, Ingester, Pace, Stores
 from services.gateway.items import Collection, Inline, NewItem, Stored
 from services.gateway.store import Row, RowWriter, Written
 from tests.unit.gateway.worlds import CLIP, COLLECTION, NAME, OWN, PACE, World, reasons, stream, with_pace, world
@@ -61,6 +62,13 @@ def recorded(around: World, pace: Pace = PACE) -> tuple[Ingester, RecordingWrite
     stores, slots = Stores(writer, around.store), Slots("ingests", 2)
     ingester = Ingester(around.catalogue, Encoder(around.embedder, 5, inputs_in_flight=64), stores, pace, slots)
     return ingester, writer
+
+
+async def one_by_one(ingester: Ingester, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer]:
+    async with aclosing(ingester.ingest(name, items)) as lots:
+        async for answers in lots:
+            for answer in answers:
+                yield answer
 
 
 async def test_every_item_is_answered_in_order() -> None:
@@ -115,7 +123,7 @@ async def test_a_batch_is_one_commit_and_one_call_to_each_model() -> None:
     around = await world()
     ingester, writer = recorded(around)
     items = [text("a", "A"), picture("b", b"B"), text("c", "C"), picture("d", b"D")]
-    _ = [answer async for answer in ingester.ingest(NAME, stream(items))]
+    _ = [answer async for answer in one_by_one(ingester, NAME, stream(items))]
     assert writer.batches == [["a", "b", "c", "d"]]
     assert sorted(around.embedder.embedded) == [("mini", [b"B", b"D"]), ("words", ["A", "C"])]
 
@@ -129,7 +137,7 @@ async def test_a_slow_producer_gets_its_answers_promptly() -> None:
         await go_on.wait()
         yield text("b")
 
-    answers = around.ingester.ingest(NAME, slowly())
+    answers = one_by_one(around.ingester, NAME, slowly())
     first = await asyncio.wait_for(anext(aiter(answers)), 2)
     assert first.id == "a"
     go_on.set()
@@ -147,7 +155,7 @@ async def test_nothing_is_read_while_too_much_is_in_flight() -> None:
             read.append(number)
             yield text(f"item{number}")
 
-    answers = ingester.ingest(NAME, counted())
+    answers = one_by_one(ingester, NAME, counted())
     waiting = asyncio.ensure_future(anext(aiter(answers)))
     await asyncio.sleep(0.1)
     assert len(read) == 11  # one more is in the hand
@@ -167,7 +175,7 @@ async def test_bytes_in_flight_are_bounded() -> None:
             read.append(number)
             yield picture(f"item{number}", bytes([number]) * 300)
 
-    answers = ingester.ingest(NAME, counted())
+    answers = one_by_one(ingester, NAME, counted())
     waiting = asyncio.ensure_future(anext(aiter(answers)))
     await asyncio.sleep(0.1)
     assert len(read) == 4
@@ -185,7 +193,7 @@ async def test_a_reader_that_takes_no_answers_stops_the_reading() -> None:
             read.append(number)
             yield text(f"item{number}")
 
-    answers = around.ingester.ingest(NAME, counted())
+    answers = one_by_one(around.ingester, NAME, counted())
     await anext(aiter(answers))
     await asyncio.sleep(0.1)
     assert len(read) <= 11
@@ -205,14 +213,14 @@ async def test_a_store_that_is_away_is_waited_for() -> None:
     around = await world()
     ingester, writer = recorded(around)
     writer.errors = [ServiceUnavailableError("store")] * 2
-    assert reasons([answer async for answer in ingester.ingest(NAME, stream([text("a")]))]) == ["written"]
+    assert reasons([answer async for answer in one_by_one(ingester, NAME, stream([text("a")]))]) == ["written"]
 
 
 async def test_a_batch_that_cannot_be_committed_gets_the_error_and_the_stream_goes_on() -> None:
     around = await world()
     ingester, writer = recorded(around)
     writer.errors = [CollectionNotFoundError(NAME)]
-    answers = [answer async for answer in ingester.ingest(NAME, stream([text(f"item{n}") for n in range(6)]))]
+    answers = [answer async for answer in one_by_one(ingester, NAME, stream([text(f"item{n}") for n in range(6)]))]
     assert reasons(answers) == ["COLLECTION_NOT_FOUND"] * 4 + ["written"] * 2
 
 
@@ -241,7 +249,7 @@ async def test_stored_media_are_read_to_be_embedded() -> None:
 async def test_an_unknown_collection_fails_the_call() -> None:
     around = await world()
     with pytest.raises(CollectionNotFoundError):
-        await anext(aiter(around.ingester.ingest("collections/none", stream([text("a")]))))
+        await anext(aiter(one_by_one(around.ingester, "collections/none", stream([text("a")]))))
 
 
 async def test_a_broken_stream_fails_after_what_came_before_is_answered() -> None:
@@ -251,7 +259,7 @@ async def test_a_broken_stream_fails_after_what_came_before_is_answered() -> Non
         yield text("a")
         raise ArgumentError("part", None, "must be an item")
 
-    answers = around.ingester.ingest(NAME, broken())
+    answers = one_by_one(around.ingester, NAME, broken())
     assert (await anext(aiter(answers))).id == "a"
     with pytest.raises(ArgumentError):
         await anext(aiter(answers))
@@ -264,7 +272,7 @@ async def test_one_ingest_too_many_is_refused() -> None:
         yield text("a")
         await asyncio.Event().wait()
 
-    first = around.ingester.ingest(NAME, endless())
+    first = one_by_one(around.ingester, NAME, endless())
     await anext(aiter(first))
     with pytest.raises(OverloadedError):
         await around.ingest(text("b"))

@@ -75,7 +75,7 @@ class World:
     searcher: Searcher[MemoryItem]
 
     async def ingest(self, *items: NewItem) -> list[Answer]:
-        return [answer async for answer in self.ingester.ingest(NAME, stream(items))]
+        return [answer async for answers in self.ingester.ingest(NAME, stream(items)) for answer in answers]
 
 
 async def stream(items: Sequence[NewItem]) -> AsyncIterator[NewItem]:

@@ -45,13 +45,18 @@ def failing(times: int, answer: Any) -> Behaviour:
 
 def answering(requests: Iterator[pb.IngestItemsRequest], context: grpc.ServicerContext) -> Iterator[Any]:
     next(requests)
-    for sequence, request in enumerate(requests):
-        yield answer_to(sequence, request)
+    for sequence, item in enumerate(sent(requests)):
+        yield pb.IngestItemsResponse(items=[answer_to(sequence, item)])
 
 
-def answer_to(sequence: int, request: pb.IngestItemsRequest) -> pb.IngestItemsResponse:
-    written = item_pb2.ItemWritten(id=request.item.id, revision=1, version=f"v.{sequence + 1}")
-    return pb.IngestItemsResponse(id=request.item.id, sequence=sequence, result=item_pb2.ItemResult(written=written))
+def sent(requests: Iterator[pb.IngestItemsRequest]) -> Iterator[pb.IngestItem]:
+    for request in requests:
+        yield from request.lot.items
+
+
+def answer_to(sequence: int, item: pb.IngestItem) -> pb.IngestedItem:
+    written = item_pb2.ItemWritten(id=item.id, revision=1, version=f"v.{sequence + 1}")
+    return pb.IngestedItem(id=item.id, sequence=sequence, result=item_pb2.ItemResult(written=written))
 
 
 def items(count: int) -> Iterator[NewItem]:
@@ -279,8 +284,8 @@ def test_an_unknown_collection_ends_an_ingest_of_any_length(connect: Any) -> Non
 
 def test_items_the_server_leaves_unanswered_are_an_error(connect: Any) -> None:
     def forgetful(requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        received = list(requests)[1:]
-        yield answer_to(0, received[0])
+        received = list(sent(requests))
+        yield pb.IngestItemsResponse(items=[answer_to(0, received[0])])
 
     with (
         serving(ScriptedGateway(IngestItems=forgetful)) as server,

@@ -37,8 +37,7 @@ class Shelf:
 
     def _ingest(self, requests: Iterator[pb.IngestItemsRequest], context: Any) -> Iterator[pb.IngestItemsResponse]:
         next(requests)
-        for sequence, request in enumerate(requests):
-            item = request.item
+        for sequence, item in enumerate(item for request in requests for item in request.lot.items):
             self.sent.append(item.id)
             refused = self.before_answer(item.id)
             if refused:
@@ -46,7 +45,8 @@ class Shelf:
             else:
                 self.items[item.id] = self._stored(item)
                 result = item_pb2.ItemResult(written=item_pb2.ItemWritten(id=item.id, revision=1, version="v.1"))
-            yield pb.IngestItemsResponse(id=item.id, sequence=sequence, result=result)
+            answer = pb.IngestedItem(id=item.id, sequence=sequence, result=result)
+            yield pb.IngestItemsResponse(items=[answer])
 
     def _stored(self, item: pb.IngestItem) -> item_pb2.Item:
         media = None

@@ -85,12 +85,12 @@ def test_an_empty_text_is_a_query_for_the_server_to_judge() -> None:
 
 
 def test_an_item_keeps_apart_no_text_and_empty_text() -> None:
-    assert not write.ingest_item(NewItem("a", vectors={"own": [1]})).item.HasField("text")
-    assert write.ingest_item(NewItem("a", text="")).item.HasField("text")
+    assert not write.ingest_item(NewItem("a", vectors={"own": [1]})).HasField("text")
+    assert write.ingest_item(NewItem("a", text="")).HasField("text")
 
 
 def test_metadata_keep_their_letters_and_refuse_nan() -> None:
-    assert write.ingest_item(NewItem("a", "t", metadata={"straße": "☂"})).item.metadata_json == '{"straße":"☂"}'
+    assert write.ingest_item(NewItem("a", "t", metadata={"straße": "☂"})).metadata_json == '{"straße":"☂"}'
     with pytest.raises(ValueError, match="JSON"):
         write.ingest_item(NewItem("a", "t", metadata={"price": float("nan")}))
 

@@ -58,9 +58,12 @@ def test_an_item_of_a_kind_unknown_to_this_client_still_reads() -> None:
 
 def test_a_result_says_committed_or_why_not() -> None:
     written = item_pb2.ItemWritten(id="a", revision=2, version="v.3")
-    good = read.ingest_result(pb.IngestItemsResponse(id="a", result=item_pb2.ItemResult(written=written)))
     refusal = item_pb2.ItemResult(error=status_pb2.Status(code=5, message="gone"))
-    bad = read.ingest_result(pb.IngestItemsResponse(id="b", sequence=1, result=refusal))
+    answers = [
+        pb.IngestedItem(id="a", result=item_pb2.ItemResult(written=written)),
+        pb.IngestedItem(id="b", sequence=1, result=refusal),
+    ]
+    good, bad = read.ingest_results(pb.IngestItemsResponse(items=answers))
     assert (good.ok, good.revision, good.version) == (True, 2, "v.3")
     assert (bad.ok, bad.sequence, str(bad.error), type(bad.error)) == (False, 1, "gone", NotFoundError)
 

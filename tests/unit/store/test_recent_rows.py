@@ -1,14 +1,19 @@
-"""Rows read lately are told as of the commit asked, and take no more memory than allowed."""
+"""Rows kept in memory are told as of the newest commit, and take no more memory than allowed."""
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from datetime import UTC, datetime
 
 import pytest
 
+from services.common.errors import CollectionNotFoundError
 from services.store.adapters.memory_tables import MemoryCatalogue
-from services.store.recent_rows import KEPT, ROW_BYTES, RecentRows
+from services.store.recent_rows import KEPT, ROW_BYTES, CachedCatalogue, CachedTable, RecentRows
 from services.store.rows import EVERYTHING, NOTHING, Part, Parts
-from services.store.tables import Found, Table
+from services.store.tables import Changes, Found, Table
 from tests.unit.store.rows import PHOTOS, row
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Watched:
@@ -17,15 +22,24 @@ class Watched:
     def __init__(self, table: Table) -> None:
         self.definition = table.definition
         self.asked: list[set[str]] = []
-        self._table = table
+        self.inner = table
 
     @property
     def version(self) -> int:
-        return self._table.version
+        return self.inner.version
 
     async def get(self, ids: Collection[str], parts: Parts) -> Found:
         self.asked.append(set(ids))
-        return await self._table.get(ids, parts)
+        return await self.inner.get(ids, parts)
+
+    async def newer_than(self, version: int) -> int:
+        return await self.inner.newer_than(version)
+
+    async def changes(self, after: int) -> Changes:
+        return await self.inner.changes(after)
+
+    async def write(self, *arguments: object) -> int:
+        return await self.inner.write(*arguments)  # type: ignore[arg-type]  # as they came
 
 
 @pytest.fixture
@@ -35,23 +49,67 @@ async def table() -> Table:
     return table
 
 
-async def texts(recent: RecentRows, table: object, ids: list[str]) -> dict[str, str | None]:
-    found = await recent.get(table, ids, KEPT)  # type: ignore[arg-type]  # as much of a table as is used
-    return {row_id: each.text for row_id, each in found.items()}
+@pytest.fixture
+def watched(table: Table) -> Watched:
+    return Watched(table)
 
 
-async def test_a_row_is_looked_up_once(table: Table) -> None:
-    watched, recent = Watched(table), RecentRows(10**6)
-    assert await texts(recent, watched, ["a"]) == {"a": "one"}
-    assert await texts(recent, watched, ["a", "b", "c"]) == {"a": "one", "b": "two"}
+@pytest.fixture
+def cached(watched: Watched) -> CachedTable:
+    return CachedTable(watched, RecentRows(10**6))  # type: ignore[arg-type]  # as much of a table as is used
+
+
+async def texts(table: Table, ids: list[str]) -> dict[str, str | None]:
+    return {row_id: each.text for row_id, each in (await table.get(ids, KEPT)).rows.items()}
+
+
+async def test_a_row_is_looked_up_once(cached: CachedTable, watched: Watched) -> None:
+    assert await texts(cached, ["a"]) == {"a": "one"}
+    assert await texts(cached, ["a", "b", "c"]) == {"a": "one", "b": "two"}
     assert watched.asked == [{"a"}, {"b", "c"}]
 
 
-async def test_a_commit_is_seen_at_once(table: Table) -> None:
-    recent = RecentRows(10**6)
-    await texts(recent, table, ["a", "b"])
-    await table.write([row("a", text="new")], ["b"], table.version)
-    assert await texts(recent, table, ["a", "b"]) == {"a": "new"}
+async def test_a_commit_by_another_is_seen_and_leaves_the_other_rows(
+    cached: CachedTable, watched: Watched, table: Table
+) -> None:
+    await texts(cached, ["a", "b"])
+    await table.write([row("a", text="new")], [], table.version)
+    watched.asked.clear()
+    assert await texts(cached, ["a", "b"]) == {"a": "new", "b": "two"}
+    assert watched.asked == [{"a"}]
+
+
+async def test_a_write_brings_its_rows_along(cached: CachedTable, watched: Watched) -> None:
+    await texts(cached, ["a", "b"])
+    version = await cached.write([row("a", text="new"), row("c", text="three")], ["b"], cached.version)
+    watched.asked.clear()
+    assert await texts(cached, ["a", "c"]) == {"a": "new", "c": "three"}
+    assert watched.asked == []
+    assert await texts(cached, ["b"]) == {}
+    assert (await cached.get(["a"], KEPT)).version == version
+
+
+async def test_a_write_on_an_older_commit_is_told_whole(cached: CachedTable, table: Table) -> None:
+    based_on = cached.version
+    await texts(cached, ["a", "b"])
+    await table.write([row("a", text="of another")], [], based_on)
+    await cached.write([row("b", text="new")], [], based_on)
+    assert await texts(cached, ["a", "b"]) == {"a": "of another", "b": "new"}
+
+
+async def test_commits_that_change_no_row_leave_all(cached: CachedTable, watched: Watched) -> None:
+    await texts(cached, ["a", "b"])
+    await watched.inner.tidy(NOW, NOW)
+    watched.asked.clear()
+    assert await texts(cached, ["a", "b"]) == {"a": "one", "b": "two"}
+    assert watched.asked == []
+
+
+async def test_what_cannot_be_told_apart_is_forgotten(cached: CachedTable, table: Table) -> None:
+    await texts(cached, ["a", "b"])
+    await table.write([], ["a"], table.version)
+    await table.tidy(datetime.max.replace(tzinfo=UTC), NOW)
+    assert await texts(cached, ["a", "b"]) == {"b": "two"}
 
 
 async def test_an_answer_is_of_one_commit(table: Table) -> None:
@@ -61,27 +119,89 @@ async def test_an_answer_is_of_one_commit(table: Table) -> None:
                 await table.write([row("a", text="new")], [], table.version)
             return await super().get(ids, parts)
 
-    late, recent = Late(table), RecentRows(10**6)
-    await texts(recent, late, ["a"])
-    assert await texts(recent, late, ["a", "b"]) == {"a": "new", "b": "two"}
+    cached = CachedTable(Late(table), RecentRows(10**6))  # type: ignore[arg-type]
+    await texts(cached, ["a"])
+    assert await texts(cached, ["a", "b"]) == {"a": "new", "b": "two"}
 
 
-async def test_what_was_not_asked_for_is_left_out(table: Table) -> None:
-    recent = RecentRows(10**6)
-    await texts(recent, table, ["a"])
-    assert (await recent.get(table, ["a"], NOTHING))["a"].text is None
-    assert (await recent.get(table, ["a"], frozenset({Part.TEXT})))["a"].text == "one"
+async def test_readers_next_to_writers_never_see_an_older_row(cached: CachedTable) -> None:
+    async def read() -> None:
+        last = 0
+        while last < 200:
+            found = await cached.get(["n", "a"], KEPT)
+            number = int(found.rows["n"].text or 0) if "n" in found.rows else 0
+            assert number >= last
+            last = number
+            await asyncio.sleep(0)
+
+    async def write() -> None:
+        for number in range(1, 201):
+            writer = cached if number % 3 else cached._table  # every third is another's
+            await writer.write([row("n", text=str(number))], [], cached.version)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        for _ in range(3):
+            tasks.create_task(read())
+        tasks.create_task(write())
 
 
-async def test_vectors_are_not_kept(table: Table) -> None:
-    watched, recent = Watched(table), RecentRows(10**6)
+async def test_what_was_not_asked_for_is_left_out(cached: CachedTable) -> None:
+    await texts(cached, ["a"])
+    assert (await cached.get(["a"], NOTHING)).rows["a"].text is None
+    assert (await cached.get(["a"], frozenset({Part.TEXT}))).rows["a"].text == "one"
+
+
+async def test_vectors_are_not_kept(cached: CachedTable, watched: Watched) -> None:
     for _ in range(2):
-        await recent.get(watched, ["a"], EVERYTHING)  # type: ignore[arg-type]
+        await cached.get(["a"], EVERYTHING)
     assert watched.asked == [{"a"}, {"a"}]
 
 
-async def test_the_row_asked_for_longest_ago_goes_first(table: Table) -> None:
-    watched, recent = Watched(table), RecentRows(ROW_BYTES + 100)
+async def test_the_row_asked_for_longest_ago_goes_first(watched: Watched) -> None:
+    cached = CachedTable(watched, RecentRows(ROW_BYTES + 100))  # type: ignore[arg-type]
     for row_id in ("a", "b", "b", "a"):
-        await texts(recent, watched, [row_id])
+        await texts(cached, [row_id])
     assert watched.asked == [{"a"}, {"b"}, {"a"}]
+
+
+class TestCatalogue:
+    @pytest.fixture
+    async def inner(self) -> MemoryCatalogue:
+        return MemoryCatalogue()
+
+    @pytest.fixture
+    async def recent(self) -> RecentRows:
+        return RecentRows(ROW_BYTES * 100)
+
+    @pytest.fixture
+    async def catalogue(self, inner: MemoryCatalogue, recent: RecentRows) -> AsyncIterator[CachedCatalogue]:
+        cached = CachedCatalogue(inner, recent)
+        async with cached.loading():
+            yield cached
+
+    async def test_a_table_opened_is_read_into_memory(
+        self, inner: MemoryCatalogue, catalogue: CachedCatalogue, recent: RecentRows
+    ) -> None:
+        table = await inner.create(PHOTOS)
+        await table.write([row(f"i{number}") for number in range(50)], [], table.version)
+        assert await catalogue.open(PHOTOS.name) is await catalogue.open(PHOTOS.name)
+        await asyncio.gather(*catalogue._loading)
+        assert len(recent.recall(PHOTOS.uid, [f"i{number}" for number in range(50)])) == 50
+
+    async def test_no_more_than_there_is_room_for(self, inner: MemoryCatalogue, catalogue: CachedCatalogue) -> None:
+        table = await inner.create(PHOTOS)
+        await table.write([row(f"i{number}") for number in range(5000)], [], table.version)
+        opened = await catalogue.open(PHOTOS.name)
+        await asyncio.gather(*catalogue._loading)
+        assert len((await opened.get([f"i{number}" for number in range(200)], KEPT)).rows) == 200
+
+    async def test_nothing_is_told_of_a_collection_dropped(
+        self, catalogue: CachedCatalogue, recent: RecentRows
+    ) -> None:
+        table = await catalogue.create(PHOTOS)
+        await table.write([row("a")], [], table.version)
+        await catalogue.drop(PHOTOS.name)
+        assert recent.recall(PHOTOS.uid, ["a"]) == {}
+        with pytest.raises(CollectionNotFoundError):
+            await table.get(["a"], KEPT)
