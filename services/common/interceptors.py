@@ -1,9 +1,10 @@
 """What stands between gRPC and every servicer: errors become statuses, deadlines are kept, calls are counted."""
 
 import functools
+import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -27,59 +28,72 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, max_calls: int) -> None:
         self._max_calls = max_calls
         self._calls = 0
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wrap the handler of the call's method, whichever of the four kinds it is."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        side = "stream" if handler.request_streaming else "unary"
-        name, wrap = (
-            (f"{side}_stream", self._streaming) if handler.response_streaming else (f"{side}_unary", self._unary)
-        )
-        return handler._replace(**{name: wrap(getattr(handler, name))})
+        """Wrap the handler of the call's method, whichever of the four kinds it is; once, for it costs a while."""
+        method = handler_call_details.method
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            self._handlers[method] = self._wrapped(handler)
+        return self._handlers[method]
+
+    def _wrapped(self, handler: Any) -> Any:
+        """Wrap a handler that yields its answers, or one that returns its answer or writes to the context."""
+        sides = [
+            "stream" if streaming else "unary" for streaming in (handler.request_streaming, handler.response_streaming)
+        ]
+        behaviour = getattr(handler, "_".join(sides))
+        wrap = self._streaming if inspect.isasyncgenfunction(behaviour) else self._unary
+        return handler._replace(**{"_".join(sides): wrap(behaviour)})
 
     def _unary(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> Any:
-            async with self._guarded(context):
-                return await behaviour(request, context)
+            try:
+                self._begin(context)
+                try:
+                    return await behaviour(request, context)
+                finally:
+                    self._calls -= 1
+            except Exception as error:
+                await _abort(context, error)
 
         return wrapped
 
-    def _streaming(self, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(self, behaviour: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._guarded(context):
-                async for message in behaviour(request, context):
-                    yield message
+            try:
+                self._begin(context)
+                try:
+                    async with aclosing(behaviour(request, context)) as messages:
+                        async for message in messages:
+                            yield message
+                finally:
+                    self._calls -= 1
+            except Exception as error:
+                await _abort(context, error)
 
         return wrapped
 
-    @asynccontextmanager
-    async def _guarded(self, context: Context) -> AsyncIterator[None]:
-        try:
-            with self._counted():
-                begin_call(context.time_remaining())
-                yield
-        except grpc.aio.AbortError:
-            raise
-        except ServiceError as error:
-            await context.abort_with_status(rpc_status.to_status(to_status(error)))
-        except Exception:
-            log.exception("unexpected error")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _begin(self, context: Context) -> None:
         if self._calls >= self._max_calls:
             raise OverloadedError(f"{self._max_calls} calls are running", queue="calls", limit=str(self._max_calls))
+        begin_call(context.time_remaining())
         self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
+
+
+async def _abort(context: Context, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, ServiceError):
+        await context.abort_with_status(rpc_status.to_status(to_status(error)))
+    log.error("unexpected error", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error")

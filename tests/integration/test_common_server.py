@@ -74,6 +74,13 @@ async def test_a_call_is_answered(stub: Any) -> None:
     assert await call("store", stub.GetTable, pb.GetTableRequest(name="good")) == pb.GetTableResponse()
 
 
+async def test_health_can_be_watched(channel: grpc.aio.Channel) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    watched = stub.Watch(health_pb2.HealthCheckRequest(service="medley.v1.StoreService"))
+    assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVING
+    watched.cancel()
+
+
 async def test_an_error_keeps_kind_reason_and_values(stub: Any) -> None:
     with pytest.raises(NotFoundError, match="melons") as caught:
         await call("store", stub.GetTable, pb.GetTableRequest(name="melons"))
