@@ -37,7 +37,7 @@ _FLOAT32_HUGE = 1e37
 
 
 @dataclass(frozen=True, slots=True)
-class _Directions:
+class Directions:
     """Rows scaled to length 1 as halves, how long they were, and how far each half is from what it stands for."""
 
     halves: Halves
@@ -45,7 +45,8 @@ class _Directions:
     errors: Doubles
 
     @classmethod
-    def of(cls, vectors: Matrix) -> "_Directions":
+    def of(cls, vectors: Matrix) -> "Directions":
+        """Take `vectors`, shape (n, dimensions)."""
         lengths = lengths_of(vectors)
         units = np.divide(vectors, lengths[:, None], out=np.zeros(vectors.shape), where=lengths[:, None] > 0)
         halves = units.astype(np.float16)
@@ -82,7 +83,7 @@ class TorchIndex:
             return
         self._halves.reserve(int(slots.max()) + 1)
         rows = prepared(vectors, self._metric)
-        directions = _Directions.of(rows)
+        directions = Directions.of(rows)
         self._longest = max(self._longest, float(directions.lengths.max()))
         self._worst_half = max(self._worst_half, float(directions.errors.max()))
         self._host.write(slots, rows)
@@ -112,7 +113,7 @@ class TorchIndex:
         return self._host.gather(slots)
 
     def _searched(self, queries: Matrix, top_k: int, wanted: int, selection: Selection) -> Iterator[Ranking]:
-        directions = _Directions.of(queries)
+        directions = Directions.of(queries)
         errors = self._errors(directions)
         with self._device.allocating(self._device.workspace_bytes), self._device.queueing:
             segments, among = self._segments(selection)
@@ -129,7 +130,7 @@ class TorchIndex:
 
     def _within(self, query: Matrix, limit: np.float32, selection: Selection) -> Numbers:
         """Return each selected slot whose key is at least `limit`, or hardly less."""
-        directions = _Directions.of(query[None])
+        directions = Directions.of(query[None])
         with self._device.allocating(self._device.workspace_bytes), self._device.queueing:
             segments, among = self._segments(selection)
             batch = self._batch(directions, self._errors(directions))
@@ -142,14 +143,14 @@ class TorchIndex:
             return self._halves.segments, selection
         return [self._halves.gathered(selection.listed)], Selection(selection.count, selection.count)
 
-    def _batch(self, directions: _Directions, errors: Doubles) -> Queries:
+    def _batch(self, directions: Directions, errors: Doubles) -> Queries:
         count = len(directions.halves)
         halves = np.zeros((padded(count), self._dimensions), np.float16)
         halves[:count] = directions.halves
         columns = (errors, directions.lengths)
         return Queries(count, self._device.tensor(halves), *(self._device.tensor(_column(each)) for each in columns))
 
-    def _errors(self, queries: _Directions) -> Doubles:
+    def _errors(self, queries: Directions) -> Doubles:
         """Return for each query how far the product of a direction may be off."""
         r, s = self._worst_half, queries.errors
         errors: Doubles = r + (1 + r) * s + self._dimensions * _ACCUMULATION * (1 + r) * (1 + s) + SLACK
