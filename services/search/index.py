@@ -43,6 +43,16 @@ class Selection:
         mask[slots] = True
         return cls(count, extent, bits=np.packbits(mask, bitorder="little"))
 
+    def has(self, slots: Numbers) -> Mask:
+        """Return for each of `slots`, of any shape, whether it is selected; negative ones never are."""
+        inside: Mask = (slots >= 0) & (slots < self.extent)
+        if self.listed is not None:
+            inside &= np.isin(slots, self.listed)
+        elif self.bits is not None:
+            known = np.where(inside, slots, 0)
+            inside &= (self.bits[known >> 3] >> (known & 7).astype(np.uint8) & 1).astype(np.bool_)
+        return inside
+
     def slots(self) -> Numbers:
         """Return the slots, ascending."""
         if self.listed is not None:

@@ -8,6 +8,7 @@ older one pinned.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from services.common.errors import SpaceNotFoundError
 from services.common.filters import Filter, canonical
 from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.collection_index import Found, KeptVersion, Search, SpaceState
+from services.search.approximation import Workshop
+from services.search.collection_index import Found, KeptVersion, Mode, Search, SpaceState
 from services.search.feed import ChangePart, Space
 from services.search.hits import Hits
 from services.search.index import Numbers, Ranking, Scores, Selection, VectorIndex
@@ -25,7 +27,7 @@ from services.search.ordering import in_order, within
 from services.search.portable_index import Content
 from services.search.row_ids import RowIds
 from services.search.snapshots import Snapshot, Snapshots
-from services.search.space_index import SpaceIndex
+from services.search.space_index import Answer, SpaceIndex
 
 WHOLE_SHARE = 1 / 4
 """From this share of the candidates on, a ranking for pages is of all of them: to find the best first costs more."""
@@ -34,8 +36,12 @@ WHOLE_SHARE = 1 / 4
 class LocalCollectionIndex:
     """`PortableIndex`, and `KeepsVersions`, in the memory of this process."""
 
-    def __init__(self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex]) -> None:
-        self._spaces = {space.name: SpaceIndex(space, make_index(space)) for space in spaces}
+    def __init__(
+        self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex], workshop: Workshop | None = None
+    ) -> None:
+        self._spaces = {space.name: SpaceIndex(space, make_index(space), workshop) for space in spaces}
+        self._workshop = workshop
+        self._pending_spaces: Sequence[Space] = ()
         self._ids = RowIds()
         self._metadata = MetadataColumns()
         self._pending: dict[str, int | None] = {}
@@ -63,8 +69,7 @@ class LocalCollectionIndex:
     def write(self, part: ChangePart) -> None:
         """See `CollectionIndex`."""
         self._release(self._snapshots.reclaim())
-        for space in part.spaces:
-            self._spaces[space.name].space = space
+        self._pending_spaces = part.spaces or self._pending_spaces
         for item_id in part.deleted_ids:
             self._supersede(item_id, None)
         rows = np.array(self._ids.take(part.ids), np.int64)
@@ -90,11 +95,17 @@ class LocalCollectionIndex:
         visible[np.array([new for _, new in moved if new is not None], np.int64)] = True
         self._snapshots.publish(Snapshot(version, self._round_number, visible), retired)
         self._pending = {}
+        self._configure()
 
     def abandon(self) -> None:
         """See `CollectionIndex`."""
         self._release([row for row in self._pending.values() if row is not None])
-        self._pending = {}
+        self._pending, self._pending_spaces = {}, ()
+
+    def close(self) -> None:
+        """See `CollectionIndex`."""
+        for space in self._spaces.values():
+            space.close()
 
     def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
         """See `CollectionIndex`."""
@@ -124,6 +135,14 @@ class LocalCollectionIndex:
         """See `PortableIndex`: in an index that held nothing, the items' numbers are their rows."""
         self._space(space).place(items, slots, vectors)
 
+    def _configure(self) -> None:
+        """Let the spaces be what the version just published says, and have done what its writes make due."""
+        for space in self._pending_spaces:
+            self._spaces[space.name].configure(space)
+        self._pending_spaces = ()
+        for index in self._spaces.values():
+            index.look_after()
+
     @property
     def _by_name(self) -> Sequence[SpaceIndex]:
         return [self._spaces[name] for name in sorted(self._spaces)]
@@ -137,7 +156,8 @@ class LocalCollectionIndex:
         space = index.space
         count = self._selection(snapshot, space.name, None).count
         memory_bytes = index.memory_bytes + shared_bytes
-        return SpaceState(space, index.engine, count, memory_bytes, snapshot.version, space.config)
+        held = (index.engine, count, memory_bytes, snapshot.version, space.config)
+        return SpaceState(space, *held, *index.condition, index.recall.recalls())
 
     def _among(self, snapshot: Snapshot, search: Search) -> Selection:
         rows = np.intersect1d(self._rows(snapshot, search.condition), self._rows_of(snapshot, search.ids))
@@ -177,13 +197,42 @@ class LocalCollectionIndex:
         selection = self._selected(snapshot, search)
         if not selection.count:
             return [Found([], 0, snapshot.version)] * len(queries)
-        rankings = self._space(search.space).search(queries, search.top_k, selection)
-        return [self._found(snapshot, search, selection, ranking) for ranking in rankings]
+        answers = self._answers(snapshot, search, queries, selection)
+        return [self._found(snapshot, search, selection, answer) for answer in answers]
 
-    def _found(self, snapshot: Snapshot, search: Search, selection: Selection, ranking: Ranking) -> Found:
-        ordered = self._ordered(ranking, search, search.top_k)
+    def _answers(self, snapshot: Snapshot, search: Search, queries: Matrix, selection: Selection) -> Sequence[Answer]:
+        space = self._space(search.space)
+        if search.exact or search.ids or not space.approximates:
+            return [Answer(ranking, Mode.EXACT) for ranking in space.search(queries, search.top_k, selection)]
+        share = self._share(snapshot, search, selection)
+        if space.may_approximate(share):
+            self._watch(search, queries)
+        return space.answer(queries, search.top_k, selection, share)
+
+    def _share(self, snapshot: Snapshot, search: Search, selection: Selection) -> float:
+        """Return what share of the space's vectors a filter leaves."""
+        if search.condition is None:
+            return 1.0
+        return selection.count / self._selection(snapshot, search.space, None).count
+
+    def _watch(self, search: Search, queries: Matrix) -> None:
+        """Have a share of `queries` repeated behind the searches."""
+        if self._workshop:
+            for number in self._workshop.guard.chosen(len(queries)):
+                self._workshop.guard.offer(partial(self._probe, search, queries[number].copy()))
+
+    def _probe(self, search: Search, query: Matrix) -> None:
+        """Search by `query` approximately and exactly, in the newest version, to know how far the two differ."""
+        with self._snapshots.pinned() as snapshot:
+            selection = self._selection(snapshot, search.space, search.condition)
+            if selection.count:
+                share = self._share(snapshot, search, selection)
+                self._space(search.space).probe(query, selection, share)
+
+    def _found(self, snapshot: Snapshot, search: Search, selection: Selection, answer: Answer) -> Found:
+        ordered = self._ordered(answer.ranking, search, search.top_k)
         hits = self._hits(ordered.slots, ordered.scores)
-        return Found(hits, selection.count, snapshot.version, compared=ranking.compared)
+        return Found(hits, selection.count, snapshot.version, answer.mode, answer.ranking.compared)
 
     def _ranked(self, snapshot: Snapshot, search: Search, query: Matrix) -> tuple[Ranking, int]:
         """Return the `top_k` best rows in order, or all where they are not many more, and the number of candidates."""

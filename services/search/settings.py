@@ -25,6 +25,10 @@ class SearchSettings(S3Settings, ServerSettings):
     )
     threads: int = Field(4, gt=0, description="searches computed at a time; more wait for a thread")
     threads_per_search: int = Field(1, gt=0, description="OpenMP threads of one search; more seldom pay")
+    build_threads: int = Field(1, gt=0, description="OpenMP threads that build approximate indexes behind the searches")
+    guard_share: float = Field(
+        0.01, ge=0, le=1, description="share of approximate answers that are repeated exactly to know their recall"
+    )
     bulk_threads: int = Field(2, gt=0, description="pieces of batches and pages computed besides at a time")
     max_searches: int = Field(256, gt=0, description="searches taken on at a time; one more is refused")
     max_batch: int = Field(64, gt=0, description="searches that wait for a thread and are merged into one at most")

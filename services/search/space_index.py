@@ -1,18 +1,32 @@
 """One space of one collection: which row's vector lies in which slot of its `VectorIndex`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.index_config import Exact
 from services.common.vectors import Matrix
+from services.search.approximation import Approximation, Generation, Slots, Workshop
+from services.search.collection_index import Mode, State
 from services.search.feed import Space
 from services.search.index import Mask, Numbers, Ranking, Selection, VectorIndex
 from services.search.portable_index import SpaceContent
+from services.search.recall_guard import RECALL_AT, RecallRecord, recall_of
+from services.search.write_clock import WriteClock
 
 NOWHERE = -1
+NOTHING = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
 Places = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one query found, and how."""
+
+    ranking: Ranking
+    mode: Mode
 
 
 class SpaceIndex:
@@ -22,10 +36,13 @@ class SpaceIndex:
     replaced, so a reader goes on with the one it took.
     """
 
-    def __init__(self, space: Space, index: VectorIndex) -> None:
+    def __init__(self, space: Space, index: VectorIndex, workshop: Workshop | None = None) -> None:
         self.space = space
-        self.engine = index.engine
+        self.recall = RecallRecord()
         self._index = index
+        self._clock = WriteClock()
+        slots = Slots(self._held, index.vectors, self._clock)
+        self._approximation = Approximation(space, slots, workshop) if workshop else None
         self._slot_of_row: Places = np.empty(0, np.int32)
         self._row_of_slot: Places = np.empty(0, np.int32)
         self._free: list[int] = []
@@ -33,8 +50,50 @@ class SpaceIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory taken by vectors and tables."""
-        return self._index.memory_bytes + self._slot_of_row.nbytes + self._row_of_slot.nbytes
+        """Bytes of memory taken by vectors, tables and what was built for searches."""
+        tables = self._slot_of_row.nbytes + self._row_of_slot.nbytes + self._clock.memory_bytes
+        generation = self._generation
+        return self._index.memory_bytes + tables + (generation.index.memory_bytes if generation else 0)
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that answers where nothing calls for exactness."""
+        generation = self._generation
+        return generation.index.engine if generation and not self.recall.guarded else self._index.engine
+
+    @property
+    def condition(self) -> tuple[State, str]:
+        """How far the index is from what the space's config asks for, and why."""
+        if self.recall.guarded:
+            return State.GUARDED, self.recall.note
+        if self._approximation:
+            return self._approximation.condition(self._count)
+        if isinstance(self.space.config.kind, Exact):
+            return State.READY, ""
+        return State.FAILED, "this process builds no approximate indexes: the exact one answers"
+
+    @property
+    def approximates(self) -> bool:
+        """Whether there is an approximate index, whether it may answer or not."""
+        return self._generation is not None
+
+    def configure(self, space: Space) -> None:
+        """Take `space` for what the space is from now on."""
+        rebuilt = space.config.kind != self.space.config.kind
+        self.space = space
+        if rebuilt or self.recall.guarded:
+            self.recall.clear()
+
+    def look_after(self) -> None:
+        """Have done, behind the searches, what the config asks for and what was written makes due."""
+        if self._approximation:
+            self._approximation.configure(self.space.config)
+            self._approximation.look_after(self._count)
+
+    def close(self) -> None:
+        """Build no more."""
+        if self._approximation:
+            self._approximation.close()
 
     def write(self, rows: Numbers, vectors: Matrix) -> None:
         """Store row i of `vectors` as that of rows[i], which has none yet."""
@@ -42,12 +101,13 @@ class SpaceIndex:
             return
         extent, slots = self._extent, self._taken(len(rows))
         try:
-            self._index.write(slots, vectors)
+            with self._clock.writing(slots):
+                self._index.write(slots, vectors)
+                self._map(rows, slots)
         except BaseException:  # they are as if never taken, lest room be sought for them by the next
             self._extent = extent
             self._free.extend(slots[slots < extent].tolist())
             raise
-        self._map(rows, slots)
 
     def place(self, rows: Numbers, slots: Numbers, vectors: Matrix) -> None:
         """Store row i of `vectors` as that of rows[i], in slots[i]: ascending, above all there are; others are free."""
@@ -56,8 +116,9 @@ class SpaceIndex:
         left_out = np.setdiff1d(np.arange(self._extent, int(slots[-1])), slots, assume_unique=True)
         self._free.extend(left_out.tolist())
         self._extent = int(slots[-1]) + 1
-        self._index.write(slots, vectors)
-        self._map(rows, slots)
+        with self._clock.writing(slots):
+            self._index.write(slots, vectors)
+            self._map(rows, slots)
 
     def content(self, rows: Numbers) -> SpaceContent:
         """Return the vectors of `rows`, those that have one; items are numbered by their place in `rows`."""
@@ -91,9 +152,78 @@ class SpaceIndex:
         """Return rows as `VectorIndex.search` returns slots."""
         return [self._by_row(ranking) for ranking in self._index.search(queries, top_k, selection)]
 
+    def answer(self, queries: Matrix, top_k: int, selection: Selection, share: float) -> Sequence[Answer]:
+        """Return as `search` does, by the approximate index where the config lets it answer.
+
+        `share` is that of `selection` among all that a search could select.
+        """
+        if self.recall.guarded or not self.may_approximate(share):
+            return [Answer(ranking, Mode.EXACT) for ranking in self.search(queries, top_k, selection)]
+        return self._approximate(queries, top_k, selection)
+
+    def may_approximate(self, share: float) -> bool:
+        """Return whether what is left by a filter that leaves `share` may be searched by an approximate index."""
+        return self._generation is not None and share > self.space.config.exact_share
+
+    def probe(self, query: Matrix, selection: Selection, share: float) -> None:
+        """Search `selection` for one query, shape (dimensions,), both ways, and note the recall of the approximate."""
+        (answer,) = self._approximate(query[None], RECALL_AT, selection)
+        if answer.mode is Mode.APPROXIMATE:
+            (exact,) = self.search(query[None], RECALL_AT, selection)
+            recall = recall_of(answer.ranking.scores, exact.scores, self.space.metric)
+            self.recall.add(share, recall, self.space.config.recall_floor)
+
     def rank(self, query: Matrix, selection: Selection) -> Ranking:
         """Return all rows of `selection` ranked for one query, shape (dimensions,), every one compared."""
         return self._by_row(self._index.rank(query, selection.count, selection.slots()))
+
+    @property
+    def _generation(self) -> Generation | None:
+        return self._approximation.generation if self._approximation else None
+
+    @property
+    def _count(self) -> int:
+        return self._extent - len(self._free)
+
+    def _held(self) -> Numbers:
+        table = self._slot_of_row
+        held: Numbers = table[table != NOWHERE].astype(np.int64)
+        return held
+
+    def _approximate(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Answer]:
+        """Answer by the approximate index; exactly, those queries for which it proposes too little."""
+        rankings = self._proposed(queries, top_k, selection)
+        unanswered = [number for number, ranking in enumerate(rankings) if ranking is None]
+        exact = iter(self.search(queries[unanswered], top_k, selection) if unanswered else ())
+        return [
+            Answer(next(exact), Mode.EXACT) if ranking is None else Answer(self._by_row(ranking), Mode.APPROXIMATE)
+            for ranking in rankings
+        ]
+
+    def _proposed(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking | None]:
+        """Return for each query the ranking of what the approximate index proposes and of what it does not know yet."""
+        generation = self._generation
+        if generation is None or self._approximation is None:
+            return [None] * len(queries)
+        proposals = generation.index.candidates(queries, top_k, selection)
+        recent = self._approximation.recent(generation, selection)
+        if recent is None:
+            return [self._ranked(*each, top_k, selection) for each in zip(queries, proposals, strict=True)]
+        known = [slots[~self._clock.later(slots, generation.moment)] for slots in proposals]
+        others = self._index.search(queries, top_k, recent)
+        return [
+            self._ranked(query, slots, top_k, selection, other)
+            for query, slots, other in zip(queries, known, others, strict=True)
+        ]
+
+    def _ranked(
+        self, query: Matrix, proposed: Numbers, top_k: int, selection: Selection, other: Ranking = NOTHING
+    ) -> Ranking | None:
+        """Rank `proposed` slots and those of `other`; return None if they are too few to answer from."""
+        if not len(proposed) or len(proposed) + len(other.slots) < min(top_k, selection.count):
+            return None
+        ranking = self._index.rank(query, top_k, np.concatenate([proposed, other.slots]))
+        return replace(ranking, compared=len(proposed) + other.compared)
 
     def _by_row(self, ranking: Ranking) -> Ranking:
         return replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64))

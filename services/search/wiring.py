@@ -12,13 +12,16 @@ from services.common.errors import ServiceUnavailableError
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
 from services.search.adapters.store_feed import StoreChangeFeed
+from services.search.approximation import Workshop
 from services.search.archive import Archive, MakeIndex
+from services.search.builders import Builders
 from services.search.cursors import Cursors
 from services.search.feed import ChangeFeed, Space, Table
 from services.search.followers import Followers
 from services.search.index import VectorIndex
 from services.search.local_collection import LocalCollectionIndex
 from services.search.merging import MergedSearches
+from services.search.recall_guard import RecallGuard
 from services.search.searcher import Searcher
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
@@ -50,15 +53,27 @@ async def search_servicer_over(settings: SearchSettings, feed: ChangeFeed) -> As
     make_index = _engine(settings)
 
     def collection_index(table: Table) -> LocalCollectionIndex:
-        return LocalCollectionIndex(table.spaces, make_index)
+        return LocalCollectionIndex(table.spaces, make_index, workshop)
 
     async with AsyncExitStack() as stack:
+        workshop = await stack.enter_async_context(_workshop(settings))
         snapshotter = _snapshotter(settings, collection_index, stack)
         followers = Followers(feed, collection_index, snapshotter.restored if snapshotter else None)
         if snapshotter:
             await stack.enter_async_context(snapshotter.saving(feed, followers))
         await stack.enter_async_context(followers.following(settings.discover_seconds, settings.warm_seconds))
         yield SearchServicer(stack.enter_context(searcher_over(settings, followers)))
+
+
+@asynccontextmanager
+async def _workshop(settings: SearchSettings) -> AsyncIterator[Workshop]:
+    """Have approximate indexes built and watched while the block runs."""
+    from services.search.adapters.faiss_maker import FaissCandidateMaker
+
+    maker = FaissCandidateMaker(search_threads=settings.threads_per_search, build_threads=settings.build_threads)
+    builders, guard = Builders(), RecallGuard(settings.guard_share)
+    async with builders.working(), guard.working():
+        yield Workshop(maker, builders, guard)
 
 
 @contextmanager
