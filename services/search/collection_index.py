@@ -129,6 +129,10 @@ class CollectionIndex(Protocol):
         """Forget what was taken in and not published."""
         ...
 
+    def close(self) -> None:
+        """Stop what goes on behind the searches; those that still come are answered, and nothing is written any more."""
+        ...
+
     def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
         """Return what each of `queries`, shape (n, dimensions), finds, all in the newest version.
 

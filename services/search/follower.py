@@ -201,6 +201,7 @@ class Follower:
         await asyncio.to_thread(target.write, part)
         if part.version is not None:
             await asyncio.to_thread(target.publish, part.version)
+            self._close_all_but(target)
             self._index, self._refusal, self._failures = target, None, 0
             self._restore = self._restored = None
             self._distrusted = self._broken = False
@@ -214,8 +215,14 @@ class Follower:
 
     def _end(self) -> None:
         log.info("%s was dropped", self.collection)
+        self._close_all_but(None)
         self._index, self._dropped = None, True
         self._announce()
+
+    def _close_all_but(self, kept: CollectionIndex | None) -> None:
+        for index in (self._index, self._restored):
+            if index is not None and index is not kept:
+                index.close()
 
     def _announce(self) -> None:
         self._changed.set()
