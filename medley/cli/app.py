@@ -14,6 +14,7 @@ from medley.cli.commands.fsck import fsck
 from medley.cli.commands.ingest import ingest
 from medley.cli.commands.items import delete, get, list_, update
 from medley.cli.commands.models import models
+from medley.cli.commands.plan import plan
 from medley.cli.commands.search import search
 from medley.cli.commands.status import status
 from medley.cli.commands.tags import tag
@@ -36,7 +37,7 @@ def medley() -> None:
 
 
 _DAILY = (up, demo, ingest, search, get, list_, update, delete, collections, status)
-_UPKEEP = (models, fsck, tag, backup, restore)
+_UPKEEP = (models, fsck, tag, backup, restore, plan)
 
 for command in (*_DAILY, *_UPKEEP):
     medley.add_command(command)
