@@ -15,6 +15,7 @@ import medley
 
 SERVICES = ("gateway", "embedder", "store", "search")
 START_SECONDS = 60.0
+STOP_SECONDS = 150.0  # a search process may have a snapshot to save
 
 T = TypeVar("T")
 
@@ -40,6 +41,12 @@ def resident_bytes(pid: int) -> int:
     """Return the memory that a process holds resident."""
     listed = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     return int(listed.stdout) * 1024
+
+
+def private_bytes(pid: int) -> int:
+    """Return the memory that a process holds resident and that is no file's."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:")) * 1024
 
 
 @contextmanager
@@ -77,7 +84,7 @@ def process(
         yield started
     finally:
         started.terminate()
-        started.wait(30)
+        started.wait(STOP_SECONDS)
 
 
 # No text is embedded from the cache: every query is paid for in full, as the floor's is.

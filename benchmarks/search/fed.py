@@ -7,7 +7,7 @@ service takes them.
 import argparse
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -37,9 +37,9 @@ CONFIGS = {
 class CorpusFeed:
     """`ChangeFeed` of one collection, whose only change is a corpus."""
 
-    def __init__(self, corpus: Corpus, config: IndexConfig) -> None:
-        self._corpus = corpus
-        self._space = Space(SPACE, corpus.vectors.shape[1], Metric.COSINE, config=config)
+    def __init__(self, folder: Path, config: IndexConfig) -> None:
+        self._folder = folder
+        self._space = Space(SPACE, Corpus.load(folder).vectors.shape[1], Metric.COSINE, config=config)
 
     async def tables(self) -> list[Table]:
         """See `ChangeFeed`."""
@@ -51,16 +51,18 @@ class CorpusFeed:
 
     async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
         """See `ChangeFeed`."""
-        for begin in range(0, len(self._corpus.vectors) if after != VERSION else 0, ROWS_A_PART):
-            yield self._part(begin)
+        for part in self._parts() if after != VERSION else ():
+            yield part
         yield ChangePart(version=VERSION, spaces=[self._space])
         await asyncio.Event().wait()
 
-    def _part(self, begin: int) -> ChangePart:
-        vectors = np.array(self._corpus.vectors[begin : begin + ROWS_A_PART])
-        metadata = list(map(json.dumps, self._corpus.metadata(begin, begin + ROWS_A_PART)))
-        ids = [str(row) for row in range(begin, begin + len(vectors))]
-        return ChangePart(ids, metadata, {SPACE: SpaceVectors(np.arange(len(vectors)), vectors)})
+    def _parts(self) -> Iterator[ChangePart]:
+        corpus = Corpus.load(self._folder)
+        for begin in range(0, len(corpus.vectors), ROWS_A_PART):
+            vectors = np.array(corpus.vectors[begin : begin + ROWS_A_PART])
+            metadata = list(map(json.dumps, corpus.metadata(begin, begin + ROWS_A_PART)))
+            ids = [str(row) for row in range(begin, begin + len(vectors))]
+            yield ChangePart(ids, metadata, {SPACE: SpaceVectors(np.arange(len(vectors)), vectors)})
 
 
 async def serve(settings: SearchSettings, feed: CorpusFeed) -> None:
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the corpus is")
     parser.add_argument("--index", choices=CONFIGS, default="exact-int8")
     options = parser.parse_args()
-    feed = CorpusFeed(Corpus.load(options.folder), CONFIGS[options.index])
+    feed = CorpusFeed(options.folder, CONFIGS[options.index])
     run_process("search", lambda: serve(SearchSettings(), feed))
 
 

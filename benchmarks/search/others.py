@@ -50,7 +50,8 @@ def _lines(engine: str, python: Path, folder: Path) -> Iterator[Sequence[str]]:
         cells = [_cell(answered) for answered in answers]
         yield name, f"{answers[0]['load_seconds']:.1f} s", *cells, *[""] * (len(HEAD) - 2 - len(cells))
     if asked.returncode:
-        yield engine, f"failed: {asked.stderr.strip().splitlines()[-1]}", *[""] * (len(HEAD) - 2)
+        print(asked.stderr, file=sys.stderr)
+        yield engine, "failed, as the output says", *[""] * (len(HEAD) - 2)
 
 
 def _cell(answered: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import statistics
 import time
 
-from benchmarks.processes import Suite
+from benchmarks.processes import Suite, private_bytes
 from benchmarks.search.corpus import Corpus
 from benchmarks.search.figures import Line, judged
 from benchmarks.search.service import ROWS_A_WRITE, Search, Store, changes
@@ -33,7 +33,7 @@ def visible_line(corpus: Corpus, store: Store, medley: Search) -> Line:
 def memory_line(corpus: Corpus, suite: Suite, warm_mib: float, medley: Search) -> Line:
     """Return the line of what the search process's memory grew by since it held the first `ROWS_A_WRITE` items."""
     vectors = corpus.vectors[ROWS_A_WRITE:].nbytes / 2**20
-    grown = suite.resident_mib("services.search") - warm_mib
+    grown = private_bytes(suite.processes["services.search"]) / 2**20 - warm_mib
     own = medley.state().memory_bytes / 2**20
     shown = f"{grown:.0f} MiB more, {grown / vectors:.2f} × theirs; {own:.0f} by its own account"
     target = judged(f"≤ {MEMORY_TIMES} × and what filters need", grown <= MEMORY_TIMES * vectors)
