@@ -24,7 +24,7 @@ class SearchSettings(S3Settings, ServerSettings):
         None, gt=0, description="most memory of the device that indexes and searches may take; empty: all that is free"
     )
     threads: int = Field(4, gt=0, description="searches computed at a time; more wait for a thread")
-    threads_per_search: int = Field(1, gt=0, description="OpenMP threads of one search; more seldom pay")
+    threads_per_search: int = Field(1, gt=0, description="threads of one search of many vectors; more pay for few callers")
     build_threads: int = Field(1, gt=0, description="OpenMP threads that build approximate indexes behind the searches")
     guard_share: float = Field(
         0.01, ge=0, le=1, description="share of approximate answers that are repeated exactly to know their recall"

@@ -9,6 +9,7 @@ import grpc
 from medley.v1 import store_service_pb2_grpc
 from services.common.admission import Admission
 from services.common.errors import ServiceUnavailableError
+from services.common.index_config import Exact, VectorStorage
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
 from services.search.adapters.store_feed import StoreChangeFeed
@@ -143,11 +144,18 @@ def _engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
         case "faiss":
             from services.search.adapters.faiss import FaissIndex
 
-            return lambda space: FaissIndex(space.dimensions, space.metric, threads=settings.threads_per_search)
+            threads = settings.threads_per_search
+            return lambda space: FaissIndex(space.dimensions, space.metric, storage=_storage(space), threads=threads)
         case "torch":
             return _torch_engine(settings)
         case "faiss-gpu":
             return _faiss_gpu_engine(settings)
+
+
+def _storage(space: Space) -> VectorStorage:
+    """Return what exact scans read: behind an approximate index they are few, and need no copy for themselves."""
+    kind = space.config.kind
+    return kind.storage if isinstance(kind, Exact) else VectorStorage.FLOAT32
 
 
 def _torch_engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:

@@ -1,5 +1,6 @@
 """What every `VectorIndex` does. Subclass it, give the `make_index` fixture, inherit the tests."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -7,11 +8,61 @@ import pytest
 
 from services.common.vectors import Matrix, Metric
 from services.search.index import Numbers, Ranking, Selection, VectorIndex
-from services.search.scoring import prepared, scores_of
+from services.search.scoring import prepared, ranked, scores_of
 
 MakeIndex = Callable[[int, Metric], VectorIndex]
 EYE = np.eye(4, dtype=np.float32)
 HIGHER_IS_NEARER = {Metric.COSINE: True, Metric.DOT_PRODUCT: True, Metric.EUCLIDEAN: False}
+
+Shape = Callable[[np.random.Generator, Matrix], Matrix]
+
+
+def one_of_huge_length(random: np.random.Generator, vectors: Matrix) -> Matrix:
+    vectors[random.integers(len(vectors))] *= np.float32(1e18)
+    return vectors
+
+
+def lengths_of_many_sizes(random: np.random.Generator, vectors: Matrix) -> Matrix:
+    scaled: Matrix = (vectors * 10.0 ** random.uniform(-12, 12, (len(vectors), 1))).astype(np.float32)
+    return scaled
+
+
+def one_dimension_above_all(random: np.random.Generator, vectors: Matrix) -> Matrix:
+    vectors[:, 17] = 40 + random.standard_normal(len(vectors))
+    return vectors
+
+
+def one_dimension_each(random: np.random.Generator, vectors: Matrix) -> Matrix:
+    return np.eye(vectors.shape[1], dtype=np.float32)[random.integers(vectors.shape[1], size=len(vectors))]
+
+
+def close_together(random: np.random.Generator, vectors: Matrix) -> Matrix:
+    near: Matrix = vectors[:1] + np.float32(1e-4) * vectors
+    return near
+
+
+def far_from_the_origin(random: np.random.Generator, vectors: Matrix) -> Matrix:
+    return vectors + np.float32(1000)
+
+
+def mostly_zero(random: np.random.Generator, vectors: Matrix) -> Matrix:
+    vectors[random.random(len(vectors)) < 0.98] = 0
+    vectors[[5, 3000]] = 1
+    return vectors
+
+
+SHAPES: dict[str, Shape] = {
+    shape.__name__: shape
+    for shape in (
+        one_of_huge_length,
+        lengths_of_many_sizes,
+        one_dimension_above_all,
+        one_dimension_each,
+        close_together,
+        far_from_the_origin,
+        mostly_zero,
+    )
+}
 
 
 def everything(count: int) -> Selection:
@@ -42,6 +93,15 @@ def expected(vectors: Matrix, metric: Metric, query: Matrix, top_k: int, slots: 
     keys = (-scores if HIGHER_IS_NEARER[metric] else scores).astype(np.float32)
     cut = np.sort(keys)[min(top_k, len(keys)) - 1]
     return {int(slot): float(score) for slot, score, key in zip(slots, scores, keys, strict=True) if key <= cut}
+
+
+def assert_exact(index: VectorIndex, metric: Metric, query: Matrix, top_k: int, selection: Selection) -> None:
+    """Hold a search to a plain scan of the vectors that the index holds."""
+    slots = selection.slots()
+    every = ranked(slots, scores_of(query, index.vectors(slots), metric), top_k, metric)
+    ranking = search(index, query, top_k, selection)
+    found = dict(zip(ranking.slots.tolist(), ranking.scores.tolist(), strict=True))
+    assert found == dict(zip(every.slots.tolist(), every.scores.tolist(), strict=True))
 
 
 def assert_ranking(ranking: Ranking, best: dict[int, float]) -> None:
@@ -152,6 +212,58 @@ class VectorIndexContract:
         ranking = search(index, np.array([size, 0, size], np.float32), 1, everything(200))
         assert 199 in ranking.slots.tolist()
         assert np.isfinite(ranking.scores).all()
+
+    @pytest.mark.parametrize("metric", Metric)
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_exact_whatever_the_vectors_are_like(self, make_index: MakeIndex, metric: Metric, shape: str) -> None:
+        random = np.random.default_rng(11)
+        vectors = SHAPES[shape](random, random.standard_normal((4000, 128)).astype(np.float32))
+        index = make_index(128, metric)
+        for part in np.split(np.arange(4000), [1, 40, 700, 701, 1900]):
+            index.write(part, vectors[part])
+        noise = random.standard_normal(128).astype(np.float32)
+        for query in (vectors[5], vectors[3000] + noise / 100, noise):
+            for top_k in (1, 30, 1500):
+                for share in (1.0, 0.4, 0.03, 0.01):
+                    slots = np.flatnonzero(random.random(4000) < share)
+                    assert_exact(index, metric, query, top_k, Selection.of(slots, 4000))
+
+    @pytest.mark.parametrize("metric", Metric)
+    def test_vectors_may_become_unlike_those_before(self, make_index: MakeIndex, metric: Metric) -> None:
+        random = np.random.default_rng(12)
+        index = make_index(128, metric)
+        query = random.standard_normal(128).astype(np.float32)
+        for round_number, size in enumerate([1e-3, 1, 1e3, 1e18, 1e3, 1e-3]):
+            for slots in np.array_split(random.permutation(1000), 3):
+                index.write(slots, (size * random.standard_normal((len(slots), 128))).astype(np.float32))
+                if round_number:
+                    assert_exact(index, metric, query, 10, everything(1000))
+
+    @pytest.mark.parametrize("metric", Metric)
+    def test_searches_next_to_a_writer_of_other_slots_stay_exact(self, make_index: MakeIndex, metric: Metric) -> None:
+        random = np.random.default_rng(13)
+        index = filled(make_index, random.standard_normal((1500, 128)).astype(np.float32), metric)
+        seen = Selection.of(np.arange(0, 1500, 2), 1500)
+        done = threading.Event()
+
+        def write() -> None:
+            sizes = np.random.default_rng(14)
+            fresh = 1500
+            while not done.is_set() and fresh < 60_000:
+                vectors = sizes.standard_normal((900, 128)) * 10 ** sizes.uniform(-2, 2)
+                index.write(
+                    np.append(np.arange(1, 1500, 10), np.arange(fresh, fresh + 750)), vectors.astype(np.float32)
+                )
+                fresh += 750
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for query in random.standard_normal((60, 128)).astype(np.float32):
+                assert_exact(index, metric, query, 5, seen)
+        finally:
+            done.set()
+            writer.join()
 
     def test_writing_a_slot_replaces_its_vector(self, make_index: MakeIndex) -> None:
         index = filled(make_index, EYE, Metric.COSINE)

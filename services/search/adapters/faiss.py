@@ -1,192 +1,225 @@
 """Exact search by FAISS, ranked as `services.search.scoring` scores.
 
-FAISS scans float32 in its own order of summation, so its scores are near ours, not equal. A search therefore takes
-some more candidates than asked, scores them our way, and knows from the error bound of a float32 sum whether one that
-it left out could still belong to the answer. If so, which takes near-equal scores around the cut, a second scan
-fetches all within the bound.
-
-Bound: a sum of n products in float32, in any order, is off by at most n·u/(1 - n·u) times the sum of the absolute
-products, u = 2^-24 (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, ch. 3).
+FAISS scans in float32, or codes in fewer bytes, so what it finds is near the truth and never quite it. A search takes
+bounds instead of scores: no vector is closer to the query than its bound (`faiss_codes`, `faiss_segment`). It scores
+the vectors of the highest bounds our way, and then every other one whose bound reaches the last of the answers so far;
+the rest cannot belong to the answer. If the scan left out some that might, a second one fetches all that reach it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
-import faiss
 import numpy as np
 
+from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.index import Numbers, Ranking, Scores, Selection
-from services.search.scoring import Doubles, lengths_of, prepared, ranked, scanned
+from services.search.adapters.faiss_best import Best
+from services.search.adapters.faiss_codes import UNIT_ROUNDOFF, Coding
+from services.search.adapters.faiss_scan import Chosen, one_thread
+from services.search.adapters.faiss_segment import TINY, Probe, Segment
+from services.search.index import Mask, Numbers, Ranking, Scores, Selection
+from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of, prepared, ranked, scanned
 
-SEGMENT_BYTES = 64 * 2**20
-SEGMENT_ROWS_AT_MOST = 2**18
-SPARE_CANDIDATES = 16
-SPARE_SHARE = 1 / 4
-_UNIT_ROUNDOFF = 2.0**-24
-_SLACK = 32  # roundings besides those of the sum: scaling to length 1, the square root, the last one to float32
-_TINY = 2.0**-100  # far above what float32 loses where numbers fade into 0
-_FLOAT32_HUGE = 1e37  # products up to here cannot overflow float32
+SEGMENT_BYTES = 48 * 2**20
+SEGMENT_ROWS_AT_MOST = 2**16
+EXPANSION_AT_MOST = 1.18
+SPARE_CANDIDATES = 64
+SPARE_SHARE = 1 / 2
+SCORED_AT_ONCE = 32
+_SCORE_ERROR = 64 * UNIT_ROUNDOFF  # of a score, of the product of the lengths or of the square of the distance
+_DOUBLE_ERROR = 2.0**-40
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Slots and FAISS's scores as keys, lower is nearer."""
+class Part:
+    """A segment, the slot of its first row, and the rows that a search chooses of it."""
 
-    slots: Numbers
-    keys: Doubles
+    begin: int
+    segment: Segment
+    chosen: Chosen
 
 
 class FaissIndex:
     """`VectorIndex` over FAISS's exact scans.
 
     Vectors lie in segments of fixed size whose memory the system hands out as it is touched: growing copies nothing,
-    and a search under way is never moved from under.
+    and a search under way is never moved from under. `storage` is what a scan reads; vectors of few dimensions are
+    scanned as float32 whatever it is, because codes would be about as large. A search of several segments uses up to
+    `threads` threads.
     """
 
     engine = "faiss-exact"
 
-    def __init__(self, dimensions: int, metric: Metric, threads: int = 1) -> None:
+    def __init__(
+        self, dimensions: int, metric: Metric, *, storage: VectorStorage = VectorStorage.INT8, threads: int = 1
+    ) -> None:
         self._dimensions = dimensions
         self._metric = metric
         self._threads = threads
-        self._segment_rows = min(SEGMENT_ROWS_AT_MOST, SEGMENT_BYTES // (4 * dimensions)) // 8 * 8
-        self._segments: list[Matrix] = []
+        self._segment_rows = max(8, min(SEGMENT_ROWS_AT_MOST, SEGMENT_BYTES // (4 * dimensions)) // 8 * 8)
+        self._coding = _coding(dimensions, metric, storage)
+        self._pool = ThreadPoolExecutor(threads, "scan", one_thread) if threads > 1 else None
+        self._segments: list[Segment] = []
         self._longest = 0.0
-        self._extent = 0
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the slots ever used."""
-        return self._extent * self._dimensions * 4
+        return sum(segment.memory_bytes for segment in self._segments)
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
         """See `VectorIndex`."""
-        if not len(slots):
-            return
-        rows = prepared(vectors, self._metric)
-        self._longest = max(self._longest, float(lengths_of(rows).max()))
-        self._reserve(int(slots.max()) + 1)
-        segments, places = np.divmod(slots, self._segment_rows)
-        for segment in np.unique(segments):
-            chosen = segments == segment
-            self._segments[segment][places[chosen]] = rows[chosen]
+        size = max(1, CHUNK_FLOATS // self._dimensions)
+        for begin in range(0, len(slots), size):
+            self._write(slots[begin : begin + size], vectors[begin : begin + size])
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`."""
-        return [self._search(query, top_k, selection) for query in queries]
+        one_thread()
+        probes = self._probes(queries)
+        if selection.listed is not None:
+            return [self._ranked(probe, top_k, selection.listed) for probe in probes]
+        parts = self._parts(selection)
+        wanted = top_k + SPARE_CANDIDATES + int(top_k * SPARE_SHARE)
+        proposed = self._proposed(probes, wanted, parts)
+        return [self._settled(probe, top_k, best, parts) for probe, best in zip(probes, proposed, strict=True)]
 
     def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
         """See `VectorIndex`."""
-        return ranked(slots, scanned(query, slots, self.vectors, self._metric), top_k, self._metric)
-
-    def _search(self, query: Matrix, top_k: int, selection: Selection) -> Ranking:
-        if selection.listed is not None or self._overflows(query):
-            return self.rank(query, top_k, selection.slots())
-        faiss.omp_set_num_threads(self._threads)  # of this thread only
-        direction = np.ascontiguousarray(prepared(query[None, :], self._metric))
-        near = self._nearest(direction, top_k + max(SPARE_CANDIDATES, int(top_k * SPARE_SHARE)), selection)
-        ranking = self.rank(query, top_k, near.slots)
-        if len(near.slots) < selection.count:
-            reach = self._reach(query, ranking.scores[top_k - 1])
-            if reach >= near.keys.max():
-                return self.rank(query, top_k, self._within(direction, reach, selection))
-        return ranking
+        one_thread()
+        (probe,) = self._probes(query[None])
+        return self._ranked(probe, top_k, slots)
 
     def vectors(self, slots: Numbers) -> Matrix:
         """See `VectorIndex`."""
         if len(self._segments) == 1:
-            return self._segments[0][slots]
+            return self._segments[0].vectors[slots]
         gathered: Matrix = np.empty((len(slots), self._dimensions), np.float32)
-        segments, places = np.divmod(slots, self._segment_rows)
-        for segment in np.unique(segments):
-            chosen = segments == segment
-            gathered[chosen] = self._segments[segment][places[chosen]]
+        for segment, places, rows in self._by_segment(slots):
+            gathered[places] = segment.vectors[rows]
         return gathered
 
-    def _reserve(self, extent: int) -> None:
-        while len(self._segments) * self._segment_rows < extent:
-            self._segments.append(np.empty((self._segment_rows, self._dimensions), np.float32))
-        self._extent = max(self._extent, extent)
+    def _write(self, slots: Numbers, vectors: Matrix) -> None:
+        rows = prepared(vectors, self._metric)
+        lengths = lengths_of(rows)
+        self._longest = max(self._longest, float(lengths.max()))
+        while len(self._segments) * self._segment_rows <= int(slots.max()):
+            self._segments.append(Segment(self._segment_rows, self._dimensions, self._metric, self._coding))
+        for segment, places, held in self._by_segment(slots):
+            segment.write(held, rows[places], lengths[places])
 
-    def _nearest(self, direction: Matrix, wanted: int, selection: Selection) -> _Candidates:
-        """Return the `wanted` slots nearest by FAISS's scores; all where there are fewer."""
-        parts = [self._segment_nearest(direction, wanted, *part) for part in self._parts(selection)]
-        slots, keys = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        if len(keys) > wanted:
-            kept = np.argpartition(keys, wanted - 1)[:wanted]
-            slots, keys = slots[kept], keys[kept]
-        return _Candidates(slots, keys)
+    def _by_segment(self, slots: Numbers) -> Iterator[tuple[Segment, Mask | slice, Numbers]]:
+        """Yield the segments of `slots`, the places in `slots` of what lies in each, and its rows there."""
+        if len(self._segments) == 1:
+            yield self._segments[0], slice(None), slots
+            return
+        numbers, rows = np.divmod(slots, self._segment_rows)
+        for number in np.unique(numbers).tolist():
+            places = numbers == number
+            yield self._segments[number], places, rows[places]
 
-    def _segment_nearest(
-        self, direction: Matrix, wanted: int, begin: int, vectors: Matrix, selector: Any
-    ) -> tuple[Numbers, Doubles]:
-        wanted = min(wanted, len(vectors))
-        scores, places = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
-        sizes = (self._dimensions, 1, len(vectors), wanted)
-        pointers = (faiss.swig_ptr(scores), faiss.swig_ptr(places))
-        if self._metric is Metric.EUCLIDEAN:
-            faiss.knn_L2sqr(faiss.swig_ptr(direction), faiss.swig_ptr(vectors), *sizes, *pointers, None, selector)
-        else:
-            faiss.knn_inner_product(faiss.swig_ptr(direction), faiss.swig_ptr(vectors), *sizes, *pointers, selector)
-        found = places >= 0
-        return places[found] + begin, self._keys(scores[found])
+    def _parts(self, selection: Selection) -> list[Part]:
+        return [
+            Part(begin, segment, chosen)
+            for number, segment in enumerate(self._segments)
+            if (begin := number * self._segment_rows) < selection.extent
+            and (chosen := _chosen(selection, begin, self._segment_rows)) is not None
+        ]
 
-    def _within(self, direction: Matrix, reach: float, selection: Selection) -> Numbers:
-        """Return every slot whose key is at most `reach`."""
-        found = [self._segment_within(direction, reach, *part) for part in self._parts(selection)]
-        return np.concatenate(found)
+    def _probes(self, queries: Matrix) -> list[Probe]:
+        lengths = lengths_of(queries)
+        directions = queries.astype(np.float64)
+        if self._metric is Metric.COSINE:
+            directions = np.divide(directions, lengths[:, None], out=directions, where=lengths[:, None] > 0)
+            lengths = np.ones(len(queries))
+        floats = np.ascontiguousarray(directions, np.float32)
+        turned = floats if self._coding is None else self._coding.turned_queries(directions)
+        return [Probe(*values) for values in zip(queries, floats, lengths.tolist(), turned, strict=True)]
 
-    def _segment_within(self, direction: Matrix, reach: float, begin: int, vectors: Matrix, selector: Any) -> Numbers:
-        scan: Callable[..., None]
-        if self._metric is Metric.EUCLIDEAN:
-            scan, radius = faiss.range_search_L2sqr, np.nextafter(np.float32(reach), np.float32(np.inf))
-        else:
-            scan, radius = faiss.range_search_inner_product, np.nextafter(np.float32(-reach), np.float32(-np.inf))
-        result = faiss.RangeSearchResult(1)
-        pointers = (faiss.swig_ptr(direction), faiss.swig_ptr(vectors))
-        scan(*pointers, self._dimensions, 1, len(vectors), float(radius), result, selector)
-        count = int(faiss.rev_swig_ptr(result.lims, 2)[1])
-        places: Numbers = faiss.rev_swig_ptr(result.labels, count).astype(np.int64) if count else np.empty(0, np.int64)
-        return places + begin
+    def _proposed(self, probes: Sequence[Probe], wanted: int, parts: Sequence[Part]) -> Sequence[Best]:
+        """Return for each of `probes` the slots of the highest bounds."""
+        if self._pool is None or len(parts) < 2:
+            return _proposed(probes, wanted, parts)
+        shares = [parts[first :: self._threads] for first in range(min(self._threads, len(parts)))]
+        found = self._pool.map(lambda share: _proposed(probes, wanted, share), shares)
+        return [Best.of(wanted, bests) for bests in zip(*found, strict=True)]
 
-    def _parts(self, selection: Selection) -> Iterator[tuple[int, Matrix, Any]]:
-        """Yield the segments of `selection`: first slot, vectors, FAISS's selector or None for all."""
-        for number, segment in enumerate(self._segments):
-            begin = number * self._segment_rows
-            rows = min(self._segment_rows, selection.extent - begin)
-            if rows > 0:
-                yield begin, segment[:rows], _selector(selection, begin, rows)
+    def _settled(self, probe: Probe, top_k: int, best: Best, parts: Sequence[Part]) -> Ranking:
+        """Return the answer, given the slots of the highest bounds."""
+        ranking, closeness = self._scored(probe, top_k, best.slots, best.bounds)
+        if not best.leaves_out(closeness):
+            return ranking
+        slots = [part.segment.within(probe, closeness, part.chosen) + part.begin for part in parts]
+        return self._ranked(probe, top_k, np.concatenate(slots))
 
-    def _keys(self, scores: Scores) -> Doubles:
-        return scores.astype(np.float64) * (1 if self._metric is Metric.EUCLIDEAN else -1)
+    def _ranked(self, probe: Probe, top_k: int, slots: Numbers) -> Ranking:
+        """Return the best of `slots`, all of which are compared."""
+        bounds = np.full(len(slots), np.inf)
+        if len(slots) > max(top_k, SCORED_AT_ONCE):
+            for segment, places, rows in self._by_segment(slots):
+                bounds[places] = segment.bounds(probe, rows)
+        ranking, _ = self._scored(probe, top_k, slots, bounds)
+        return replace(ranking, compared=len(slots))
 
-    def _reach(self, query: Matrix, score: np.float32) -> float:
-        """Return a key that no slot exceeds whose true score is at least as good as `score`."""
-        error = (self._dimensions + _SLACK) * 2 * _UNIT_ROUNDOFF
-        if self._metric is Metric.EUCLIDEAN:
-            return float(score) ** 2 * (1 + error) + _TINY
-        scale = 1.0 if self._metric is Metric.COSINE else _length(query) * self._longest
-        return -float(score) + error * scale + _TINY
+    def _scored(self, probe: Probe, top_k: int, slots: Numbers, bounds: Doubles) -> tuple[Ranking, float]:
+        """Return the best of `slots`, given the bounds of their closeness, and how close the last of them is at least.
 
-    def _overflows(self, query: Matrix) -> bool:
+        That is minus infinity where there are fewer than `top_k`.
+        """
+        if len(slots) <= max(top_k, SCORED_AT_ONCE):
+            scores = self._scores(probe, slots)
+            ranking = ranked(slots, scores, top_k, self._metric)
+            return ranking, self._closeness(probe, ranking.scores[-1]) if len(slots) >= top_k else -np.inf
+        first = np.argpartition(bounds, -top_k)[-top_k:]
+        scores = self._scores(probe, slots[first])
+        last = scores.max() if self._metric is Metric.EUCLIDEAN else scores.min()
+        reaching = bounds >= self._closeness(probe, last)
+        reaching[first] = False
+        others = slots[reaching]
+        ranking = ranked(
+            np.concatenate([slots[first], others]),
+            np.concatenate([scores, self._scores(probe, others)]),
+            top_k,
+            self._metric,
+        )
+        return ranking, self._closeness(probe, ranking.scores[-1])
+
+    def _scores(self, probe: Probe, slots: Numbers) -> Scores:
+        return scanned(probe.query, slots, self.vectors, self._metric)
+
+    def _closeness(self, probe: Probe, score: np.float32) -> float:
+        """Return how close, at least, a vector is whose score is `score` or better."""
         match self._metric:
             case Metric.COSINE:
-                return False
+                return float(score) - _SCORE_ERROR - TINY
             case Metric.DOT_PRODUCT:
-                return _length(query) * self._longest > _FLOAT32_HUGE
+                return float(score) - _SCORE_ERROR * probe.length * self._longest - TINY
             case Metric.EUCLIDEAN:
-                return (_length(query) + self._longest) ** 2 > _FLOAT32_HUGE
+                square, distance = probe.length**2, float(score) ** 2
+                return (square - distance * (1 + _SCORE_ERROR)) / 2 - _DOUBLE_ERROR * (square + distance) - TINY
 
 
-def _selector(selection: Selection, begin: int, rows: int) -> Any:
-    if selection.bits is None:
+def _coding(dimensions: int, metric: Metric, storage: VectorStorage) -> Coding | None:
+    if storage is VectorStorage.FLOAT32:
         return None
-    bits = selection.bits[begin // 8 : (begin + rows + 7) // 8]
-    make: Any = faiss.IDSelectorBitmap  # its stub knows the C++ signature only
-    return make(bits)
+    coding = Coding(dimensions, metric, storage)
+    return coding if coding.expansion <= EXPANSION_AT_MOST else None
 
 
-def _length(vector: Matrix) -> float:
-    return float(np.linalg.norm(vector.astype(np.float64)))
+def _chosen(selection: Selection, begin: int, rows: int) -> Chosen | None:
+    """Return what `selection` chooses of a segment's `rows`, from slot `begin` on; None where that is nothing."""
+    count = min(rows, selection.extent - begin)
+    if selection.bits is None:
+        return Chosen(count)
+    bits = selection.bits[begin // 8 : (begin + count + 7) // 8]
+    return Chosen(count, bits) if bits.any() else None
+
+
+def _proposed(probes: Sequence[Probe], wanted: int, parts: Sequence[Part]) -> Sequence[Best]:
+    """Ask segment by segment, so that what a segment holds is read from memory once for all of `probes`."""
+    bests = [Best(wanted) for _ in probes]
+    for part in parts:
+        for probe, best in zip(probes, bests, strict=True):
+            best.add(part.begin, part.segment.nearest(probe, wanted, best.beyond, part.chosen))
+    return bests

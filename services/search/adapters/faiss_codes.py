@@ -1,0 +1,209 @@
+"""Vectors coded in fewer bytes, so that a scan of the codes bounds from above how close each vector is to a query.
+
+Closeness is the inner product x·q, under Euclidean distance x·q - |x|²/2: it grows as x gets nearer to q. A code holds
+c, the vector turned, scaled and rounded, and behind it whole numbers that tell how far off it can be:
+
+    x·q = (c / scale)·(Rq) + r·(Rq) ≤ (c / scale)·(Rq) + |r| |q|      where r = Rx - c / scale and R is orthogonal
+
+by Cauchy and Schwarz. |r| is rounded up and kept in two digits of base 128, |x|²/2 rounded down in three. A query
+carries the weights of these digits, so what FAISS's scan makes of a code is the bound of its vector, and whatever lies
+below the closeness of the last answer is left out for certain. R mixes all dimensions, so that one larger than the
+others does not make the scale coarse for all.
+
+What float32 adds is inside |r|: a sum of n products, in any order, is off by at most n·u / (1 - n·u) times the sum of
+the absolute products, u = 2^-24 (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, ch. 3).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common.index_config import VectorStorage
+from services.common.vectors import Matrix, Metric
+from services.search.adapters.faiss_scan import scans_floats
+from services.search.index import Mask
+from services.search.scoring import Doubles
+
+Codes = NDArray[np.uint8]
+Float = TypeVar("Float", np.float32, np.float64)
+
+UNIT_ROUNDOFF = 2.0**-24
+ROUNDINGS = 32  # besides those of a sum: turning, scaling, the weights of the digits, the last one to float32
+READ_TOGETHER = (16, 8)  # numbers of a code, by FAISS
+LONGEST = 2.0**30  # vectors up to this length are coded, and no product of two of them leaves float32
+_BASE = 128
+_NORM_LOSS = 1e-3  # far above what summing in float32 takes off the length of a rounding error
+_SMALLEST = 1e-12
+_USUAL_SHARE = 1 / 32
+_LEEWAY = 1.5
+_MOST = 2.0**40  # more than there are digits for
+_SEED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A way to code numbers: those usual at their largest are scaled to `full`, none may exceed `most`.
+
+    A vector is coded well enough while its rounding error is shorter than `loose` times the root of the dimensions.
+    """
+
+    quantizer: int
+    item_bytes: int
+    full: float
+    most: float
+    loose: float
+
+
+_KINDS = {
+    VectorStorage.INT8: _Kind(faiss.ScalarQuantizer.QT_8bit_direct_signed, 1, 127.0, 127.0, 5.0),
+    VectorStorage.FLOAT16: _Kind(faiss.ScalarQuantizer.QT_fp16, 2, 1024.0, 60_000.0, 2.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Codes of some vectors, row by row; where `loose`, a code tells nothing of its vector."""
+
+    codes: Codes
+    loose: Mask
+
+
+class Coding:
+    """How the vectors of an index are coded. Codes of one scale are scanned together; the caller keeps the scales."""
+
+    def __init__(self, dimensions: int, metric: Metric, storage: VectorStorage) -> None:
+        self._kind = _KINDS[storage]
+        self._dimensions = dimensions
+        self._turned_dimensions = dimensions + dimensions % 2
+        self._signs = _signs(dimensions) if storage is VectorStorage.INT8 else None
+        square_digits = 3 if metric is Metric.EUCLIDEAN else 0
+        self._error_digits = slice(self._turned_dimensions, self._turned_dimensions + 2)
+        self._square_digits = slice(self._error_digits.stop, self._error_digits.stop + square_digits)
+        self._width = _width(self._square_digits.stop, self._kind)
+        self._float_error = 2 * (self._width + ROUNDINGS) * UNIT_ROUNDOFF
+        self.quantizer: Any = faiss.ScalarQuantizer(self._width, self._kind.quantizer)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of one code."""
+        return self._width * self._kind.item_bytes
+
+    @property
+    def expansion(self) -> float:
+        """Numbers of a code by dimension."""
+        return self._width / self._dimensions
+
+    def scale_for(self, vectors: Matrix) -> float:
+        """Return a scale that suits `vectors`: their largest numbers fit, those of few that exceed the rest do not."""
+        largest = np.abs(self._turned(vectors)).max(axis=1)
+        usual = -1 - int(len(largest) * _USUAL_SHARE)
+        reach = min(float(largest.max()), _LEEWAY * float(np.partition(largest, usual)[usual]))
+        return self._kind.full / max(reach, _SMALLEST)
+
+    def coded(self, vectors: Matrix, lengths: Doubles, scale: float) -> Coded:
+        """Return the codes of `vectors`, shape (n, dimensions), given their lengths, at most `LONGEST`."""
+        exact = self._turned(vectors) * np.float32(scale)
+        numbers = np.zeros((len(vectors), self._width), np.float32)
+        rounded = numbers[:, : self._turned_dimensions]
+        np.clip(exact, -self._kind.most, self._kind.most, out=rounded)
+        rounded[:] = np.rint(rounded) if self._kind.item_bytes == 1 else rounded.astype(np.float16)
+        errors, squares = self._errors(exact - rounded, lengths, scale), lengths**2 / 2 * (1 - self._float_error)
+        error_digits = _digits(np.ceil(np.minimum(errors / self._error_unit(scale), _MOST)), self._error_digits)
+        square_digits = _digits(np.floor(squares / self._square_unit(scale)), self._square_digits)
+        numbers[:, self._error_digits], numbers[:, self._square_digits] = error_digits, square_digits
+        loose: Mask = np.any(numbers[:, self._turned_dimensions :] >= _BASE, axis=1)
+        numbers[loose] = 0
+        return Coded(self._packed(numbers), loose)
+
+    def turned_queries(self, queries: Doubles) -> Matrix:
+        """Return `queries`, shape (n, dimensions), turned as coded vectors are.
+
+        One longer than `LONGEST` becomes something else, which is of no use.
+        """
+        turned = self._turned(queries)
+        return np.clip(turned, -LONGEST, LONGEST).astype(np.float32)
+
+    def weights(self, turned: Matrix, length: float, scale: float) -> Matrix:
+        """Return the query that codes of `scale` are scanned for: one of `turned_queries`, of that length."""
+        weights = np.zeros(self._width, np.float32)
+        np.multiply(turned, np.float32(1 / scale), out=weights[: self._turned_dimensions])
+        weights[self._error_digits] = _powers(self._error_digits) * (length * self._error_unit(scale))
+        weights[self._square_digits] = _powers(self._square_digits) * -self._square_unit(scale)
+        return weights
+
+    def _turned(self, vectors: NDArray[Float]) -> NDArray[Float]:
+        """Return `vectors` turned, an odd number of dimensions made even."""
+        turned = np.zeros((len(vectors), self._turned_dimensions), vectors.dtype)
+        turned[:, : self._dimensions] = vectors
+        return turned if self._signs is None else _turned(turned * self._signs.astype(vectors.dtype))
+
+    def _errors(self, residuals: Matrix, lengths: Doubles, scale: float) -> Doubles:
+        """Return what the bounds of vectors exceed their codes by, for a query of length 1."""
+        rounding = np.sqrt(np.einsum("ij,ij->i", residuals, residuals).astype(np.float64)) * (1 + _NORM_LOSS) / scale
+        errors: Doubles = rounding + self._float_error * (lengths + rounding)
+        return errors
+
+    def _error_unit(self, scale: float) -> float:
+        return self._kind.loose * math.sqrt(self._dimensions) / scale / _BASE**2
+
+    def _square_unit(self, scale: float) -> float:
+        return self._kind.full**2 * self._dimensions / 2 / scale**2 / _BASE**3
+
+    def _packed(self, numbers: Matrix) -> Codes:
+        if self._kind.item_bytes == 1:
+            return (numbers + _BASE).astype(np.uint8)
+        return numbers.astype(np.float16).view(np.uint8)
+
+
+@lru_cache
+def _width(least: int, kind: _Kind) -> int:
+    """Return the width that codes of `least` numbers are padded to so that FAISS scans them fast, for float queries.
+
+    At some widths, others on other processors, it rounds the query to whole numbers first, which no bound allows for.
+    An odd multiple of what it reads at a time is none of them; whether it is so here is tried.
+    """
+    for together in READ_TOGETHER:
+        width = (-(-least // together) | 1) * together
+        if scans_floats(faiss.ScalarQuantizer(width, kind.quantizer)):
+            return width
+    raise RuntimeError(f"this FAISS has no scan of {least} coded numbers for a float query")
+
+
+def _digits(numbers: Doubles, places: slice) -> Doubles:
+    """Return whole `numbers` by digit, highest first; the highest takes what exceeds the digits there are."""
+    powers = _powers(places)
+    digits = np.floor_divide(numbers[:, None], powers)
+    digits[:, 1:] -= digits[:, :-1] * _BASE
+    return digits
+
+
+def _powers(places: slice) -> Doubles:
+    return float(_BASE) ** np.arange(places.stop - places.start - 1, -1, -1)
+
+
+@lru_cache
+def _signs(dimensions: int) -> Doubles:
+    """Return 1 or -1 for each dimension, an odd number of them made even: always the same ones."""
+    return np.random.default_rng(_SEED).choice([-1.0, 1.0], dimensions + dimensions % 2)
+
+
+def _turned(numbers: NDArray[Float]) -> NDArray[Float]:
+    """Return the rows of `numbers`, of even length, turned so that each number is spread over all of its row.
+
+    A step takes the sums of neighbours into the first half and their differences into the second, which is orthogonal
+    but for the root of 2. Over a power of 2 as many steps as its logarithm are Hadamard's matrix.
+    """
+    half = numbers.shape[1] // 2
+    steps = math.ceil(math.log2(numbers.shape[1]))
+    for _ in range(steps):
+        left, right = numbers[:, ::2], numbers[:, 1::2]
+        numbers = np.empty_like(numbers)
+        np.add(left, right, out=numbers[:, :half])
+        np.subtract(left, right, out=numbers[:, half:])
+    numbers *= numbers.dtype.type(2 ** (-steps / 2))
+    return numbers

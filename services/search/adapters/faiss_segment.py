@@ -1,0 +1,198 @@
+"""A part of a FAISS index: rows of float32 vectors and, where they can be coded, their codes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from services.common.vectors import Matrix, Metric
+from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Coding
+from services.search.adapters.faiss_scan import Chosen, CodeScan, FloatScan
+from services.search.index import Mask, Numbers
+from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of
+
+TINY = 2.0**-100  # far above what float32 loses where numbers fade into 0
+SCALE_DRIFT = 1.25
+LOOSE_SHARE = 1 / 64
+LOOSE_SPARE = 16
+_SAMPLE = 2048
+_HUGE = 1e37  # products up to here cannot overflow float32
+_NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A query as segments are asked it.
+
+    `direction` is the query as held vectors are (see `scoring.prepared`), `length` its length; `turned` is it as a
+    `Coding` turns it.
+    """
+
+    query: Matrix
+    direction: Matrix
+    length: float
+    turned: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Rows that may be an answer, by upper bounds of their closeness (see `faiss_codes`), in no order.
+
+    No row besides them is closer than `rest`, but for those of `unbounded`, of which nothing is known.
+    """
+
+    rows: Numbers
+    bounds: Doubles
+    rest: float = -np.inf
+    unbounded: Numbers = field(default_factory=lambda: _NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Codes:
+    """The codes of a segment's rows, all of one scale; `loose` are the rows that they tell nothing of."""
+
+    coding: Coding
+    scan: CodeScan
+    scale: float
+    loose: Numbers
+
+    def weights(self, probe: Probe) -> Matrix:
+        """Return the query that the codes are scanned for."""
+        return self.coding.weights(probe.turned, probe.length, self.scale)
+
+    def put(self, rows: Numbers, vectors: Matrix, lengths: Doubles) -> Numbers:
+        """Code `vectors`, of `lengths`, as those of `rows`; return the rows that are loose."""
+        wild = lengths > LONGEST
+        if wild.any():
+            vectors, lengths = np.where(wild[:, None], np.float32(0), vectors), np.where(wild, 0, lengths)
+        coded = self.coding.coded(vectors, lengths, self.scale)
+        self.scan.codes[rows] = coded.codes
+        return rows[coded.loose | wild]
+
+
+class Segment:
+    """Rows of vectors. One writer; readers at any time, of rows that are not written meanwhile.
+
+    What a scale does not suit any more is coded anew, into other memory: a reader goes on with the codes it took.
+    """
+
+    def __init__(self, rows: int, dimensions: int, metric: Metric, coding: Coding | None) -> None:
+        self.vectors: Matrix = np.zeros((rows, dimensions), np.float32)
+        self._dimensions = dimensions
+        self._metric = metric
+        self._coding = coding
+        self._floats = FloatScan(self.vectors, squared_distances=metric is Metric.EUCLIDEAN)
+        self._codes: _Codes | None = None
+        self._longest = 0.0
+        self._extent = 0
+        self._written = 0
+        self._written_at_check = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the rows ever used."""
+        codes = self._codes
+        return self._extent * (4 * self._dimensions + (codes.coding.code_bytes if codes else 0))
+
+    def write(self, rows: Numbers, vectors: Matrix, lengths: Doubles) -> None:
+        """Store vectors[i], of lengths[i], in rows[i]."""
+        self.vectors[rows] = vectors
+        self._longest = max(self._longest, float(lengths.max()))
+        self._extent = max(self._extent, int(rows.max()) + 1)
+        self._written += len(rows)
+        if self._coding is not None:
+            self._code(self._coding, rows, vectors, lengths)
+
+    def nearest(self, probe: Probe, wanted: int, beyond: float, chosen: Chosen) -> Proposal:
+        """Return the `wanted` chosen rows of the highest bounds above `beyond`, or about as many."""
+        if (codes := self._scanned(probe)) is not None:
+            found = codes.scan.nearest(codes.weights(probe), wanted, beyond, chosen)
+            rest = float(found.scores.min()) if len(found.rows) >= wanted else -np.inf
+            kept = _outside(found.rows, codes.loose)
+            bounds = found.scores[kept].astype(np.float64)
+            return Proposal(found.rows[kept], bounds, max(rest, beyond), chosen.among(codes.loose))
+        if self._overflows(probe):
+            return Proposal(_NONE, np.empty(0), unbounded=chosen.all())
+        found = self._floats.nearest(probe.direction, wanted, chosen)
+        bounds = self._bounds(probe, found.scores.astype(np.float64))
+        return Proposal(found.rows, bounds, float(bounds.min()) if len(bounds) == wanted else -np.inf)
+
+    def within(self, probe: Probe, closeness: float, chosen: Chosen) -> Numbers:
+        """Return all chosen rows that may be that close."""
+        if (codes := self._scanned(probe)) is not None:
+            below = float(np.nextafter(np.float32(closeness), np.float32(-np.inf)))
+            found = codes.scan.above(codes.weights(probe), below, chosen).rows
+            return np.concatenate([found[_outside(found, codes.loose)], chosen.among(codes.loose)])
+        if self._overflows(probe):
+            return chosen.all()
+        return self._floats.within(probe.direction, self._limit(probe, closeness), chosen)
+
+    def bounds(self, probe: Probe, rows: Numbers) -> Doubles:
+        """Return the bounds of `rows` by their float32 vectors, infinite where there is none."""
+        if self._overflows(probe):
+            return np.full(len(rows), np.inf)
+        return self._bounds(probe, self._floats.at(probe.direction, rows).astype(np.float64))
+
+    def _scanned(self, probe: Probe) -> _Codes | None:
+        return self._codes if probe.length <= LONGEST else None
+
+    def _bounds(self, probe: Probe, scores: Doubles) -> Doubles:
+        """Return the closest that vectors of float32 `scores` can be."""
+        if self._metric is Metric.EUCLIDEAN:
+            return (probe.length**2 - scores * (1 - self._relative_error)) / 2 + TINY
+        return scores + self._relative_error * probe.length * self._longest + TINY
+
+    def _limit(self, probe: Probe, closeness: float) -> float:
+        """Return the float32 score that no vector exceeds, or falls below, that may be that close."""
+        if self._metric is Metric.EUCLIDEAN:
+            return max(0.0, probe.length**2 - 2 * closeness) * (1 + self._relative_error) + TINY
+        return closeness - self._relative_error * probe.length * self._longest - TINY
+
+    @property
+    def _relative_error(self) -> float:
+        return (self._dimensions + ROUNDINGS) * 2 * UNIT_ROUNDOFF
+
+    def _overflows(self, probe: Probe) -> bool:
+        if self._metric is Metric.EUCLIDEAN:
+            return (probe.length + self._longest) ** 2 > _HUGE
+        return probe.length * self._longest > _HUGE
+
+    def _code(self, coding: Coding, rows: Numbers, vectors: Matrix, lengths: Doubles) -> None:
+        codes = self._codes
+        if self._written >= 2 * self._written_at_check:
+            self._written_at_check = self._written
+            scale = self._suiting_scale(coding)
+            if codes is None or not 1 / SCALE_DRIFT <= scale / codes.scale <= SCALE_DRIFT:
+                self._codes = self._coded_anew(coding, scale)
+                return
+        if codes is not None:
+            loose = codes.put(rows, vectors, lengths)
+            codes = replace(codes, loose=np.union1d(codes.loose[~np.isin(codes.loose, rows)], loose))
+            self._codes = codes if self._tight(codes) else self._coded_anew(coding, self._suiting_scale(coding))
+
+    def _suiting_scale(self, coding: Coding) -> float:
+        sample = self.vectors[: self._extent : 1 + self._extent // _SAMPLE]
+        lengths = lengths_of(sample)
+        telling = (lengths > 0) & (lengths <= LONGEST)
+        return coding.scale_for(sample[telling] if telling.any() else np.zeros_like(sample[:1]))
+
+    def _coded_anew(self, coding: Coding, scale: float) -> _Codes | None:
+        """Return the codes of all rows; None where they would tell too little."""
+        scan = CodeScan(np.zeros((len(self.vectors), coding.code_bytes), np.uint8), coding.quantizer)
+        codes = _Codes(coding, scan, scale, _NONE)
+        vectors = ((rows, self.vectors[rows]) for rows in self._chunks())
+        codes = replace(
+            codes, loose=np.concatenate([codes.put(rows, held, lengths_of(held)) for rows, held in vectors])
+        )
+        return codes if self._tight(codes) else None
+
+    def _tight(self, codes: _Codes) -> bool:
+        return len(codes.loose) <= LOOSE_SPARE + self._extent * LOOSE_SHARE
+
+    def _chunks(self) -> Iterator[Numbers]:
+        size = max(1, CHUNK_FLOATS // self._dimensions)
+        return (np.arange(begin, min(begin + size, self._extent)) for begin in range(0, self._extent, size))
+
+
+def _outside(rows: Numbers, others: Numbers) -> Mask:
+    return ~np.isin(rows, others) if len(others) else np.ones(len(rows), np.bool_)
