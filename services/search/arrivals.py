@@ -2,12 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import numpy as np
 
+from services.common.errors import DeadlineError
 from services.common.vectors import Matrix
+
+PATIENCE_SECONDS = 60.0
+"""How long a caller may be silent in the middle of a stream: it holds a place that others wait for."""
 
 
 class Arrivals:
@@ -24,14 +28,24 @@ class Arrivals:
     async def take(self, at_most: int, at_least: int = 1) -> Matrix | None:
         """Return the next rows, `at_least` many unless the stream ends before; None after the last.
 
-        Raises what the stream raised, as soon as it did.
+        Raises what the stream raised, as soon as it did, and:
+            DeadlineError: nothing came for `PATIENCE_SECONDS`.
         """
         async with self._changed:
-            await self._changed.wait_for(lambda: self._ended or self._count >= at_least)
+            await self._patiently(lambda: self._ended or self._count >= at_least)
             if self._error:
                 raise self._error
             self._changed.notify_all()
             return self._taken(at_most) if self._count else None
+
+    async def _patiently(self, arrived: Callable[[], bool]) -> None:
+        """Wait until `arrived`, as long as anything comes now and then."""
+        while not arrived():
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError as error:
+                raise DeadlineError(f"no vectors came for {PATIENCE_SECONDS:g} s", service="search") from error
 
     async def read(self, source: AsyncIterator[Matrix]) -> None:
         """Read `source` to its end."""

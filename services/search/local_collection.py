@@ -29,6 +29,7 @@ from services.search.row_ids import RowIds
 from services.search.snapshots import Snapshot, Snapshots
 from services.search.space_index import Answer, SpaceIndex
 
+NOTHING = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
 WHOLE_SHARE = 1 / 4
 """From this share of the candidates on, a ranking for pages is of all of them: to find the best first costs more."""
 
@@ -237,6 +238,8 @@ class LocalCollectionIndex:
     def _ranked(self, snapshot: Snapshot, search: Search, query: Matrix) -> tuple[Ranking, int]:
         """Return the `top_k` best rows in order, or all where they are not many more, and the number of candidates."""
         space, selection = self._space(search.space), self._selected(snapshot, search)
+        if not selection.count:
+            return NOTHING, 0
         if search.top_k >= selection.count * WHOLE_SHARE:
             ranking, depth = space.rank(query, selection), selection.count
         else:
