@@ -249,7 +249,8 @@ def test_a_version_lapses_when_it_would_hold_too_many_rows(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("size", [1000, 3000])
-def test_every_candidate_comes_once_while_another_thread_writes(size: int) -> None:
+def test_every_candidate_comes_once_while_another_thread_writes(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "HELD_ROWS_AT_LEAST", 10**9)
     random = np.random.default_rng(size)
     items = {f"item {number}": float(place) for number, place in enumerate(random.integers(0, 5000, 12_000))}
     index = make_index(Table(PHOTOS, [FLAT], Version("u", 0)))
