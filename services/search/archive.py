@@ -121,6 +121,7 @@ class Archive:
                 try:
                     return self._read(snapshot, table, make_index, patience)
                 except (UnusableError, MissingFileError) as error:
+                    self._shelf.condemn(snapshot)
                     log.warning("snapshot %s is passed over: %s", snapshot.folder, error)
         log.info("there is no snapshot of %s to load", table.collection)
         return None

@@ -70,6 +70,7 @@ class Shelf:
 
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store
+        self._useless: set[str] = set()
 
     def collections(self) -> set[str]:
         """Return the collections that have snapshots, complete or not."""
@@ -80,9 +81,13 @@ class Shelf:
         return _snapshots(self._store.files(collection.removeprefix(_PREFIX)))
 
     def complete(self, collection: str, uid: str) -> Sequence[Snapshot]:
-        """Return the complete snapshots of the collection that was made with `uid`, newest first."""
-        found = self.snapshots(collection)
+        """Return the complete snapshots of the collection that was made with `uid`, newest first, but useless ones."""
+        found = [snapshot for snapshot in self.snapshots(collection) if snapshot.folder not in self._useless]
         return [snapshot for snapshot in found if snapshot.complete and snapshot.version.uid == uid]
+
+    def condemn(self, snapshot: Snapshot) -> None:
+        """Let a snapshot that cannot be used count for nothing, and go when there is a newer one."""
+        self._useless.add(snapshot.folder)
 
     def folder(self, snapshot: Snapshot) -> Folder:
         """Return the files of a snapshot."""

@@ -194,6 +194,20 @@ def test_a_damaged_snapshot_is_passed_over_whichever_file_it_is(
     assert loaded.version == Version("uid1", 7)
 
 
+def test_a_snapshot_that_could_not_be_used_is_replaced_at_the_same_version(
+    archive: Archive, shelf: Shelf, store: MemorySnapshots
+) -> None:
+    archive.save(PHOTOS, filled(6), patience)
+    archive.save(PHOTOS, filled(7), patience)
+    damaged = shelf.snapshots(PHOTOS)[0]
+    store.put(damaged.files[0].path, b"damaged")
+    assert archive.load(TABLE, make_index, patience) is not None
+    assert archive.age_seconds(PHOTOS, Version("uid1", 7)) > 0, "it counts for nothing"
+    archive.save(PHOTOS, filled(7), patience)
+    assert [found.version.number for found in shelf.snapshots(PHOTOS)] == [7, 6]
+    assert damaged.folder not in [found.folder for found in shelf.snapshots(PHOTOS)]
+
+
 def test_where_every_snapshot_is_damaged_none_is_loaded(archive: Archive, store: MemorySnapshots) -> None:
     archive.save(PHOTOS, filled(), patience)
     for file in store.files(""):
