@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from prometheus_client import CollectorRegistry
+
 from medley.v1 import (
     embedder_service_pb2_grpc,
     gateway_service_pb2_grpc,
@@ -87,8 +89,9 @@ def _embedder(settings: SuiteSettings) -> AbstractAsyncContextManager[Service]:
 
 def _search(settings: SuiteSettings, store: Service) -> AbstractAsyncContextManager[Service]:
     add = search_service_pb2_grpc.add_SearchServiceServicer_to_server
-    servicer = search_servicer(settings.search_here, store=store.stub)
-    return _serving(settings.search, "medley.v1.SearchService", servicer, add)
+    metrics = CollectorRegistry() if settings.search.metrics_listen else None
+    servicer = search_servicer(settings.search_here, store=store.stub, metrics=metrics)
+    return _serving(settings.search, "medley.v1.SearchService", servicer, add, metrics)
 
 
 def _gateway(
@@ -101,8 +104,12 @@ def _gateway(
 
 @asynccontextmanager
 async def _serving(
-    settings: ServerSettings, name: str, opening: AbstractAsyncContextManager[Any], add: Callable[..., None]
+    settings: ServerSettings,
+    name: str,
+    opening: AbstractAsyncContextManager[Any],
+    add: Callable[..., None],
+    metrics: CollectorRegistry | None = None,
 ) -> AsyncIterator[Service]:
-    async with opening as servicer, running(settings, name, partial(add, servicer)) as port:
+    async with opening as servicer, running(settings, name, partial(add, servicer), metrics) as port:
         host = settings.listen.rpartition(":")[0]
         yield Service(LocalStub(servicer), f"{host}:{port}")

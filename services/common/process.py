@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.common.errors import ServiceUnavailableError
+from services.common.metrics import MetricsAddressError
 from services.common.server import ListenError
 
 INTERRUPTED = 130
@@ -23,7 +24,7 @@ def run_process(name: str, serve: Callable[[], Coroutine[Any, Any, None]]) -> No
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every variant for processors that are not here
     try:
         asyncio.run(serve())
-    except (ListenError, ServiceUnavailableError, ValidationError, OSError) as error:
+    except (ListenError, MetricsAddressError, ServiceUnavailableError, ValidationError, OSError) as error:
         sys.exit(f"{name} cannot start: {error}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -18,6 +18,7 @@ class ServerSettings(BaseSettings):
     max_message_bytes: int = Field(64 * MIB, gt=0, description="largest request or response")
     max_calls: int = Field(1024, gt=0, description="calls served at a time; one more is refused")
     drain_seconds: float = Field(10.0, ge=0, description="time calls in flight have to finish at SIGTERM")
+    metrics_listen: str = Field("", description="address and port of Prometheus's /metrics, over HTTP; empty: none")
 
 
 class S3Settings(BaseSettings):

@@ -3,6 +3,8 @@
 import logging
 from functools import partial
 
+from prometheus_client import CollectorRegistry
+
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.process import run_process
 from services.common.server import running, until_signalled
@@ -14,9 +16,10 @@ log = logging.getLogger(__name__)
 
 async def main(settings: SearchSettings) -> None:
     """Serve until a signal comes."""
-    async with search_servicer(settings) as servicer:
+    metrics = CollectorRegistry() if settings.metrics_listen else None
+    async with search_servicer(settings, metrics=metrics) as servicer:
         register = partial(pb_grpc.add_SearchServiceServicer_to_server, servicer)
-        async with running(settings, "medley.v1.SearchService", register) as port:
+        async with running(settings, "medley.v1.SearchService", register, metrics) as port:
             log.info("search listens on port %d", port)
             await until_signalled()
 

@@ -44,8 +44,8 @@ class Followers:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def all(self) -> Sequence[Follower]:
-        """Return the followers, by collection."""
-        return [self._followers[name] for name in sorted(self._followers)]
+        """Return the followers, by collection; any thread may ask."""
+        return sorted(list(self._followers.values()), key=lambda follower: follower.collection)
 
     async def follower(self, collection: str) -> Follower:
         """Return the follower of `collection`.

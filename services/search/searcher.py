@@ -1,6 +1,7 @@
 """What the search service does, free of any transport or engine."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from services.search.feed import Space
 from services.search.follower import Follower
 from services.search.followers import Followers
 from services.search.merging import MergedSearches
+from services.search.meter import Meter
 from services.search.queries import MAX_BATCH_VECTORS, Encoded, Options, Query, decoded_vectors
 from services.search.reports import IndexReport, index_reports
 
@@ -43,6 +45,7 @@ class Searcher:
         searches: Admission,
         batches: Admission,
         wait_seconds: float,
+        meter: Meter,
     ) -> None:
         """`bulk` does what takes longer than single searches, and does not keep them waiting."""
         self._followers = followers
@@ -52,6 +55,7 @@ class Searcher:
         self._searches = searches
         self._batches = batches
         self._wait_seconds = wait_seconds
+        self._meter = meter
 
     async def search(self, query: Query, tell: Callable[[Found, str], Told]) -> Told:
         """Return what `tell` makes of the items nearest to the query's vector, and of the token of the next page.
@@ -70,6 +74,7 @@ class Searcher:
             OverloadedError: too many searches are under way, or too many rankings are read in pages.
         """
         options, search = query.options, query.options.checked()
+        tell = _noting(self._meter, options, tell)
         with self._searches.admit():
             if query.page_token:
                 follower = await self._followers.follower(options.collection)
@@ -92,6 +97,7 @@ class Searcher:
         """
         options = await _first(parts)
         search = options.checked()
+        tell = _noting_batch(self._meter, options, tell)
         with self._batches.admit(), self._searches.admit():
             index = await self._index(options.collection, options.version)
             space = index.space(search.space)
@@ -143,6 +149,26 @@ class Searcher:
                 return await follower.reached(version)
         except TimeoutError as error:
             raise VersionNotReachedError(collection, _spelt(version), _applied(follower)) from error
+
+
+def _noting(meter: Meter, options: Options, tell: Callable[[Found, str], Told]) -> Callable[[Found, str], Told]:
+    began = time.perf_counter()
+
+    def noting(found: Found, next_page_token: str) -> Told:
+        meter.searched(options.collection, options.space, found, time.perf_counter() - began)
+        return tell(found, next_page_token)
+
+    return noting
+
+
+def _noting_batch(
+    meter: Meter, options: Options, tell: Callable[[Sequence[Found]], Sequence[Told]]
+) -> Callable[[Sequence[Found]], Sequence[Told]]:
+    def noting(found: Sequence[Found]) -> Sequence[Told]:
+        meter.searched_in_batch(options.collection, options.space, found)
+        return tell(found)
+
+    return noting
 
 
 async def _first(parts: AsyncIterator[Options | Encoded]) -> Options:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 
 import grpc
+from prometheus_client import CollectorRegistry
 
 from medley.v1 import store_service_pb2_grpc
 from services.common.admission import Admission
@@ -12,6 +13,7 @@ from services.common.errors import ServiceUnavailableError
 from services.common.index_config import Exact, VectorStorage
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
+from services.search.adapters.prometheus import IndexCollector, PrometheusMeter
 from services.search.adapters.store_feed import StoreChangeFeed
 from services.search.approximation import Workshop
 from services.search.archive import Archive, MakeIndex
@@ -22,6 +24,7 @@ from services.search.followers import Followers
 from services.search.index import VectorIndex
 from services.search.local_collection import LocalCollectionIndex
 from services.search.merging import MergedSearches
+from services.search.meter import Meter, NoMeter
 from services.search.recall_guard import RecallGuard
 from services.search.searcher import Searcher
 from services.search.servicer import SearchServicer
@@ -41,15 +44,22 @@ _CHANNEL_OPTIONS = [
 
 
 @asynccontextmanager
-async def search_servicer(settings: SearchSettings, store: StoreStub | None = None) -> AsyncIterator[SearchServicer]:
-    """Build the service, hand it over, release what it holds; without `store`, call the one at `store_address`."""
+async def search_servicer(
+    settings: SearchSettings, store: StoreStub | None = None, metrics: CollectorRegistry | None = None
+) -> AsyncIterator[SearchServicer]:
+    """Build the service, hand it over, release what it holds; without `store`, call the one at `store_address`.
+
+    Into `metrics` goes what the service tells of its indexes and searches.
+    """
     async with AsyncExitStack() as stack:
         stub = store or store_service_pb2_grpc.StoreServiceStub(await stack.enter_async_context(_channel(settings)))
-        yield await stack.enter_async_context(search_servicer_over(settings, StoreChangeFeed(stub)))
+        yield await stack.enter_async_context(search_servicer_over(settings, StoreChangeFeed(stub), metrics))
 
 
 @asynccontextmanager
-async def search_servicer_over(settings: SearchSettings, feed: ChangeFeed) -> AsyncIterator[SearchServicer]:
+async def search_servicer_over(
+    settings: SearchSettings, feed: ChangeFeed, metrics: CollectorRegistry | None = None
+) -> AsyncIterator[SearchServicer]:
     """Build the service over any feed."""
     make_index = _engine(settings)
 
@@ -63,7 +73,10 @@ async def search_servicer_over(settings: SearchSettings, feed: ChangeFeed) -> As
         if snapshotter:
             await stack.enter_async_context(snapshotter.saving(feed, followers))
         await stack.enter_async_context(followers.following(settings.discover_seconds, settings.warm_seconds))
-        yield SearchServicer(stack.enter_context(searcher_over(settings, followers)))
+        if metrics is not None:
+            metrics.register(IndexCollector(followers))
+        meter = NoMeter() if metrics is None else PrometheusMeter(metrics)
+        yield SearchServicer(stack.enter_context(searcher_over(settings, followers, meter)))
 
 
 @asynccontextmanager
@@ -78,7 +91,7 @@ async def _workshop(settings: SearchSettings) -> AsyncIterator[Workshop]:
 
 
 @contextmanager
-def searcher_over(settings: SearchSettings, followers: Followers) -> Iterator[Searcher]:
+def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) -> Iterator[Searcher]:
     """Build the searcher over any indexes."""
     with (
         ThreadPoolExecutor(settings.threads, "search") as pool,
@@ -93,6 +106,7 @@ def searcher_over(settings: SearchSettings, followers: Followers) -> Iterator[Se
             searches=Admission("searches", settings.max_searches),
             batches=Admission("batches", settings.max_batch_calls),
             wait_seconds=settings.wait_seconds,
+            meter=meter,
         )
 
 
