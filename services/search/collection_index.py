@@ -130,7 +130,7 @@ class CollectionIndex(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop what goes on behind the searches; those that still come are answered, and nothing is written any more."""
+        """Stop what goes on behind the searches; those that still come are answered, and nothing is written."""
         ...
 
     def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
