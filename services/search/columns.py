@@ -8,8 +8,10 @@ rules.
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +21,34 @@ from services.search.index import Mask, Numbers
 
 PRESENT, BOOLEAN, NUMBER, BIG, STRING = range(5)
 EXACT_INTEGERS_UP_TO = 2**53
-_ENTRY_BYTES = 100  # of a dictionary and a list, and the code
+_ENTRY_BYTES = 120  # of a dictionary, lists and arrays, and the code
 _FLOAT_MAX = np.finfo(np.float64).max
 
-_ELEMENT = np.dtype([("row", np.int32), ("kind", np.uint8), ("value", np.float64)])
+_KINDS = {bool: BOOLEAN, str: STRING, int: NUMBER, float: NUMBER}
+_UNSORTED_SHARE = 1 / 8
+_UNSORTED_SPARE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Values in their order, and their numbers."""
+
+    values: Sequence[Any]
+    numbers: Numbers
 
 
 class Distinct:
-    """Values kept once each, numbered in order of arrival; it only grows."""
+    """Values of one type kept once each, numbered in order of arrival; it only grows.
+
+    One writer; a question may be asked at any time, by any number of threads. What was there when most of the values
+    were last sorted is found by halving, the rest one by one.
+    """
 
     def __init__(self) -> None:
-        self.values: list[str | int] = []
+        self.values: list[Any] = []
         self.memory_bytes = 0
         self._codes: dict[object, int] = {}
+        self._sorted = _Order([], np.empty(0, np.int64))
 
     def code(self, value: str | int) -> int:
         """Return the number of `value`, a new one if it is new."""
@@ -44,6 +61,41 @@ class Distinct:
     def code_if_known(self, value: Scalar) -> int | None:
         """Return the number of what equals `value`; None where nothing does."""
         return self._codes.get(value)
+
+    def ordered(self, operator: Operator, operand: Any) -> Mask:
+        """Return for each number whether its value is on the side of `operand` that `operator` asks for."""
+        order = self._order()
+        left, right = bisect_left(order.values, operand), bisect_right(order.values, operand)
+        spans = {
+            Operator.LESS: (0, left),
+            Operator.LESS_OR_EQUAL: (0, right),
+            Operator.GREATER: (right, len(order.values)),
+            Operator.GREATER_OR_EQUAL: (left, len(order.values)),
+        }
+        compare = ORDERINGS[operator]
+        return self._said(order, spans[operator], lambda value: compare(value, operand))
+
+    def starting_with(self, prefix: str) -> Mask:
+        """Return for each number whether its value, a string, starts with `prefix`."""
+        order = self._order()
+        begin = bisect_left(order.values, prefix)
+        end = bisect_left(order.values, True, lo=begin, key=lambda value: not value.startswith(prefix))
+        return self._said(order, (begin, end), lambda value: value.startswith(prefix))
+
+    def _said(self, order: _Order, span: tuple[int, int], says: Callable[[Any], bool]) -> Mask:
+        """Return a mask by number: what lies in `span` of `order`, and what has come since and `says` is true of."""
+        unsorted = self.values[len(order.values) :]
+        said = np.zeros(len(order.values) + len(unsorted), np.bool_)
+        said[order.numbers[slice(*span)]] = True
+        said[len(order.values) :] = [says(value) for value in unsorted]
+        return said
+
+    def _order(self) -> _Order:
+        order, count = self._sorted, len(self.values)
+        if count - len(order.values) > _UNSORTED_SPARE + len(order.values) * _UNSORTED_SHARE:
+            numbers = sorted(range(count), key=self.values.__getitem__)
+            order = self._sorted = _Order([self.values[number] for number in numbers], np.array(numbers, np.int64))
+        return order
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +125,12 @@ class Column:
 
     def updated(self, rows: Numbers, values: Iterable[object]) -> "Column":
         """Return the column with `values` as those of `rows`, in place of what they had."""
-        elements = np.array(
-            [
-                (row, *element)
-                for row, value in zip(rows.tolist(), values, strict=True)
-                for element in self._elements(value)
-            ],
-            _ELEMENT,
-        )
+        fresh_rows, kinds, numbers = self._elements(rows.tolist(), values)
         kept = ~_marked(rows, self.rows)[self.rows]
         return Column(
-            np.concatenate([self.rows[kept], elements["row"]]),
-            np.concatenate([self.kinds[kept], elements["kind"]]),
-            np.concatenate([self.values[kept], elements["value"]]),
+            np.concatenate([self.rows[kept], np.array(fresh_rows, np.int32)]),
+            np.concatenate([self.kinds[kept], np.array(kinds, np.uint8)]),
+            np.concatenate([self.values[kept], np.array(numbers, np.float64)]),
             self.strings,
             self.bigs,
         )
@@ -110,8 +155,7 @@ class Column:
             case Operator.EQUAL | Operator.IN:
                 hits = self._equal(operands)
             case Operator.STARTS_WITH:
-                prefix = str(operands[0])
-                hits = self._told(STRING, self.strings, lambda value: str(value).startswith(prefix))
+                hits = self._told(STRING, self.strings.starting_with(str(operands[0])))
             case _:
                 hits = self._ordered(operator, operands[0])
         return self.rows_where(hits, extent)
@@ -143,7 +187,7 @@ class Column:
     def _ordered(self, operator: Operator, operand: Scalar) -> Mask:
         compare = ORDERINGS[operator]
         if isinstance(operand, str):
-            return self._told(STRING, self.strings, lambda value: compare(value, operand))
+            return self._told(STRING, self.strings.ordered(operator, operand))
         below, above = _floats_around(operand)
         if below == above:
             numbers: Mask = np.asarray(compare(self.values, below))
@@ -152,37 +196,41 @@ class Column:
         else:
             numbers = self.values <= below
         hits: Mask = numbers & (self.kinds == NUMBER)
-        return hits | self._told(BIG, self.bigs, lambda value: compare(value, operand))
+        return hits | self._told(BIG, self.bigs.ordered(operator, operand)) if self.bigs.values else hits
 
-    def _told(self, kind: int, table: Distinct, says: Callable[[str | int], bool]) -> Mask:
-        """Return which elements of `kind` point to a value in `table` of which `says` is true."""
-        hits = np.zeros(len(self.rows), np.bool_)
-        places = np.flatnonzero(self.kinds == kind)
-        if len(places):
-            said = np.array([says(value) for value in table.values.copy()], np.bool_)
-            hits[places] = said[self.values[places].astype(np.int64)]
+    def _told(self, kind: int, said: Mask) -> Mask:
+        """Return which elements of `kind` point to a value that is `said` to be a hit."""
+        hits: Mask = self.kinds == kind
+        hits[hits] = said[self.values[hits].astype(np.int64)]
         return hits
 
-    def _elements(self, value: object) -> Iterable[tuple[int, float]]:
-        if isinstance(value, list):
-            yield PRESENT, 0.0
-            for element in value:
-                yield from self._scalars(element)
-        elif isinstance(value, Mapping):
-            yield PRESENT, 0.0
-        else:
-            yield from self._scalars(value)
+    def _elements(
+        self, rows: Iterable[int], values: Iterable[object]
+    ) -> tuple[Sequence[int], Sequence[int], Sequence[float]]:
+        """Return the elements of `values`, each that of one of `rows`: their rows, kinds and numbers."""
+        of_rows: list[int] = []
+        kinds: list[int] = []
+        numbers: list[float] = []
+        for row, value in zip(rows, values, strict=True):
+            if isinstance(value, list | Mapping):
+                of_rows.append(row)
+                kinds.append(PRESENT)
+                numbers.append(0.0)
+            for scalar in value if isinstance(value, list) else (value,):
+                if (kind := self._kind(scalar)) is not None:
+                    of_rows.append(row)
+                    kinds.append(kind)
+                    numbers.append(self._number(kind, scalar))
+        return of_rows, kinds, numbers
 
-    def _scalars(self, value: object) -> Iterable[tuple[int, float]]:
-        match value:
-            case bool():
-                yield BOOLEAN, float(value)
-            case str():
-                yield STRING, self.strings.code(value)
-            case int() if abs(value) > EXACT_INTEGERS_UP_TO:
-                yield BIG, self.bigs.code(value)
-            case int() | float():
-                yield NUMBER, float(value)
+    def _kind(self, value: object) -> int | None:
+        kind = _KINDS.get(type(value))
+        return BIG if kind == NUMBER and type(value) is int and abs(value) > EXACT_INTEGERS_UP_TO else kind
+
+    def _number(self, kind: int, value: Any) -> float:
+        if kind == STRING:
+            return self.strings.code(value)
+        return self.bigs.code(value) if kind == BIG else float(value)
 
 
 def _marked(rows: Numbers, others: NDArray[np.int32]) -> Mask:
