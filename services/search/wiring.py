@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -33,6 +34,7 @@ from services.search.snapshot_shelf import Shelf
 from services.search.snapshot_store import SnapshotStore
 from services.search.snapshotter import Pace, Snapshotter
 
+MakeVectorIndex = Callable[[str, Space], VectorIndex]
 StoreStub = store_service_pb2_grpc.StoreServiceStub | LocalStub
 
 _CHANNEL_OPTIONS = [
@@ -64,7 +66,7 @@ async def search_servicer_over(
     make_index = _engine(settings)
 
     def collection_index(table: Table) -> LocalCollectionIndex:
-        return LocalCollectionIndex(table.spaces, make_index, workshop)
+        return LocalCollectionIndex(table.spaces, partial(make_index, table.collection), workshop)
 
     async with AsyncExitStack() as stack:
         workshop = await stack.enter_async_context(_workshop(settings))
@@ -144,8 +146,8 @@ def _snapshot_store(settings: SearchSettings, stack: AsyncExitStack) -> Snapshot
             return S3Snapshots(bucket)
 
 
-def _engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
-    """Return what makes the index of a space.
+def _engine(settings: SearchSettings) -> MakeVectorIndex:
+    """Return what makes the index of a space, given the collection's name too.
 
     Raises:
         ServiceUnavailableError: a package or device is missing.
@@ -154,12 +156,12 @@ def _engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
         case "memory":
             from services.search.adapters.memory import MemoryIndex
 
-            return lambda space: MemoryIndex(space.dimensions, space.metric)
+            return lambda _, space: MemoryIndex(space.dimensions, space.metric)
         case "faiss":
             from services.search.adapters.faiss import FaissIndex
 
             threads = settings.threads_per_search
-            return lambda space: FaissIndex(space.dimensions, space.metric, storage=_storage(space), threads=threads)
+            return lambda _, space: FaissIndex(space.dimensions, space.metric, storage=_storage(space), threads=threads)
         case "torch":
             return _torch_engine(settings)
         case "faiss-gpu":
@@ -172,21 +174,21 @@ def _storage(space: Space) -> VectorStorage:
     return kind.storage if isinstance(kind, Exact) else VectorStorage.FLOAT32
 
 
-def _torch_engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
+def _torch_engine(settings: SearchSettings) -> MakeVectorIndex:
     with _needing("torch"):
         from services.search.adapters.torch_device import TorchDevice
         from services.search.adapters.torch_index import TorchIndex
 
     device = TorchDevice(settings.device, settings.gpu_memory_bytes)
-    return lambda space: TorchIndex(space.dimensions, space.metric, device)
+    return lambda name, space: TorchIndex(space.dimensions, space.metric, device, f"{name}/{space.name}")
 
 
-def _faiss_gpu_engine(settings: SearchSettings) -> Callable[[Space], VectorIndex]:
+def _faiss_gpu_engine(settings: SearchSettings) -> MakeVectorIndex:
     with _needing("gpu"):
         from services.search.adapters.faiss_gpu import FaissDevice, FaissGpuIndex
 
         device = FaissDevice(settings.device, settings.gpu_memory_bytes)
-    return lambda space: FaissGpuIndex(space.dimensions, space.metric, device)
+    return lambda name, space: FaissGpuIndex(space.dimensions, space.metric, device, f"{name}/{space.name}")
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """The memory of a device, planned before it is taken."""
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 
 from services.search.errors import IndexTooLargeError
 
+REMEMBERED_SECONDS = 600.0
+
 
 class Account:
     """What one index takes of a device; it is given back when the index, and its account with it, is gone."""
 
-    def __init__(self, memory: "DeviceMemory") -> None:
+    def __init__(self, memory: "DeviceMemory", name: str) -> None:
         self._memory = memory
+        self.name = name
         self.taken_bytes = 0
 
     def take(self, wanted_bytes: int) -> None:
@@ -32,6 +36,10 @@ class DeviceMemory:
 
     `limit_bytes` is the most they may, None for no limit; `free_bytes` tells what the device has free for this process,
     None where nobody knows. `workspace_bytes` of either are left for searches.
+
+    An index that did not fit is remembered by name for `REMEMBERED_SECONDS`, with the bytes that it had come to: built
+    anew meanwhile, it is refused at its first byte unless there is room for as many, so that its tries do not take,
+    again and again, what others could have.
     """
 
     def __init__(
@@ -42,11 +50,12 @@ class DeviceMemory:
         self._free_bytes = free_bytes
         self._workspace_bytes = workspace_bytes
         self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()
+        self._refused: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
 
-    def account(self) -> Account:
-        """Open an account for an index."""
-        account = Account(self)
+    def account(self, name: str = "") -> Account:
+        """Open an account for the index called `name`; "" is nobody's name."""
+        account = Account(self, name)
         with self._lock:
             self._accounts.add(account)
         return account
@@ -59,9 +68,24 @@ class DeviceMemory:
         """
         with self._lock:
             left = self._left()
-            if change_bytes > 0 and left is not None and change_bytes > left:
-                raise IndexTooLargeError(self.device, change_bytes, max(0, left))
+            needed = max(change_bytes, 0 if account.taken_bytes else self._remembered(account.name))
+            if change_bytes > 0 and left is not None and needed > left:
+                self._remember(account, change_bytes)
+                raise IndexTooLargeError(self.device, needed, max(0, left))
             account.taken_bytes += change_bytes
+
+    def _remember(self, account: Account, wanted_bytes: int) -> None:
+        """Remember how many bytes the index had come to, unless that is why it is refused."""
+        if account.name and (account.taken_bytes or account.name not in self._refused):
+            self._refused[account.name] = (account.taken_bytes + wanted_bytes, time.monotonic())
+
+    def _remembered(self, name: str) -> int:
+        """Return the bytes that the index called `name` came to lately, 0 where it was never refused."""
+        known_bytes, since = self._refused.get(name, (0, 0.0))
+        if time.monotonic() - since > REMEMBERED_SECONDS:
+            self._refused.pop(name, None)
+            return 0
+        return known_bytes
 
     def left_bytes(self) -> int | None:
         """Return how much more indexes may take; None where nobody knows."""

@@ -95,16 +95,16 @@ class _Fetched:
 
 
 class FaissGpuIndex:
-    """`VectorIndex` over flat indexes on a GPU."""
+    """`VectorIndex` over flat indexes on a GPU; `name` is that of the index in `DeviceMemory`."""
 
     engine = "faiss-gpu-exact"
 
-    def __init__(self, dimensions: int, metric: Metric, device: Flats) -> None:
+    def __init__(self, dimensions: int, metric: Metric, device: Flats, name: str = "") -> None:
         self._dimensions = dimensions
         self._metric = metric
         self._device = device
         self._exact = FaissIndex(dimensions, metric)
-        self._account = device.memory.account()
+        self._account = device.memory.account(name)
         self._block_rows = max(1, BLOCK_BYTES // (2 * dimensions))
         self._blocks: list[_Block] = []
         self._extent = 0

@@ -54,16 +54,16 @@ class Directions:
 
 
 class TorchIndex:
-    """`VectorIndex` on a `TorchDevice`."""
+    """`VectorIndex` on a `TorchDevice`; `name` is that of the index in `DeviceMemory`."""
 
     engine = "torch-exact"
 
-    def __init__(self, dimensions: int, metric: Metric, device: TorchDevice) -> None:
+    def __init__(self, dimensions: int, metric: Metric, device: TorchDevice, name: str = "") -> None:
         self._dimensions = dimensions
         self._metric = metric
         self._device = device
         self._host = HostVectors(dimensions)
-        self._halves = TorchVectors(device, dimensions, with_lengths=metric is not Metric.COSINE)
+        self._halves = TorchVectors(device, dimensions, with_lengths=metric is not Metric.COSINE, name=name)
         self._scan = TorchScan(device, metric)
         self._longest = 0.0
         self._worst_half = 0.0

@@ -36,14 +36,14 @@ class TorchVectors:
     Readers take `segments` once and keep what they took. Slots never written are 0.
     """
 
-    def __init__(self, device: TorchDevice, dimensions: int, *, with_lengths: bool) -> None:
+    def __init__(self, device: TorchDevice, dimensions: int, *, with_lengths: bool, name: str = "") -> None:
         self.segments: tuple[Segment, ...] = ()
         self._device = device
         self._dimensions = dimensions
         self._with_lengths = with_lengths
         self._row_bytes = 2 * dimensions + 4 * with_lengths
         self._segment_rows = _whole(SEGMENT_BYTES // self._row_bytes)
-        self._account = device.memory.account()
+        self._account = device.memory.account(name)
 
     @property
     def memory_bytes(self) -> int:

@@ -27,9 +27,9 @@ class NarrowIndex:
 
     engine = "narrow"
 
-    def __init__(self, space: Space, memory: DeviceMemory) -> None:
+    def __init__(self, space: Space, memory: DeviceMemory, name: str = "") -> None:
         self._index = MemoryIndex(space.dimensions, space.metric)
-        self._account = memory.account()
+        self._account = memory.account(name)
 
     @property
     def memory_bytes(self) -> int:
@@ -70,7 +70,8 @@ def store() -> MemoryChangeFeed:
 @pytest.fixture
 async def followers(store: MemoryChangeFeed, memory: DeviceMemory) -> AsyncIterator[Followers]:
     followers = Followers(
-        store, lambda table: LocalCollectionIndex(table.spaces, lambda space: NarrowIndex(space, memory))
+        store,
+        lambda table: LocalCollectionIndex(table.spaces, lambda space: NarrowIndex(space, memory, table.collection)),
     )
     async with followers.following(0.05, 5):
         yield followers

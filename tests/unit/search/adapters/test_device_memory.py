@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.search.adapters import device_memory
 from services.search.adapters.device_memory import DeviceMemory
 from services.search.errors import IndexTooLargeError
 
@@ -61,3 +62,45 @@ def test_where_nobody_knows_there_is_no_limit() -> None:
     device = memory(limit=None)
     device.account().take(10**18)
     assert device.left_bytes() is None
+
+
+def test_an_index_that_did_not_fit_takes_nothing_from_others_when_it_is_tried_again() -> None:
+    device = memory()
+    large = device.account("photos")
+    large.take(900)
+    with pytest.raises(IndexTooLargeError):
+        large.take(300)
+    del large
+    with pytest.raises(IndexTooLargeError) as caught:
+        device.account("photos").take(10)
+    assert caught.value.metadata == {"needed_bytes": "1200", "available_bytes": "1000"}
+    device.account("others").take(10)
+    device.account().take(10)
+
+
+def test_after_a_while_it_may_try_whether_it_became_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = memory()
+    for _ in range(3):
+        with pytest.raises(IndexTooLargeError):
+            device.account("photos").take(1001)
+    monkeypatch.setattr(device_memory, "REMEMBERED_SECONDS", 0.0)
+    device.account("photos").take(10)
+
+
+def test_with_room_for_what_it_came_to_it_is_built() -> None:
+    device = memory()
+    other = device.account("others")
+    other.take(500)
+    with pytest.raises(IndexTooLargeError):
+        device.account("photos").take(600)
+    other.give(400)
+    device.account("photos").take(10)
+
+
+def test_an_index_that_was_refused_to_grow_goes_on_growing_when_it_needs_less() -> None:
+    device = memory()
+    account = device.account("photos")
+    account.take(500)
+    with pytest.raises(IndexTooLargeError):
+        account.take(600)
+    account.take(500)
