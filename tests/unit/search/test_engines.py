@@ -1,13 +1,21 @@
 """A service whose engine cannot be had does not start, and says what to install."""
 
 import sys
+from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 
+from medley.v1 import search_service_pb2 as pb
+from medley.v1 import vector_pb2
 from services.common.errors import ServiceUnavailableError
+from services.common.versions import Version
 from services.search.adapters.memory_feed import MemoryChangeFeed
+from services.search.errors import IndexTooLargeError
+from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
+from tests.unit.search.feeds import FLAT, PHOTOS, part
 
 
 async def started(**settings: object) -> None:
@@ -48,3 +56,32 @@ async def test_a_device_that_is_not_there_is_named() -> None:
 def test_a_device_of_another_kind_is_refused(device: str) -> None:
     with pytest.raises(ValueError, match="device"):
         SearchSettings(device=device)
+
+
+@pytest.fixture
+async def on_a_device() -> AsyncIterator[tuple[SearchServicer, MemoryChangeFeed]]:
+    pytest.importorskip("torch", reason="needs the extra torch")
+    store = MemoryChangeFeed()
+    store.create(PHOTOS, [FLAT])
+    settings = SearchSettings(engine="torch", device="cpu", gpu_memory_bytes=52 * 2**20, wait_seconds=5)
+    async with search_servicer_over(settings, store) as servicer:
+        yield servicer, store
+
+
+def asked(version: Version) -> pb.SearchIndexRequest:
+    vector = vector_pb2.Vector(float32_le=np.zeros(2, "<f4").tobytes())
+    return pb.SearchIndexRequest(collection=PHOTOS, space="flat", vector=vector, top_k=3, version=str(version))
+
+
+async def test_a_service_searches_on_a_device(on_a_device: tuple[SearchServicer, MemoryChangeFeed]) -> None:
+    servicer, store = on_a_device
+    version = store.commit(PHOTOS, part({f"item-{number:04}": number % 1000 for number in range(3000)}))
+    response = await servicer.SearchIndex(asked(version), None)  # type: ignore[arg-type]  # no call, no context
+    assert [(hit.id, hit.score) for hit in response.hits] == [(f"item-{number}000", 0.0) for number in range(3)]
+
+
+async def test_a_service_says_when_its_device_is_full(on_a_device: tuple[SearchServicer, MemoryChangeFeed]) -> None:
+    servicer, store = on_a_device
+    version = store.commit(PHOTOS, part({f"item-{number}": number for number in range(600_000)}))
+    with pytest.raises(IndexTooLargeError, match=r"bytes more on cpu, which has 4,\d+,\d+ left"):
+        await servicer.SearchIndex(asked(version), None)  # type: ignore[arg-type]
