@@ -1,0 +1,1 @@
+"""Collections whose vectors lie in Milvus."""

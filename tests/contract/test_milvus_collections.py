@@ -1,0 +1,20 @@
+from collections.abc import Iterator
+
+import pytest
+
+from services.search.adapters.milvus.milvus_collections import MilvusCollections
+from tests.contract.collection_index import CollectionIndexContract, MakeCollection
+from tests.integration.milvus_endpoint import fresh_options
+
+
+@pytest.fixture
+def collections() -> Iterator[MilvusCollections]:
+    made = MilvusCollections(fresh_options())
+    yield made
+    made.close()
+
+
+class TestMilvus(CollectionIndexContract):
+    @pytest.fixture
+    def make_collection(self, collections: MilvusCollections) -> MakeCollection:
+        return collections.fresh
