@@ -23,13 +23,17 @@ class SearchSettings(S3Settings, ServerSettings):
     gpu_memory_bytes: int | None = Field(
         None, gt=0, description="most memory of the device that indexes and searches may take; empty: all that is free"
     )
-    threads: int = Field(4, gt=0, description="searches computed at a time; more wait for a thread")
-    threads_per_search: int = Field(1, gt=0, description="threads of one search of many vectors; more pay for few callers")
+    threads: int = Field(0, ge=0, description="searches computed at a time; 0: as half the processors, two at least")
+    threads_per_search: int = Field(
+        1, gt=0, description="threads of one search of many vectors; more pay for few callers"
+    )
     build_threads: int = Field(1, gt=0, description="OpenMP threads that build approximate indexes behind the searches")
     guard_share: float = Field(
         0.01, ge=0, le=1, description="share of approximate answers that are repeated exactly to know their recall"
     )
-    bulk_threads: int = Field(2, gt=0, description="pieces of batches and pages computed besides at a time")
+    bulk_threads: int = Field(
+        0, ge=0, description="pieces of batches and pages computed besides; 0: half the processors"
+    )
     max_searches: int = Field(256, gt=0, description="searches taken on at a time; one more is refused")
     max_batch: int = Field(64, gt=0, description="searches that wait for a thread and are merged into one at most")
     max_batch_calls: int = Field(16, gt=0, description="calls of SearchIndexBatch at a time; one more is refused")

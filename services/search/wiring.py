@@ -1,5 +1,6 @@
 """Which parts make a search service: the only module that names adapters."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
@@ -95,14 +96,16 @@ async def _workshop(settings: SearchSettings) -> AsyncIterator[Workshop]:
 @contextmanager
 def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) -> Iterator[Searcher]:
     """Build the searcher over any indexes."""
+    half = (os.cpu_count() or 2) // 2
+    lanes = settings.threads or max(2, half)
     with (
-        ThreadPoolExecutor(settings.threads, "search") as pool,
-        ThreadPoolExecutor(settings.bulk_threads, "bulk") as bulk,
+        ThreadPoolExecutor(lanes, "search") as pool,
+        ThreadPoolExecutor(settings.bulk_threads or max(1, half), "bulk") as bulk,
         closing(Cursors(bulk, at_most=settings.max_cursors, seconds=settings.cursor_seconds)) as cursors,
     ):
         yield Searcher(
             followers,
-            merged=MergedSearches(pool, lanes=settings.threads, max_batch=settings.max_batch),
+            merged=MergedSearches(pool, lanes=lanes, max_batch=settings.max_batch),
             cursors=cursors,
             bulk=bulk,
             searches=Admission("searches", settings.max_searches),
