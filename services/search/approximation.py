@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from services.search.candidates import DEAD_SHARE, CandidateDraft, CandidateInde
 from services.search.collection_index import State
 from services.search.feed import Space
 from services.search.index import Numbers, Selection
+from services.search.portable_index import BuiltIndex
 from services.search.recall_guard import RecallGuard
 from services.search.write_clock import WriteClock
 
@@ -116,8 +118,21 @@ class Approximation:
         if build is not None:
             self._workshop.builders.stop(build)
 
-    def adopt(self, index: CandidateIndex, kind: Kind, current: Numbers) -> None:
-        """Go on with an index made elsewhere, before any search: it holds the slots `current` as they are now."""
+    def built(self, slots: Numbers) -> BuiltIndex | None:
+        """Return the index that there is, and which of `slots` it knows as they are; None if there is none."""
+        generation = self.generation
+        if generation is None:
+            return None
+        current = slots[~self._slots.clock.later(slots, generation.moment)]
+        return BuiltIndex(generation.kind, current, generation.index.save)
+
+    def adopt(self, file: BinaryIO, kind: Kind, current: Numbers) -> None:
+        """Go on with an index that was built as `kind` says, before any search: it knows the slots `current`.
+
+        Raises:
+            ValueError: the file holds none.
+        """
+        index = self._workshop.maker.load(file)
         self._slots.clock.forget(current)
         self.generation = Generation(index, kind, 1)
 

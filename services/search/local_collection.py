@@ -9,6 +9,7 @@ older one pinned.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import BinaryIO
 
 import numpy as np
 
@@ -135,6 +136,10 @@ class LocalCollectionIndex:
     def place(self, space: str, items: Numbers, slots: Numbers, vectors: Matrix) -> None:
         """See `PortableIndex`: in an index that held nothing, the items' numbers are their rows."""
         self._space(space).place(items, slots, vectors)
+
+    def adopt(self, space: str, file: BinaryIO, current: Numbers) -> None:
+        """See `PortableIndex`."""
+        self._space(space).adopt(file, current)
 
     def _configure(self) -> None:
         """Let the spaces be what the version just published says, and have done what its writes make due."""

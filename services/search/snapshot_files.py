@@ -1,32 +1,41 @@
 """Writing and reading the files of one snapshot, several at a time, without ever holding more than these in memory."""
 
 import contextvars
+import io
+import logging
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from functools import partial
 from math import isfinite
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 
 from services.common.deadlines import deadline_in
 from services.search.feed import ChangePart
-from services.search.portable_index import Content, PortableIndex, SpaceContent
-from services.search.snapshot_manifest import Manifest, Part, SavedSpace, UnusableError, saved_space
+from services.search.index import Numbers
+from services.search.portable_index import BuiltIndex, Content, PortableIndex, SpaceContent
+from services.search.snapshot_manifest import Manifest, Part, SavedBuild, SavedSpace, UnusableError, spelt_kind
 from services.search.snapshot_parts import (
     Rows,
     decode_rows,
+    decode_slots,
     decode_vectors,
     encode_rows,
+    encode_slots,
     encode_vectors,
     row_portions,
     slot_portions,
 )
 from services.search.snapshot_shelf import Folder
+from services.search.snapshot_streams import PartsReader, PartsWriter
 
 AT_A_TIME = 3
+SLOTS_AT_A_TIME = 2**22
+
+log = logging.getLogger(__name__)
 
 Patience = Callable[[], float]
 """Tells at any time how many seconds more may pass; infinite for no limit."""
@@ -55,8 +64,21 @@ class SnapshotWriter:
         return Manifest(collection, content.version, content.items, rows, spaces)
 
     def _space(self, content: SpaceContent) -> SavedSpace:
+        space = content.space
         parts = self._all(partial(self._vectors, content), enumerate(slot_portions(content)))
-        return saved_space(content.space, parts)
+        built = self._built(space.name, content.built) if content.built else None
+        return SavedSpace(space.name, space.dimensions, space.metric.value, space.passport, parts, built)
+
+    def _built(self, name: str, built: BuiltIndex) -> SavedBuild:
+        current = [
+            self._put(f"{name}-{begin:010d}.slots", encode_slots(slots), len(slots))
+            for begin, slots in _cut(built.current)
+        ]
+        parts: list[Part] = []
+        file = PartsWriter(lambda content: parts.append(self._put(f"{name}-{len(parts):05d}.index", content, 1)))
+        built.save(cast(BinaryIO, file))
+        file.finish()
+        return SavedBuild(spelt_kind(built.kind), current, parts)
 
     def _all(self, work: Callable[[E], Part], portions: Iterable[E]) -> list[Part]:
         return list(_in_order(self._pool, work, portions))
@@ -102,12 +124,24 @@ class SnapshotReader:
         index.publish(manifest.version)
 
     def _place(self, space: SavedSpace, index: PortableIndex) -> None:
-        """Put the vectors into the first slots, whichever they had: nothing refers to those."""
+        """Put the vectors into the slots they had, if an approximate index refers to them; else into the first."""
+        built = space.built_for(index.space(space.name).config)
         placed = 0
         for part, content in self._all(space.parts):
-            items, _, vectors = decode_vectors(content, part.count, space.dimensions)
-            index.place(space.name, items, np.arange(placed, placed + part.count), vectors)
+            items, slots, vectors = decode_vectors(content, part.count, space.dimensions)
+            index.place(space.name, items, slots if built else np.arange(placed, placed + part.count), vectors)
             placed += part.count
+        if built:
+            self._adopt(space.name, built, index)
+
+    def _adopt(self, name: str, built: SavedBuild, index: PortableIndex) -> None:
+        slots = [decode_slots(content, part.count) for part, content in self._all(built.current)]
+        parts = (content for _, content in self._all(built.parts))
+        with io.BufferedReader(PartsReader(parts)) as file:
+            try:
+                index.adopt(name, file, np.concatenate([np.empty(0, np.int64), *slots]))
+            except ValueError as error:
+                log.warning("the approximate index of %s is built anew: %s", name, error)
 
     def _all(self, parts: Iterable[Part]) -> Iterator[tuple[Part, bytes]]:
         return _in_order(self._pool, self._checked, parts)
@@ -120,6 +154,10 @@ class SnapshotReader:
         if zlib.crc32(content) != part.crc32:
             raise UnusableError(f"{part.file} is damaged: its CRC-32 is another")
         return part, content
+
+
+def _cut(slots: Numbers) -> Iterator[tuple[int, Numbers]]:
+    return ((begin, slots[begin : begin + SLOTS_AT_A_TIME]) for begin in range(0, len(slots), SLOTS_AT_A_TIME))
 
 
 def _check_time(patience: Patience) -> float:

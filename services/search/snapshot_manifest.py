@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
-from services.common.index_config import IndexConfig
+from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf
 from services.common.versions import Version
-from services.search.feed import Space, Table
+from services.search.feed import Table
 
 FORMAT = 1
+
+IndexKind = Exact | Hnsw | Ivf
 
 
 class UnusableError(Exception):
@@ -29,15 +31,28 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedBuild:
+    """An approximate index: how it was built, as JSON, the slots that it knows, and its own file, in parts."""
+
+    kind: Mapping[str, Any]
+    current: Sequence[Part]
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True, slots=True)
 class SavedSpace:
-    """A space as it was; `index` is how it was to be indexed, as JSON."""
+    """A space as it was: its vectors, and the approximate index over them, if there was one."""
 
     name: str
     dimensions: int
     metric: str
     passport: str
-    index: Mapping[str, Any]
     parts: Sequence[Part]
+    built: SavedBuild | None
+
+    def built_for(self, config: IndexConfig) -> SavedBuild | None:
+        """Return the approximate index if it is as `config` asks for."""
+        return self.built if self.built and self.built.kind == spelt_kind(config.kind) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,9 @@ class Manifest:
 
     def parts(self) -> Sequence[Part]:
         """Return all files but the manifest."""
-        return [*self.rows, *(part for space in self.spaces for part in space.parts)]
+        of_spaces = [part for space in self.spaces for part in space.parts]
+        built = [space.built for space in self.spaces if space.built]
+        return [*self.rows, *of_spaces, *(part for each in built for part in (*each.current, *each.parts))]
 
     def check(self, table: Table) -> None:
         """Check that the snapshot is of `table`.
@@ -70,18 +87,9 @@ class Manifest:
             raise UnusableError(f"its spaces are {saved}, the collection has {now}")
 
 
-def saved_space(space: Space, parts: Sequence[Part]) -> SavedSpace:
-    """Return what a manifest says of `space`."""
-    return SavedSpace(
-        space.name, space.dimensions, space.metric.value, space.passport, spelt_config(space.config), parts
-    )
-
-
-def spelt_config(config: IndexConfig) -> Mapping[str, Any]:
-    """Return `config` as JSON can spell it; equal configs are spelt alike."""
-    spelt = {"kind": type(config.kind).__name__, **asdict(config)["kind"]}
-    spelt |= {"exact_share": config.exact_share, "recall_floor": config.recall_floor}
-    plain: Mapping[str, Any] = json.loads(json.dumps(spelt, default=_value))
+def spelt_kind(kind: IndexKind) -> Mapping[str, Any]:
+    """Return `kind` as JSON can spell it; only equal ones are spelt alike."""
+    plain: Mapping[str, Any] = json.loads(json.dumps({"kind": type(kind).__name__, **asdict(kind)}, default=_value))
     return plain
 
 
@@ -112,7 +120,10 @@ def decode(content: bytes) -> Manifest:
 
 
 def _space(read: dict[str, Any]) -> SavedSpace:
-    return SavedSpace(**{**read, "parts": _parts(read["parts"])})
+    built = read["built"]
+    if built is not None:
+        built = SavedBuild(built["kind"], _parts(built["current"]), _parts(built["parts"]))
+    return SavedSpace(**{**read, "parts": _parts(read["parts"]), "built": built})
 
 
 def _parts(read: Sequence[dict[str, Any]]) -> Sequence[Part]:

@@ -76,6 +76,22 @@ def encode_vectors(space: SpaceContent, portion: slice) -> bytes:
     return b"".join(column.data.cast("B") if column.size else b"" for column in columns)
 
 
+def encode_slots(slots: Numbers) -> bytes:
+    """Return slots as they lie in memory."""
+    return slots.astype(_NUMBER).tobytes()
+
+
+def decode_slots(content: bytes, count: int) -> Numbers:
+    """Return what `encode_slots` wrote.
+
+    Raises:
+        UnusableError: it is not of `count` slots.
+    """
+    if len(content) != count * _NUMBER.itemsize:
+        raise UnusableError(f"{len(content)} bytes are not {count} slots")
+    return np.frombuffer(content, _NUMBER).astype(np.int64)
+
+
 def decode_vectors(content: bytes, count: int, dimensions: int) -> tuple[Numbers, Numbers, Matrix]:
     """Return what `encode_vectors` wrote.
 

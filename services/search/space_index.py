@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +126,15 @@ class SpaceIndex:
         items = np.flatnonzero(self.holds(rows))
         slots = self._slot_of_row[rows[items]].astype(np.int64)
         order = np.argsort(slots)
-        return SpaceContent(self.space, items[order], slots[order], self._index.vectors)
+        built = self._approximation.built(slots[order]) if self._approximation else None
+        return SpaceContent(self.space, items[order], slots[order], self._index.vectors, built)
+
+    def adopt(self, file: BinaryIO, current: Numbers) -> None:
+        """Go on with the approximate index in `file`, which knows the slots `current`; see `PortableIndex.adopt`."""
+        kind = self.space.config.kind
+        if self._approximation is None or isinstance(kind, Exact):
+            raise ValueError("this process has no approximate index here")
+        self._approximation.adopt(file, kind, current)
 
     def release(self, rows: Numbers) -> None:
         """Give the vectors of `rows` up; rows without one are passed over."""

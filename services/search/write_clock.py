@@ -47,8 +47,9 @@ class WriteClock:
 
     def forget(self, slots: Numbers) -> None:
         """Let `slots` count as written long ago, at moment 1, and all others as written after that."""
-        self._written[self._written > 0] = self.now = max(2, self.now)
+        self._written[self._written > 0] = 2
         self._written[slots] = 1
+        self.now = 1 + int(np.count_nonzero(self._written > 1))
 
     def _reserve(self, slots: int) -> None:
         if slots <= len(self._written):
