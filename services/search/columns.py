@@ -25,8 +25,8 @@ _ENTRY_BYTES = 120  # of a dictionary, lists and arrays, and the code
 _FLOAT_MAX = np.finfo(np.float64).max
 
 _KINDS = {bool: BOOLEAN, str: STRING, int: NUMBER, float: NUMBER}
-_UNSORTED_SHARE = 1 / 8
-_UNSORTED_SPARE = 1024
+UNSORTED_SHARE = 1 / 8
+UNSORTED_SPARE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Distinct:
 
     def _order(self) -> _Order:
         order, count = self._sorted, len(self.values)
-        if count - len(order.values) > _UNSORTED_SPARE + len(order.values) * _UNSORTED_SHARE:
+        if count - len(order.values) > UNSORTED_SPARE + len(order.values) * UNSORTED_SHARE:
             numbers = sorted(range(count), key=self.values.__getitem__)
             order = self._sorted = _Order([self.values[number] for number in numbers], np.array(numbers, np.int64))
         return order

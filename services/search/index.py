@@ -66,7 +66,8 @@ class Selection:
 class Ranking:
     """Slots found and their scores, best first, equal scores in no promised order.
 
-    `compared` is how many vectors had their score computed by `services.search.scoring` to find that out.
+    `compared` is how many vectors were scored as float32 to find that out; an engine that proposes candidates by other
+    means counts those alone.
     """
 
     slots: Numbers

@@ -77,9 +77,9 @@ class FaissIndex:
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`."""
         one_thread()
-        probes = self._probes(queries)
         if selection.listed is not None:
-            return [self._ranked(probe, top_k, selection.listed) for probe in probes]
+            return [self._ranked(probe, top_k, selection.listed) for probe in self._probes(queries, None)]
+        probes = self._probes(queries, self._coding)
         parts = self._parts(selection)
         wanted = top_k + SPARE_CANDIDATES + int(top_k * SPARE_SHARE)
         proposed = self._proposed(probes, wanted, parts)
@@ -88,7 +88,7 @@ class FaissIndex:
     def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
         """See `VectorIndex`."""
         one_thread()
-        (probe,) = self._probes(query[None])
+        (probe,) = self._probes(query[None], None)
         return self._ranked(probe, top_k, slots)
 
     def vectors(self, slots: Numbers) -> Matrix:
@@ -127,14 +127,15 @@ class FaissIndex:
             and (chosen := _chosen(selection, begin, self._segment_rows)) is not None
         ]
 
-    def _probes(self, queries: Matrix) -> list[Probe]:
+    def _probes(self, queries: Matrix, coding: Coding | None) -> list[Probe]:
+        """Return `queries` as segments take them; without `coding`, their codes cannot be scanned."""
         lengths = lengths_of(queries)
         directions = queries.astype(np.float64)
         if self._metric is Metric.COSINE:
             directions = np.divide(directions, lengths[:, None], out=directions, where=lengths[:, None] > 0)
             lengths = np.ones(len(queries))
         floats = np.ascontiguousarray(directions, np.float32)
-        turned = floats if self._coding is None else self._coding.turned_queries(directions)
+        turned = floats if coding is None else coding.turned_queries(directions)
         return [Probe(*values) for values in zip(queries, floats, lengths.tolist(), turned, strict=True)]
 
     def _proposed(self, probes: Sequence[Probe], wanted: int, parts: Sequence[Part]) -> Sequence[Best]:

@@ -160,7 +160,6 @@ class Coding:
         return numbers.astype(np.float16).view(np.uint8)
 
 
-@lru_cache
 def _width(least: int, kind: _Kind) -> int:
     """Return the width that codes of `least` numbers are padded to so that FAISS scans them fast, for float queries.
 

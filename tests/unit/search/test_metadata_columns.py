@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.filters import AllOf, AnyOf, Comparison, Exists, Filter, Not, Operator, Scalar, matches
+from services.search import columns as column_module
 from services.search import metadata_columns
 from services.search.metadata_columns import MetadataColumns
 
@@ -20,6 +21,13 @@ STRINGS = ["", "a", "A", "ab", "abc", "b", "é", "e\u0301", "ｚ", "\U0001f600",
 SCALARS: Sequence[Scalar] = [*NUMBERS, *STRINGS, True, False]
 KEYS = ["a", "b", "c", "a.b", "é"]
 UNORDERED = [Operator.EQUAL, Operator.NOT_EQUAL, Operator.IN, Operator.NOT_IN]
+
+
+@pytest.fixture(params=[0, 1024], ids=["sorted", "unsorted"], autouse=True)
+def unsorted_spare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of a column are sorted only once there are many of them; few must do here."""
+    monkeypatch.setattr(column_module, "UNSORTED_SPARE", request.param)
+    monkeypatch.setattr(metadata_columns, "PARSED_TOGETHER", 7 if request.param else 1024)
 
 
 class Generator:
@@ -117,6 +125,37 @@ def test_every_number_compares_with_every_number_exactly(operator: Operator) -> 
     columns.write(np.arange(len(held)), held, 0)
     for operand in NUMBERS:
         assert_agrees(columns, held, Comparison(("n",), operator, (operand,)), 0)
+
+
+def test_dates_in_iso_8601_compare_as_the_times_they_are() -> None:
+    held = [
+        json.dumps({"at": f"{year}-0{month}-15T0{hour}:00:00Z"})
+        for year in (2019, 2020)
+        for month in (1, 9)
+        for hour in (3, 7)
+    ]
+    columns = MetadataColumns()
+    columns.write(np.arange(8), held, 0)
+    after = Comparison(("at",), Operator.GREATER_OR_EQUAL, ("2019-09-15T07:00:00Z",))
+    before = Comparison(("at",), Operator.LESS, ("2020-09",))
+    assert np.flatnonzero(columns.satisfying(AllOf((after, before)), 8, 0)).tolist() == [3, 4, 5]
+
+
+def test_strings_in_order_agree_with_the_oracle_while_new_ones_come() -> None:
+    generator = random.Random(9)
+    columns = MetadataColumns()
+    held: list[str] = []
+    for round_number in range(12):
+        written = ["".join(generator.choices("ab\uffff\U0001f600", k=generator.randrange(6))) for _ in range(60)]
+        spelt_rows = [json.dumps({"s": text, "n": 2**60 + generator.randrange(-9, 9)}) for text in written]
+        columns.write(np.arange(len(held), len(held) + 60), spelt_rows, round_number)
+        held += spelt_rows
+        for operator in Operator:
+            operand = generator.choice(written)
+            assert_agrees(columns, held, Comparison(("s",), operator, (operand,)), round_number)
+            if operator is not Operator.STARTS_WITH:
+                number = 2**60 + generator.choice([-10, -3, 0, 0.5, 8, 10])
+                assert_agrees(columns, held, Comparison(("n",), operator, (number,)), round_number)
 
 
 def test_a_row_written_later_does_not_disturb_the_rows_before() -> None:
