@@ -69,7 +69,7 @@ KINDS: Mapping[str, type[IndexConfig]] = {"exact": ExactIndex, "hnsw": HnswIndex
 class IndexRecall:
     """Mean recall at 10 over so many approximate queries that were repeated exactly.
 
-    Their filters left more than `share_above` of the vectors, up to `share_up_to`; 1 is no filter.
+    Their filters left more than `share_above` of the vectors, up to `share_up_to`; both are 1 for no filter.
     """
 
     share_above: float

@@ -18,7 +18,7 @@ from medley.errors import Error
 SERVICES = ("gateway", "embedder", "store", "search")
 """In the order of their ports."""
 
-SERVER_PACKAGES = ("services", "faiss", "lance", "onnxruntime", "pydantic_settings", "tokenizers")
+SERVER_PACKAGES = ("services", "faiss", "lance", "onnxruntime", "prometheus_client", "pydantic_settings", "tokenizers")
 POLL_SECONDS = 0.1
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0

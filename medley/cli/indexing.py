@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from medley.cli.printing import console
+from medley.cli.printing import complain, console
 from medley.client import Client
 from medley.errors import ConflictError, NotFoundError, UnavailableError
 from medley.indexes import IndexConfig, IndexStatus, index_config
@@ -51,13 +51,18 @@ def waited(client: Client, collection: Collection, space: str) -> IndexStatus:
         ConflictError: meanwhile another index was chosen.
         NotFoundError: the collection was dropped.
     """
-    what = f"Indexing {collection.name}/{space}"
-    with console(stderr=True).status(what) as spinner:
+    what, told = f"Indexing {collection.name}/{space}", ""
+    screen = console(stderr=True)
+    with screen.status(what) as spinner:
         while True:
             state = _state(client.status(), collection, space)
             if state is not None and state.state in SETTLED:
                 return state
-            spinner.update(f"{what}: {(state and state.note) or 'waiting for the search service'}")
+            note = (state and state.note) or "waiting for the search service"
+            spinner.update(f"{what}: {note}")
+            if note != told and not screen.is_terminal:
+                complain(f"{what}: {note}")
+            told = note
             time.sleep(POLL_SECONDS)
 
 

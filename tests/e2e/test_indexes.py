@@ -13,12 +13,21 @@ ITEMS = 60
 def fill(medley: Medley, name: str) -> None:
     vectors = np.random.default_rng(7).normal(size=(ITEMS, 8))
     with Client(medley.server) as client:
-        items = (NewItem(f"i{number:02}", vectors={"own": vector.tolist()}) for number, vector in enumerate(vectors))
+        items = (
+            NewItem(f"i{number:02}", metadata={"number": number}, vectors={"own": vector.tolist()})
+            for number, vector in enumerate(vectors)
+        )
         assert all(result.ok for result in client.ingest(name, items))
 
 
 def found(medley: Medley, name: str, *options: str) -> list[str]:
     return [hit["item"]["id"] for hit in medley.json("search", "-c", name, "--item", "i07", *options)["hits"]]
+
+
+def mode(medley: Medley, name: str, *options: str) -> str:
+    (arm,) = medley.json("search", "-c", name, "--item", "i07", *options)["arms"]
+    assert 0 < arm["compared"] <= ITEMS
+    return str(arm["mode"])
 
 
 def state(medley: Medley, name: str) -> dict[str, object]:
@@ -40,9 +49,13 @@ def test_an_index_is_chosen_waited_for_and_taken_back(medley: Medley) -> None:
     assert waited["index"]["config"] == waited["collection"]["spaces"][0]["index"]
     assert found(medley, "tuned", "--exact") == exact
     assert len(found(medley, "tuned")) == 10
+    assert mode(medley, "tuned") == "approximate"
+    assert mode(medley, "tuned", "--exact") == "exact"
+    assert mode(medley, "tuned", "--where", '{"number": {"$lt": 5}}') == "exact", "few are left"
 
     told = state(medley, "tuned")
     assert (told["state"], told["config"]) == ("ready", waited["index"]["config"])
+    assert "hnsw" in str(told["engine"])
     assert told["lag_seconds"] == 0
     table = medley("status").out
     assert "tuned" in table
@@ -53,6 +66,7 @@ def test_an_index_is_chosen_waited_for_and_taken_back(medley: Medley) -> None:
     assert f"own: ready, {ITEMS} vectors" in back.out
     assert "exact storage=int8" in medley("collections", "show", "tuned").out
     assert found(medley, "tuned") == exact
+    assert mode(medley, "tuned") == "exact"
 
 
 def test_the_usual_spaces_can_be_indexed_otherwise(medley: Medley) -> None:

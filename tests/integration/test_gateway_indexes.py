@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from tests.integration.suite import Suite, four_processes, one_process
 
 SHAPES = {"one process": one_process, "four processes": four_processes}
 SECONDS = 20.0
+POINTS = 60
 HNSW = index_config_pb2.IndexConfig(
     hnsw=index_config_pb2.HnswIndex(
         neighbours=16, build_candidates=100, search_candidates=64, storage=index_config_pb2.VECTOR_STORAGE_FLOAT32
@@ -21,6 +23,7 @@ HNSW = index_config_pb2.IndexConfig(
     exact_share=0.1,
     recall_floor=0.9,
 )
+APPROXIMATE = search_service_pb2.SEARCH_MODE_APPROXIMATE
 EXACT = index_config_pb2.IndexConfig(exact=index_config_pb2.ExactIndex())
 Gateway = pb_grpc.GatewayServiceStub
 
@@ -39,10 +42,10 @@ async def gateway(suite: Suite) -> AsyncIterator["pb_grpc.GatewayServiceAsyncStu
 
 @pytest.fixture
 async def points(gateway: "pb_grpc.GatewayServiceAsyncStub") -> AsyncIterator[str]:
-    """A collection of one space with twelve items."""
+    """A collection of one space with some items."""
     name = (await make_collection(gateway, "points", own_space())).name
     await ingest(
-        gateway, name, *(item(f"p{number:02}", vectors={"own": vector(number + 1, 1)}) for number in range(12))
+        gateway, name, *(item(f"p{number:02}", vectors={"own": vector(number + 1, 1)}) for number in range(POINTS))
     )
     yield name
     await gateway.DropCollection(pb.DropCollectionRequest(name=name))
@@ -92,19 +95,22 @@ async def test_an_index_is_changed_and_told_while_searches_find_the_same(
         answer = await gateway.Search(search(points, arm, version=updated.version))
         assert ids(answer) == ids(found)
         state = await told(gateway, updated)
-        assert (state.vectors, state.lag_seconds) == (12, 0)
-        assert ids(await gateway.Search(search(points, arm))) == ids(found)
+        assert (state.vectors, state.lag_seconds) == (POINTS, 0)
+        assert ("hnsw" in state.engine) == (index is HNSW)
+        settled = await gateway.Search(search(points, arm))
+        assert ids(settled) == ids(found)
+        assert settled.arms[0].mode == (APPROXIMATE if index is HNSW else search_service_pb2.SEARCH_MODE_EXACT)
 
 
 async def test_an_exact_search_is_exact_and_says_what_it_compared(
     gateway: "pb_grpc.GatewayServiceAsyncStub", points: str
 ) -> None:
-    updated = (await gateway.UpdateSpace(update(points, HNSW))).collection
+    await told(gateway, (await gateway.UpdateSpace(update(points, HNSW))).collection)
     arm = pb.Arm(vector=vector(3, 1), space="own")
-    answer = await gateway.Search(search(points, arm, version=updated.version, exact=True))
+    answer = await gateway.Search(search(points, arm, exact=True))
     (report,) = answer.arms
-    assert (report.mode, report.candidates) == (search_service_pb2.SEARCH_MODE_EXACT, 12)
-    assert 0 < report.compared <= 12
+    assert (report.mode, report.candidates) == (search_service_pb2.SEARCH_MODE_EXACT, POINTS)
+    assert 0 < report.compared <= POINTS
 
 
 async def test_a_gateway_that_knows_the_collection_ingests_on(
@@ -134,3 +140,23 @@ async def test_what_cannot_be_is_refused(gateway: "pb_grpc.GatewayServiceAsyncSt
         (update("collections/none", HNSW), "COLLECTION_NOT_FOUND"),
     ):
         await refused(gateway.UpdateSpace(missing), grpc.StatusCode.NOT_FOUND, reason)
+
+
+async def test_a_search_service_that_starts_again_indexes_as_it_is_told_now(tmp_path: Path) -> None:
+    with four_processes(tmp_path) as suite:
+        async with suite.gateway() as gateway:
+            name = (await make_collection(gateway, "points", own_space())).name
+            await ingest(
+                gateway, name, *(item(f"p{number:02}", vectors={"own": vector(number, 1)}) for number in range(POINTS))
+            )
+            suite.kill("search")
+            updated = (await gateway.UpdateSpace(update(name, HNSW))).collection
+            suite.start("search")
+            assert "hnsw" in (await told(gateway, updated)).engine
+            for service in ("search", "store"):
+                suite.kill(service)
+            for service in ("store", "search"):
+                suite.start(service)
+            there = (await gateway.GetCollection(pb.GetCollectionRequest(name=name))).collection
+            assert there.spaces == updated.spaces
+            assert "hnsw" in (await told(gateway, there)).engine

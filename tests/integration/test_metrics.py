@@ -12,7 +12,7 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from medley.v1 import collection_pb2, search_service_pb2, search_service_pb2_grpc
+from medley.v1 import collection_pb2, index_config_pb2, search_service_pb2, search_service_pb2_grpc
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from tests.integration.conversation import ingest, item, make_collection, own_space, search, vector, versions
@@ -37,7 +37,9 @@ def ports() -> Mapping[str, int]:
 @pytest.fixture(scope="module")
 def suite(ports: Mapping[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     listen = {f"{service.upper()}_METRICS_LISTEN": f"127.0.0.1:{port}" for service, port in ports.items()}
-    with four_processes(tmp_path_factory.mktemp("data"), **listen, SEARCH_DISCOVER_SECONDS="0.2") as running:
+    with four_processes(
+        tmp_path_factory.mktemp("data"), **listen, SEARCH_DISCOVER_SECONDS="0.2", SEARCH_GUARD_SHARE="1"
+    ) as running:
         yield running
 
 
@@ -85,6 +87,33 @@ async def test_indexes_and_searches_are_told(
     assert value(samples, "medley_search_seconds_sum", **POINTS, mode="exact") > 0
     assert value(samples, "medley_search_compared_vectors_total", **POINTS) >= 3
     assert value(samples, "process_resident_memory_bytes") > 0
+
+
+async def test_recall_is_told_of_an_approximate_index(
+    gateway: "pb_grpc.GatewayServiceAsyncStub", ports: Mapping[str, int]
+) -> None:
+    hnsw = index_config_pb2.IndexConfig(hnsw=index_config_pb2.HnswIndex())
+    name = (await make_collection(gateway, "near", collection_pb2.Space(name="own", dimensions=2, index=hnsw))).name
+    answers = await ingest(
+        gateway, name, *(item(f"p{number:02}", vectors={"own": vector(number + 1, 1)}) for number in range(50))
+    )
+    arm, labels = pb.Arm(vector=vector(9, 1), space="own"), {"collection": name, "space": "own"}
+    approximate = "medley_searches_total", frozenset({**labels, "mode": "approximate"}.items())
+    async with asyncio.timeout(SECONDS):
+        while True:
+            await gateway.Search(search(name, arm, version=versions(answers)))
+            samples = await asyncio.to_thread(scraped, ports["search"])
+            recall = {key[1]: value for key, value in samples.items() if key[0] == "medley_index_recall"}
+            if recall:
+                break
+            await asyncio.sleep(0.1)
+    (shares,) = (dict(labelled) for labelled in recall)
+    assert shares.items() >= labels.items()
+    assert (shares["share_above"], shares["share_up_to"]) == ("1", "1"), "without a filter"
+    assert 0 < next(iter(recall.values())) <= 1
+    assert value(samples, "medley_index_recall_queries", **shares) >= 1
+    assert samples[approximate] >= 1
+    await gateway.DropCollection(pb.DropCollectionRequest(name=name))
 
 
 async def test_a_batch_counts_each_of_its_vectors(

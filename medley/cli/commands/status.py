@@ -81,7 +81,7 @@ def _recall_rows(index: IndexStatus) -> list[tuple[object, ...]]:
         (
             index.collection,
             index.space,
-            f"{100 * each.share_above:g}% to {100 * each.share_up_to:g}%",
+            "all" if each.share_above >= 1 else f"{100 * each.share_above:.3g}% to {100 * each.share_up_to:.3g}%",
             f"{each.recall:.3f}",
             each.queries,
         )

@@ -104,7 +104,7 @@ def test_indexes_are_typed_by_space() -> None:
 
 
 def test_states_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    recall = (IndexRecall(0.0, 0.1, 0.91234, 3), IndexRecall(0.1, 1, 0.99, 120))
+    recall = (IndexRecall(0.0, 0.2, 0.91234, 3), IndexRecall(0.5, 1, 0.98, 7), IndexRecall(1, 1, 0.99, 120))
     long = "a-collection-with-a-long-name"
     note = "recall 0.5 is below 0.9: compared exactly"
     guarded = IndexStatus(
@@ -113,7 +113,7 @@ def test_states_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     print_indexes([guarded, IndexStatus("short", "text", "faiss-exact", 1, 100, "u.1", None, "ready")])
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
-    for told in ("16384.0 MiB", "guarded", "12.2 s", "0% to 10%", "0.912", "10% to 100%", "0.990", "120"):
+    for told in ("16384.0 MiB", "guarded", "12.2 s", "0% to 20%", "0.912", "50% to 100%", "all", "0.990", "120"):
         assert told in out
     assert "a-collection-with-a-long-name/clip: recall 0.5 is below 0.9: compared exactly\n" in out
 
