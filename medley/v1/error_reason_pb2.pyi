@@ -37,10 +37,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 6
     """NOT_FOUND: the catalogue has no such model. Metadata: "model", "known"."""
     ERROR_REASON_DIMENSION_MISMATCH: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: a vector's length is not its space's. Metadata: "expected", "actual"."""
+    """INVALID_ARGUMENT: a vector's length is not its space's. Metadata: "expected", "actual"; in a batch "place", from 0."""
     ERROR_REASON_VECTOR_INVALID: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT: a vector has NaN or infinite components, no whole number of floats, or no length under cosine.
-    Metadata: "problem".
+    Metadata: "problem"; in a batch "place", from 0.
     """
     ERROR_REASON_VECTOR_NOT_ACCEPTED: _ErrorReason.ValueType  # 9
     """INVALID_ARGUMENT: a vector for a space whose model makes the vectors. Metadata: "space", "model"."""
@@ -69,7 +69,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REVISION_MISMATCH: _ErrorReason.ValueType  # 21
     """ABORTED: the row was written meanwhile; read it and try again. Metadata: "id", "expected", "actual"."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 22
-    """INVALID_ARGUMENT: a page token or version token cannot be read. Metadata: "token"."""
+    """INVALID_ARGUMENT: a page token or version token cannot be read, or a page token is of a search with another "field".
+    Metadata: "token".
+    """
     ERROR_REASON_VERSION_UNKNOWN: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION: a version token of a collection since dropped. Metadata: "collection", "version"."""
     ERROR_REASON_VERSION_NOT_REACHED: _ErrorReason.ValueType  # 24
@@ -93,8 +95,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MEDIA_WITHOUT_URL: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
     ERROR_REASON_VERSION_EXPIRED: _ErrorReason.ValueType  # 34
-    """FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it. Metadata: "collection",
-    "version".
+    """FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it, and a search in pages that goes
+    on soon. Metadata: "collection", "version".
     """
     ERROR_REASON_TAG_NOT_FOUND: _ErrorReason.ValueType  # 35
     """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
@@ -123,10 +125,10 @@ ERROR_REASON_MEDIA_NOT_FOUND: ErrorReason.ValueType  # 5
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 6
 """NOT_FOUND: the catalogue has no such model. Metadata: "model", "known"."""
 ERROR_REASON_DIMENSION_MISMATCH: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: a vector's length is not its space's. Metadata: "expected", "actual"."""
+"""INVALID_ARGUMENT: a vector's length is not its space's. Metadata: "expected", "actual"; in a batch "place", from 0."""
 ERROR_REASON_VECTOR_INVALID: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: a vector has NaN or infinite components, no whole number of floats, or no length under cosine.
-Metadata: "problem".
+Metadata: "problem"; in a batch "place", from 0.
 """
 ERROR_REASON_VECTOR_NOT_ACCEPTED: ErrorReason.ValueType  # 9
 """INVALID_ARGUMENT: a vector for a space whose model makes the vectors. Metadata: "space", "model"."""
@@ -155,7 +157,9 @@ ERROR_REASON_INPUT_NOT_SUPPORTED: ErrorReason.ValueType  # 20
 ERROR_REASON_REVISION_MISMATCH: ErrorReason.ValueType  # 21
 """ABORTED: the row was written meanwhile; read it and try again. Metadata: "id", "expected", "actual"."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 22
-"""INVALID_ARGUMENT: a page token or version token cannot be read. Metadata: "token"."""
+"""INVALID_ARGUMENT: a page token or version token cannot be read, or a page token is of a search with another "field".
+Metadata: "token".
+"""
 ERROR_REASON_VERSION_UNKNOWN: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: a version token of a collection since dropped. Metadata: "collection", "version"."""
 ERROR_REASON_VERSION_NOT_REACHED: ErrorReason.ValueType  # 24
@@ -179,8 +183,8 @@ ERROR_REASON_MEDIA_CORRUPT: ErrorReason.ValueType  # 32
 ERROR_REASON_MEDIA_WITHOUT_URL: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
 ERROR_REASON_VERSION_EXPIRED: ErrorReason.ValueType  # 34
-"""FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it. Metadata: "collection",
-"version".
+"""FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it, and a search in pages that goes
+on soon. Metadata: "collection", "version".
 """
 ERROR_REASON_TAG_NOT_FOUND: ErrorReason.ValueType  # 35
 """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""

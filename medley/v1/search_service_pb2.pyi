@@ -111,10 +111,12 @@ class SearchIndexRequest(_message.Message):
     exact: _builtins.bool
     """True compares every candidate, whatever the index."""
     paged: _builtins.bool
-    """True keeps the version searched for a while, so that `next_page_token` can go on in it."""
+    """True keeps the version searched for a while, so that `next_page_token` can go on in it. Pages are of one exact ranking,
+    whatever the index.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before: returns the hits behind its last one, in the same version. All other fields must
-    be as they were, `top_k` and `version` apart.
+    be as they were, `top_k` and `version` apart; neither `version` nor `paged` matters. A page can be asked for again.
     """
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
@@ -295,7 +297,9 @@ class VectorBatch(_message.Message):
     float32_le: _builtins.bytes
     """The vectors end to end, little-endian float32."""
     arrow_ipc: _builtins.bytes
-    """One Arrow IPC stream of one column, fixed_size_list<float32> of the space's dimensions, without nulls."""
+    """One Arrow IPC stream of one column, fixed_size_list<float32> of the space's dimensions, without nulls and not
+    compressed.
+    """
     def __init__(
         self,
         *,

@@ -75,7 +75,8 @@ class SearchServiceServicer:
 
     def SearchIndexBatch(self, request_iterator, context):
         """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
-        request carries the options, those behind it the vectors; rankings come in the order of the vectors.
+        request carries the options, those behind it the vectors; rankings come in the order of the vectors, from when the
+        first vectors have arrived: read them while sending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,8 @@ class SearchServiceStub:
     """SearchIndex returns the best hits in one space, best first."""
     SearchIndexBatch: _grpc.StreamStreamMultiCallable[_search_service_pb2.SearchIndexBatchRequest, _search_service_pb2.SearchIndexBatchResponse]
     """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
-    request carries the options, those behind it the vectors; rankings come in the order of the vectors.
+    request carries the options, those behind it the vectors; rankings come in the order of the vectors, from when the
+    first vectors have arrived: read them while sending.
     """
     ListIndexes: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ListIndexesRequest, _search_service_pb2.ListIndexesResponse]
     """ListIndexes returns the state of the indexes, by collection and space."""
@@ -57,7 +58,8 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """SearchIndex returns the best hits in one space, best first."""
     SearchIndexBatch: _aio.StreamStreamMultiCallable[_search_service_pb2.SearchIndexBatchRequest, _search_service_pb2.SearchIndexBatchResponse]  # type: ignore[assignment]
     """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
-    request carries the options, those behind it the vectors; rankings come in the order of the vectors.
+    request carries the options, those behind it the vectors; rankings come in the order of the vectors, from when the
+    first vectors have arrived: read them while sending.
     """
     ListIndexes: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ListIndexesRequest, _search_service_pb2.ListIndexesResponse]  # type: ignore[assignment]
     """ListIndexes returns the state of the indexes, by collection and space."""
@@ -86,7 +88,8 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_search_service_pb2.SearchIndexBatchResponse], _abc.AsyncIterator[_search_service_pb2.SearchIndexBatchResponse]]:
         """SearchIndexBatch returns the best hits for each of up to 10,000 vectors, all in one version of one space. The first
-        request carries the options, those behind it the vectors; rankings come in the order of the vectors.
+        request carries the options, those behind it the vectors; rankings come in the order of the vectors, from when the
+        first vectors have arrived: read them while sending.
         """
 
     @_abc_1.abstractmethod

@@ -95,16 +95,19 @@ def from_ids(ids: Sequence[str], version: Version) -> Iterator[pb.ListIndexItems
 
 def from_found(found: Found, next_page_token: str = "") -> pb.SearchIndexResponse:
     """Return `found` as a response."""
-    hits = columns_of(found.hits)
-    columns = zip(hits.ids, hits.scores.tolist(), hits.spaces, strict=True)
-    return pb.SearchIndexResponse(
-        hits=[pb.IndexHit(id=item_id, score=score, spaces=spaces) for item_id, score, spaces in columns],
+    response = pb.SearchIndexResponse(
         version=str(found.version),
         mode=_MODES[found.mode],
         candidates=found.candidates,
         compared=found.compared,
         next_page_token=next_page_token,
     )
+    hits = columns_of(found.hits)
+    for item_id, score, spaces in zip(hits.ids, hits.scores.tolist(), hits.spaces, strict=True):
+        hit = response.hits.add()  # one made apart would be copied, which takes three times as long
+        hit.id, hit.score = item_id, score
+        hit.spaces.extend(spaces)
+    return response
 
 
 def from_rankings(found: Sequence[Found]) -> Sequence[pb.SearchIndexBatchResponse]:
