@@ -27,7 +27,7 @@ from services.search.adapters.torch_device import QUERIES_AT_A_TIME, Halves, Tor
 from services.search.adapters.torch_scan import SLACK, Queries, TorchScan
 from services.search.adapters.torch_vectors import Segment, TorchVectors
 from services.search.index import Numbers, Ranking, Selection
-from services.search.scoring import Doubles, lengths_of, prepared, ranked, scanned
+from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of, prepared, ranked, scanned
 
 SPARE_CANDIDATES = 16
 SPARE_SHARE = 1 / 4
@@ -82,12 +82,9 @@ class TorchIndex:
         if not len(slots):
             return
         self._halves.reserve(int(slots.max()) + 1)
-        rows = prepared(vectors, self._metric)
-        directions = Directions.of(rows)
-        self._longest = max(self._longest, float(directions.lengths.max()))
-        self._worst_half = max(self._worst_half, float(directions.errors.max()))
-        self._host.write(slots, rows)
-        self._halves.write(slots, directions.halves, directions.lengths)
+        size = max(1, CHUNK_FLOATS // self._dimensions)
+        for begin in range(0, len(slots), size):
+            self._write(slots[begin : begin + size], vectors[begin : begin + size])
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`.
@@ -111,6 +108,14 @@ class TorchIndex:
     def vectors(self, slots: Numbers) -> Matrix:
         """See `VectorIndex`."""
         return self._host.gather(slots)
+
+    def _write(self, slots: Numbers, vectors: Matrix) -> None:
+        rows = prepared(vectors, self._metric)
+        directions = Directions.of(rows)
+        self._longest = max(self._longest, float(directions.lengths.max()))
+        self._worst_half = max(self._worst_half, float(directions.errors.max()))
+        self._host.write(slots, rows)
+        self._halves.write(slots, directions.halves, directions.lengths)
 
     def _searched(self, queries: Matrix, top_k: int, wanted: int, selection: Selection) -> Iterator[Ranking]:
         directions = Directions.of(queries)
