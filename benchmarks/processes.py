@@ -49,6 +49,12 @@ def private_bytes(pid: int) -> int:
     return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:")) * 1024
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the time that a process has been computing, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def one_process(folder: Path) -> Iterator[Suite]:
     """Run all services in one process, their data in `folder`."""

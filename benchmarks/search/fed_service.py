@@ -31,7 +31,8 @@ def fed(corpus: Corpus, index: str, **settings: str) -> Iterator[Fed]:
         folder = Path(temporary)
         corpus.save(folder)
         address = f"127.0.0.1:{free_ports(1)[0]}"
-        environment = {**os.environ, "SEARCH_LISTEN": address, **settings}
+        threads = str(os.cpu_count() or 1)
+        environment = {**os.environ, "SEARCH_LISTEN": address, "SEARCH_BUILD_THREADS": threads, **settings}
         with (folder / "fed.log").open("ab") as log:
             began = time.monotonic()
             with (

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.search.callers import Load, load
+from benchmarks.processes import cpu_seconds
+from benchmarks.search.callers import WARM_UP, Load, load
 from benchmarks.search.corpus import Corpus
 from benchmarks.search.figures import Line, judged
 from benchmarks.search.floors import RawFlat
@@ -19,16 +21,24 @@ BATCHES, BATCH_HELD, BATCH_SHARE = (32, 1000), 32, 0.85
 ROUNDS = 8
 
 
-def caller_lines(corpus: Corpus, truth: Truth, near: str, medley: str, seconds: float) -> list[Line]:
-    """Return the lines of callers side by side; `near` and `medley` are addresses, `seconds` the time of a figure."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A service: its address and its process."""
+
+    address: str
+    pid: int
+
+
+def caller_lines(corpus: Corpus, truth: Truth, near: Served, medley: Served, seconds: float) -> list[Line]:
+    """Return the lines of callers side by side, `seconds` for each figure, of the raw server and of Medley."""
     requests = [request(query).SerializeToString() for query in corpus.queries]
     lines = []
     for callers in CALLERS:
-        floor, found = (load(address, requests, callers, seconds) for address in (near, medley))
+        (floor, floor_ms), (found, found_ms) = (_load(each, requests, callers, seconds) for each in (near, medley))
         recall = np.mean([truth.recall(number, rows(_parsed(answer))) for number, answer in found.answers])
         target = judged(f"≥ {RATE:,} /s", found.rate >= RATE) if callers == CALLERS_HELD else ""
-        what = f"exact, {callers} caller{'s' * (callers > 1)}: queries/s (p50, p95; callers' CPU a query)"
-        lines.append(Line(what, "", _shown(floor), _shown(found), f"{recall:.4f}", target))
+        what = f"exact, {callers} caller{'s' * (callers > 1)}: queries/s (p50, p95; CPU a query: callers' + service's)"
+        lines.append(Line(what, "", _shown(floor, floor_ms), _shown(found, found_ms), f"{recall:.4f}", target))
     return lines
 
 
@@ -52,9 +62,16 @@ def _batch_recall(found: Sequence[Sequence[int]], queries: int, truth: Truth) ->
     return float(np.mean([truth.recall(number % queries, each) for number, each in enumerate(found)]))
 
 
-def _shown(found: Load) -> str:
-    latency = f"p50 {found.latency.p50:.1f}, p95 {found.latency.p95:.1f} ms"
-    return f"{found.rate:,.0f} /s ({latency}; {found.client_ms:.2f} ms)"
+def _load(served: Served, requests: Sequence[bytes], callers: int, seconds: float) -> tuple[Load, float]:
+    """Return what the callers got, and what a query cost the service, in ms."""
+    before = cpu_seconds(served.pid)
+    found = load(served.address, requests, callers, seconds)
+    return found, 1e3 * (cpu_seconds(served.pid) - before) / (len(found.answers) + WARM_UP)
+
+
+def _shown(found: Load, service_ms: float) -> str:
+    latency = f"{found.latency.p50:.1f}, {found.latency.p95:.1f} ms"
+    return f"{found.rate:,.0f} /s ({latency}; {found.client_ms:.2f} + {service_ms:.2f} ms)"
 
 
 def _parsed(answer: bytes) -> pb.SearchIndexResponse:

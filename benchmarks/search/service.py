@@ -30,7 +30,8 @@ COLLECTION = f"collections/{NAME}"
 ROWS_A_WRITE = 2000
 VECTORS_A_MESSAGE = 1000
 WRITERS = 2
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
+BUILD_SECONDS = 1800.0
 _NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _LIMITS = [(f"grpc.max_{way}_message_length", 256 * 2**20) for way in ("send", "receive")]
 
@@ -76,7 +77,7 @@ class Search:
 
     def ready(self, kind: str) -> search_service_pb2.Index:
         """Return the state of the index once it is configured as `kind`, and ready."""
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up = time.monotonic() + BUILD_SECONDS
         while True:
             index = self.state()
             if index.config.WhichOneof("kind") == kind and index.state == search_service_pb2.INDEX_STATE_READY:

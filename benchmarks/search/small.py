@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import medley as sdk
-from benchmarks.processes import four_processes, free_ports, private_bytes, process, ready
+from benchmarks.processes import Suite, four_processes, free_ports, private_bytes, process, ready
 from benchmarks.search.corpus import Corpus, Matrix
 from benchmarks.search.figures import Line
 from benchmarks.search.floors import RawFlat, RawHnsw
 from benchmarks.search.latencies import exact_lines, hnsw_lines, metadata_lines
-from benchmarks.search.rates import batch_lines, caller_lines
+from benchmarks.search.rates import Served, batch_lines, caller_lines
 from benchmarks.search.service import NAME, ROWS_A_WRITE, SPACE, Search, Store, channel
 from benchmarks.search.starts import start_line
 from benchmarks.search.truth import TOP_K, Truth
@@ -32,7 +32,7 @@ def measured(corpus: Corpus, folder: Path, figure_seconds: float) -> list[Line]:
         client = stack.enter_context(sdk.Client(suite.server))
         near = stack.enter_context(_raw_server(folder))
         store, medley = Store(opened["store"]), Search(opened["search"])
-        raw_over_grpc = Search(stack.enter_context(channel(near)))
+        raw_over_grpc = Search(stack.enter_context(channel(near.address)))
         store.create(corpus.vectors.shape[1])
         medley.reached(corpus.queries[0], store.fill(corpus.first(ROWS_A_WRITE)))
         warm_mib = private_bytes(suite.processes["services.search"]) / 2**20
@@ -49,7 +49,7 @@ def measured(corpus: Corpus, folder: Path, figure_seconds: float) -> list[Line]:
 
         lines = exact_lines(corpus, truth, raw, raw_over_grpc, medley)
         lines += metadata_lines(corpus, store, medley, gateway)
-        lines += caller_lines(corpus, truth, near, suite.addresses["search"], figure_seconds)
+        lines += caller_lines(corpus, truth, near, _search_of(suite), figure_seconds)
         lines += batch_lines(corpus, truth, raw, medley)
         lines.append(memory)
         lines.append(visible_line(corpus, store, medley))
@@ -72,12 +72,16 @@ def _hnsw(corpus: Corpus, truth: Truth, store: Store, medley: Search) -> list[Li
 
 
 @contextmanager
-def _raw_server(folder: Path) -> Iterator[str]:
+def _raw_server(folder: Path) -> Iterator[Served]:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     vectors = str(folder / "vectors.npy")
     with (
         (folder / "raw.log").open("ab") as log,
-        process("benchmarks.search.raw_server", os.environ, log, vectors, address),
+        process("benchmarks.search.raw_server", os.environ, log, vectors, address) as running,
     ):
-        yield address
+        yield Served(address, running.pid)
+
+
+def _search_of(suite: Suite) -> Served:
+    return Served(suite.addresses["search"], suite.processes["services.search"])

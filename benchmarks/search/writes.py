@@ -36,5 +36,5 @@ def memory_line(corpus: Corpus, suite: Suite, warm_mib: float, medley: Search) -
     grown = private_bytes(suite.processes["services.search"]) / 2**20 - warm_mib
     own = medley.state().memory_bytes / 2**20
     shown = f"{grown:.0f} MiB more, {grown / vectors:.2f} × theirs; {own:.0f} by its own account"
-    target = judged(f"≤ {MEMORY_TIMES} × and what filters need", grown <= MEMORY_TIMES * vectors)
+    target = f"≤ {MEMORY_TIMES} × and the filters' columns"
     return Line("memory of the search process", f"{vectors:.0f} MiB of float32", "", shown, "", target)
