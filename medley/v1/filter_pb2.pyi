@@ -32,7 +32,9 @@ class _OperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operator.Val
     OPERATOR_NOT_EQUAL: _Operator.ValueType  # 2
     """Exactly where OPERATOR_EQUAL does not hold."""
     OPERATOR_GREATER: _Operator.ValueType  # 3
-    """The value is greater; operands are numbers or strings (by code point)."""
+    """The value is greater; operands are numbers or strings (by code point). There is no type for dates: as ISO 8601 strings
+    of one form and one offset ("2026-11-20T09:30:00Z") they compare as the times they are.
+    """
     OPERATOR_GREATER_OR_EQUAL: _Operator.ValueType  # 4
     """The value is greater or equal; operands as for OPERATOR_GREATER."""
     OPERATOR_LESS: _Operator.ValueType  # 5
@@ -56,7 +58,9 @@ OPERATOR_EQUAL: Operator.ValueType  # 1
 OPERATOR_NOT_EQUAL: Operator.ValueType  # 2
 """Exactly where OPERATOR_EQUAL does not hold."""
 OPERATOR_GREATER: Operator.ValueType  # 3
-"""The value is greater; operands are numbers or strings (by code point)."""
+"""The value is greater; operands are numbers or strings (by code point). There is no type for dates: as ISO 8601 strings
+of one form and one offset ("2026-11-20T09:30:00Z") they compare as the times they are.
+"""
 OPERATOR_GREATER_OR_EQUAL: Operator.ValueType  # 4
 """The value is greater or equal; operands as for OPERATOR_GREATER."""
 OPERATOR_LESS: Operator.ValueType  # 5
