@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -22,7 +22,7 @@ from services.search.collection_index import State
 from services.search.feed import Space
 from services.search.index import Numbers, Selection
 from services.search.portable_index import BuiltIndex
-from services.search.recall_guard import RecallGuard
+from services.search.recall_guard import RecallGuard, RecallRecord
 from services.search.write_clock import WriteClock
 
 ADDED_AT_A_TIME = 512
@@ -68,11 +68,12 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An index of the slots as they were when the clock stood at `moment`."""
+    """An index of the slots as they were when the clock stood at `moment`, and the recall of its kind since it came."""
 
     index: CandidateIndex
     kind: Kind
     moment: int
+    recall: RecallRecord
 
 
 class Approximation:
@@ -134,7 +135,7 @@ class Approximation:
         """
         index = self._workshop.maker.load(file)
         self._slots.clock.forget(current)
-        self.generation = Generation(index, kind, 1)
+        self.generation = Generation(index, kind, 1, RecallRecord())
 
     def recent(self, generation: Generation, selection: Selection) -> Selection | None:
         """Return what of `selection` was written after `generation`; None if nothing."""
@@ -151,6 +152,8 @@ class Approximation:
     def condition(self, count: int) -> tuple[State, str]:
         """Return how far the index is, and why, for a space that holds `count` vectors."""
         generation, kind = self.generation, self._kind
+        if generation and generation.recall.guarded:
+            return State.GUARDED, generation.recall.note
         if self._failure:
             return State.FAILED, self._failure
         if kind is None or not count or (generation and generation.kind == kind):
@@ -168,8 +171,9 @@ class Approximation:
         if generation is None or generation.kind != kind:
             return True
         recent = self._slots.clock.now - generation.moment
-        dead = generation.index.size - max(0, count - recent)
-        return recent > self._workshop.upkeep.least or dead > max(self._workshop.upkeep.least, count * DEAD_SHARE)
+        size, least = generation.index.size, self._workshop.upkeep.least
+        dead = size - max(0, count - recent)
+        return recent > least or dead > max(least, size * DEAD_SHARE)
 
     def _work(self) -> Build:
         """Do what is due until nothing is."""
@@ -219,7 +223,7 @@ class Approximation:
         """Make a generation of `kind` that holds what there is now, and let it answer; give up if another is wanted."""
         before = self.generation
         if before and before.kind != kind and (retuned := before.index.retuned(kind)):
-            self._replace(replace(before, index=retuned, kind=kind))
+            self._replace(Generation(retuned, kind, before.moment, RecallRecord()))
             return
         draft, moment = self._extended(before, kind) or (yield from self._begun(kind))
         for _ in range(CATCH_UPS):
@@ -228,7 +232,8 @@ class Approximation:
             moment = now
             if self._slots.clock.now - now <= self._workshop.upkeep.least:
                 break
-        self._replace(Generation(draft.finished(), kind, moment))
+        recall = before.recall if before and before.kind == kind else RecallRecord()
+        self._replace(Generation(draft.finished(), kind, moment, recall))
 
     def _extended(self, before: Generation | None, kind: Kind) -> tuple[CandidateDraft, int] | None:
         """Return a draft that goes on from `before`, and the moment up to which it holds all; None: begin anew."""

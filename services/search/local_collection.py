@@ -144,7 +144,7 @@ class LocalCollectionIndex:
     def _configure(self) -> None:
         """Let the spaces be what the version just published says, and have done what its writes make due."""
         for space in self._pending_spaces:
-            self._spaces[space.name].configure(space)
+            self._spaces[space.name].space = space
         self._pending_spaces = ()
         for index in self._spaces.values():
             index.look_after()
@@ -163,7 +163,7 @@ class LocalCollectionIndex:
         count = self._selection(snapshot, space.name, None).count
         memory_bytes = index.memory_bytes + shared_bytes
         held = (index.engine, count, memory_bytes, snapshot.version, space.config)
-        return SpaceState(space, *held, *index.condition, index.recall.recalls())
+        return SpaceState(space, *held, *index.condition, index.recall)
 
     def _among(self, snapshot: Snapshot, search: Search) -> Selection:
         rows = np.intersect1d(self._rows(snapshot, search.condition), self._rows_of(snapshot, search.ids))

@@ -75,13 +75,6 @@ class RecallRecord:
                 if window
             ]
 
-    def clear(self) -> None:
-        """Forget everything: it was about another index."""
-        with self._lock:
-            self._fallen, self.note = None, ""
-            for window in self._windows:
-                window.clear()
-
     def _judge(self, place: int, floor: float) -> None:
         mean = self._mean(place)
         if 0 <= mean < floor:

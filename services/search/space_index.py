@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from services.common.index_config import Exact
 from services.common.vectors import Matrix
 from services.search.approximation import Approximation, Generation, Slots, Workshop
-from services.search.collection_index import Mode, State
+from services.search.collection_index import Mode, Recall, State
 from services.search.feed import Space
 from services.search.index import Mask, Numbers, Ranking, Selection, VectorIndex
 from services.search.portable_index import SpaceContent
-from services.search.recall_guard import RECALL_AT, RecallRecord, recall_of
+from services.search.recall_guard import RECALL_AT, recall_of
 from services.search.write_clock import WriteClock
 
 NOWHERE = -1
@@ -39,7 +39,6 @@ class SpaceIndex:
 
     def __init__(self, space: Space, index: VectorIndex, workshop: Workshop | None = None) -> None:
         self.space = space
-        self.recall = RecallRecord()
         self._index = index
         self._clock = WriteClock()
         slots = Slots(self._held, index.vectors, self._clock)
@@ -59,14 +58,12 @@ class SpaceIndex:
     @property
     def engine(self) -> str:
         """Name of the engine that answers where nothing calls for exactness."""
-        generation = self._generation
-        return generation.index.engine if generation and not self.recall.guarded else self._index.engine
+        generation = self._answering
+        return generation.index.engine if generation else self._index.engine
 
     @property
     def condition(self) -> tuple[State, str]:
         """How far the index is from what the space's config asks for, and why."""
-        if self.recall.guarded:
-            return State.GUARDED, self.recall.note
         if self._approximation:
             return self._approximation.condition(self._count)
         if isinstance(self.space.config.kind, Exact):
@@ -78,12 +75,11 @@ class SpaceIndex:
         """Whether there is an approximate index, whether it may answer or not."""
         return self._generation is not None
 
-    def configure(self, space: Space) -> None:
-        """Take `space` for what the space is from now on."""
-        rebuilt = space.config.kind != self.space.config.kind
-        self.space = space
-        if rebuilt or self.recall.guarded:
-            self.recall.clear()
+    @property
+    def recall(self) -> Sequence[Recall]:
+        """What is known of the recall of the approximate index."""
+        generation = self._generation
+        return generation.recall.recalls() if generation else ()
 
     def look_after(self) -> None:
         """Have done, behind the searches, what the config asks for and what was written makes due."""
@@ -166,7 +162,7 @@ class SpaceIndex:
 
         `share` is that of `selection` among all that a search could select.
         """
-        if self.recall.guarded or not self.may_approximate(share):
+        if not self._answering or not self.may_approximate(share):
             return [Answer(ranking, Mode.EXACT) for ranking in self.search(queries, top_k, selection)]
         return self._approximate(queries, top_k, selection)
 
@@ -176,11 +172,12 @@ class SpaceIndex:
 
     def probe(self, query: Matrix, selection: Selection, share: float) -> None:
         """Search `selection` for one query, shape (dimensions,), both ways, and note the recall of the approximate."""
-        (answer,) = self._approximate(query[None], RECALL_AT, selection)
-        if answer.mode is Mode.APPROXIMATE:
+        generation = self._generation
+        (found,) = self._proposed(generation, query[None], RECALL_AT, selection)
+        if generation and found:
             (exact,) = self.search(query[None], RECALL_AT, selection)
-            recall = recall_of(answer.ranking.scores, exact.scores, self.space.metric)
-            self.recall.add(share, recall, self.space.config.recall_floor)
+            recall = recall_of(found.scores, exact.scores, self.space.metric)
+            generation.recall.add(share, recall, self.space.config.recall_floor)
 
     def rank(self, query: Matrix, selection: Selection) -> Ranking:
         """Return all rows of `selection` ranked for one query, shape (dimensions,), every one compared."""
@@ -189,6 +186,12 @@ class SpaceIndex:
     @property
     def _generation(self) -> Generation | None:
         return self._approximation.generation if self._approximation else None
+
+    @property
+    def _answering(self) -> Generation | None:
+        """The generation that answers: none while recall is too low."""
+        generation = self._generation
+        return None if generation is None or generation.recall.guarded else generation
 
     @property
     def _count(self) -> int:
@@ -201,7 +204,7 @@ class SpaceIndex:
 
     def _approximate(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Answer]:
         """Answer by the approximate index; exactly, those queries for which it proposes too little."""
-        rankings = self._proposed(queries, top_k, selection)
+        rankings = self._proposed(self._generation, queries, top_k, selection)
         unanswered = [number for number, ranking in enumerate(rankings) if ranking is None]
         exact = iter(self.search(queries[unanswered], top_k, selection) if unanswered else ())
         return [
@@ -209,9 +212,10 @@ class SpaceIndex:
             for ranking in rankings
         ]
 
-    def _proposed(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking | None]:
+    def _proposed(
+        self, generation: Generation | None, queries: Matrix, top_k: int, selection: Selection
+    ) -> Sequence[Ranking | None]:
         """Return for each query the ranking of what the approximate index proposes and of what it does not know yet."""
-        generation = self._generation
         if generation is None or self._approximation is None:
             return [None] * len(queries)
         proposals = generation.index.candidates(queries, top_k, selection)
