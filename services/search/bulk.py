@@ -6,14 +6,16 @@ no more than a piece's hits are in memory.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from services.common.vectors import Matrix
-from services.search.arrivals import arriving
+from services.search.arrivals import Arrivals, arriving
 from services.search.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Search
 from services.search.errors import KeepLapsedError, VersionExpiredError
 from services.search.queries import MAX_BATCH_VECTORS
@@ -34,24 +36,61 @@ class Batch:
     vectors: AsyncIterator[Matrix]
 
 
-async def rankings(
-    pool: Executor, index: CollectionIndex, batch: Batch, tell: Callable[[Sequence[Found]], Sequence[Told]]
-) -> AsyncGenerator[Told]:
-    """Yield what `tell`, run in a thread of `pool`, makes of what each piece of the batch finds, in order.
+class Bulk:
+    """Searches for batches in threads of its own, `at_once` pieces of a batch at a time."""
 
-    Raises what its vectors raise, and:
-        VersionExpiredError: so much was written meanwhile that the version could not be kept.
-    """
-    loop = asyncio.get_running_loop()
-    with _kept(index, batch.collection) as version:
-        pace = _Pace(batch.search.top_k, divisible=isinstance(index, KeepsVersions))
-        async with arriving(batch.vectors, pace.ahead) as arrivals:
-            while (queries := await arrivals.take(pace.size, pace.at_least)) is not None:
-                begin = time.perf_counter()
-                answers = await loop.run_in_executor(pool, _told, version, batch.search, queries, tell)
-                pace.took(len(queries), time.perf_counter() - begin)
-                for answer in answers:
-                    yield answer
+    def __init__(self, pool: Executor, *, at_once: int) -> None:
+        self._pool = pool
+        self._at_once = at_once
+
+    async def rankings(
+        self, index: CollectionIndex, batch: Batch, tell: Callable[[Sequence[Found]], Sequence[Told]]
+    ) -> AsyncGenerator[Told]:
+        """Yield what `tell`, run in a thread, makes of what each piece of the batch finds, in order.
+
+        Raises what its vectors raise, and:
+            VersionExpiredError: so much was written meanwhile that the version could not be kept.
+        """
+        with _kept(index, batch.collection) as version:
+            pace = _Pace(batch.search.top_k, divisible=isinstance(index, KeepsVersions))
+            async with arriving(batch.vectors, pace.ahead * self._at_once) as arrivals:
+                work = partial(_told, version, batch.search, pace, tell)
+                async with aclosing(self._answers(arrivals, pace, work)) as answers:
+                    async for told in answers:
+                        for each in told:
+                            yield each
+
+    async def _answers(
+        self, arrivals: Arrivals, pace: "_Pace", work: Callable[[Matrix], Sequence[Told]]
+    ) -> AsyncGenerator[Sequence[Told]]:
+        """Yield what `work` makes of each piece, in order, as soon as it has and those before were yielded."""
+        loop = asyncio.get_running_loop()
+        taking: asyncio.Task[Matrix | None] | None = asyncio.create_task(arrivals.take(pace.size, pace.at_least))
+        running: deque[asyncio.Future[Sequence[Told]]] = deque()
+        try:
+            while taking or running:
+                await _any([*([taking] if taking and len(running) < self._at_once else []), *list(running)[:1]])
+                if taking and taking.done():
+                    queries = taking.result()
+                    taking = None
+                    if queries is not None:
+                        running.append(loop.run_in_executor(self._pool, work, queries))
+                        taking = asyncio.create_task(arrivals.take(pace.size, pace.at_least))
+                if running and running[0].done():
+                    yield running.popleft().result()
+        finally:
+            await _ended([*([taking] if taking else []), *running])
+
+
+async def _any(futures: Sequence[asyncio.Future[Any]]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _ended(futures: Sequence[asyncio.Future[Any]]) -> None:
+    """End what nobody waits for any more; what a thread has begun it ends by itself."""
+    for future in futures:
+        future.cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
 
 
 class _Pace:
@@ -89,7 +128,11 @@ def _kept(index: CollectionIndex, collection: str) -> Iterator[CollectionIndex |
 def _told(
     version: CollectionIndex | KeptVersion,
     search: Search,
-    queries: Matrix,
+    pace: _Pace,
     tell: Callable[[Sequence[Found]], Sequence[Told]],
+    queries: Matrix,
 ) -> Sequence[Told]:
-    return tell(version.search(search, queries))
+    begin = time.perf_counter()
+    told = tell(version.search(search, queries))
+    pace.took(len(queries), time.perf_counter() - begin)
+    return told

@@ -14,7 +14,7 @@ from services.common.names import checked_collection, checked_space
 from services.common.paging import key_before, page_size, page_token
 from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.bulk import Batch, rankings
+from services.search.bulk import Batch, Bulk
 from services.search.collection_index import CollectionIndex, Found
 from services.search.cursors import Cursors
 from services.search.errors import VersionNotReachedError
@@ -41,17 +41,19 @@ class Searcher:
         *,
         merged: MergedSearches,
         cursors: Cursors,
-        bulk: Executor,
+        bulk: Bulk,
+        pool: Executor,
         searches: Admission,
         batches: Admission,
         wait_seconds: float,
         meter: Meter,
     ) -> None:
-        """`bulk` does what takes longer than single searches, and does not keep them waiting."""
+        """`pool` does what takes longer than single searches, which do not wait for it."""
         self._followers = followers
         self._merged = merged
         self._cursors = cursors
         self._bulk = bulk
+        self._pool = pool
         self._searches = searches
         self._batches = batches
         self._wait_seconds = wait_seconds
@@ -103,7 +105,7 @@ class Searcher:
             space = index.space(search.space)
             options.check_passport(space)
             batch = Batch(options.collection, search, _vectors(parts, space, search.top_k))
-            async with aclosing(rankings(self._bulk, index, batch, tell)) as answers:
+            async with aclosing(self._bulk.rankings(index, batch, tell)) as answers:
                 async for answer in answers:
                     yield answer
 
@@ -128,7 +130,7 @@ class Searcher:
         checked_space(space)
         with self._searches.admit():
             index = await self._index(collection, version)
-            return await asyncio.get_running_loop().run_in_executor(self._bulk, index.item_ids, space)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, index.item_ids, space)
 
     async def rebuild(self, collection: str) -> Version:
         """Build the indexes of a collection anew; return the version they hold once they replace the old ones.

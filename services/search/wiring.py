@@ -20,6 +20,7 @@ from services.search.adapters.store_feed import StoreChangeFeed
 from services.search.approximation import Workshop
 from services.search.archive import Archive, MakeIndex
 from services.search.builders import Builders
+from services.search.bulk import Bulk
 from services.search.cursors import Cursors
 from services.search.feed import ChangeFeed, Space, Table
 from services.search.followers import Followers
@@ -97,17 +98,18 @@ async def _workshop(settings: SearchSettings) -> AsyncIterator[Workshop]:
 def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) -> Iterator[Searcher]:
     """Build the searcher over any indexes."""
     half = (os.cpu_count() or 2) // 2
-    lanes = settings.threads or max(2, half)
+    lanes, bulk_lanes = settings.threads or max(2, half), settings.bulk_threads or max(1, half)
     with (
         ThreadPoolExecutor(lanes, "search") as pool,
-        ThreadPoolExecutor(settings.bulk_threads or max(1, half), "bulk") as bulk,
+        ThreadPoolExecutor(bulk_lanes, "bulk") as bulk,
         closing(Cursors(bulk, at_most=settings.max_cursors, seconds=settings.cursor_seconds)) as cursors,
     ):
         yield Searcher(
             followers,
             merged=MergedSearches(pool, lanes=lanes, max_batch=settings.max_batch),
             cursors=cursors,
-            bulk=bulk,
+            bulk=Bulk(bulk, at_once=bulk_lanes),
+            pool=bulk,
             searches=Admission("searches", settings.max_searches),
             batches=Admission("batches", settings.max_batch_calls),
             wait_seconds=settings.wait_seconds,
