@@ -10,18 +10,18 @@ BYTES_A_DIMENSION = {"float32": 4.00, "float16": 6.06, "int8": 5.03}
 SCANNED_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 """What a scan reads of each dimension."""
 
-SCANNED_BYTES_A_SECOND = {"float32": 3.0e10, "float16": 2.9e10, "int8": 2.1e10}
+SCANNED_BYTES_A_SECOND = {"float32": 2.8e10, "float16": 2.8e10, "int8": 2.1e10}
 """How fast one query scans, over 200,000 vectors."""
 
-INDEXED_FLOATS_A_SECOND = {"float32": 3.6e8, "float16": 5.5e7, "int8": 4.8e7}
+INDEXED_FLOATS_A_SECOND = {"float32": 1.5e8, "float16": 6.0e7, "int8": 1.0e8}
 """How fast vectors are taken into an exact index, as when a snapshot is loaded."""
 
 NEIGHBOURS = 32
 """Neighbours of a vector in a graph: the default of the API."""
 
 GRAPH_BYTES_A_NEIGHBOUR = 8.5
-BUILT_A_SECOND = 2700.0
-WALK_SECONDS = 1.8e-4
+BUILT_A_SECOND = 2600.0
+WALK_SECONDS = 2.0e-4
 WALKED = 20_000
 """A graph of int8 vectors with the default parameters: its size, and the speed of building and of a query, over so many
 vectors. Both grow with the logarithm of the number of vectors."""
@@ -36,7 +36,7 @@ ITEM_BYTES = 160
 METADATA_ITEM_BYTES = 50
 """What an item takes with an id of 16 characters, and metadata besides their own length. Filters add their columns."""
 
-ITEMS_A_SECOND = 1.1e6
+ITEMS_A_SECOND = 1.0e6
 """How fast ids and metadata are taken in."""
 
 MEMORY_SHARE = 0.8
