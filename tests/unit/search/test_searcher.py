@@ -98,6 +98,13 @@ async def test_a_filter_bounds_the_candidates(stub: LocalStub, store: MemoryChan
     assert ([hit.id for hit in response.hits], response.candidates) == (["odd"], 1)
 
 
+async def test_a_score_limit_cuts_hits_not_candidates(stub: LocalStub) -> None:
+    response = await search(stub, request(10, score_limit=1.0))
+    assert [hit.id for hit in response.hits] == ["i10", "i09", "i11"]
+    assert response.candidates == 20
+    assert not (await search(stub, request(10.25, score_limit=0.0))).hits
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "named"),
     [
@@ -107,6 +114,9 @@ async def test_a_filter_bounds_the_candidates(stub: LocalStub, store: MemoryChan
         ({"space": "round"}, SpaceNotFoundError, {"space": "round", "known": "deep,flat"}),
         ({"top_k": -1}, ArgumentError, {"field": "top_k", "value": "-1"}),
         ({"top_k": 10_001}, ArgumentError, {"field": "top_k", "value": "10001"}),
+        ({"score_limit": float("nan")}, ArgumentError, {"field": "score_limit", "value": "nan"}),
+        ({"score_limit": float("inf")}, ArgumentError, {"field": "score_limit", "value": "inf"}),
+        ({"ids": ["i"] * 10_001}, ArgumentError, {"field": "ids", "value": "10001"}),
         ({"space": "deep"}, DimensionError, {"expected": "3", "actual": "2"}),
         ({"vector": vector_pb2.Vector()}, VectorError, {}),
         ({"vector": vector_pb2.Vector(float32_le=b"123")}, VectorError, {}),
