@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from services.common.errors import ArgumentError, OverloadedError, TokenError, VersionUnknownError
@@ -90,8 +90,7 @@ class Cursors:
             raise ArgumentError("paged", True, "the engine of this collection has no pages")
         self._make_room()
         version = index.keep()
-        exact = replace(search, exact=True)
-        cursor = _Cursor(secrets.token_hex(8), query, version, version.pages(exact, query.vector))
+        cursor = _Cursor(secrets.token_hex(8), query, version, version.pages(search, query.vector))
         self._cursors[cursor.name] = cursor
         try:
             told = await self._page(cursor, 0, search.top_k, tell)
