@@ -102,7 +102,7 @@ class CollectionIndex(Protocol):
 
     @property
     def version(self) -> Version | None:
-        """The version published last; None before the first."""
+        """The version published last; None before the first, and once the engine has lost it: build it anew."""
         ...
 
     def space(self, name: str) -> Space:
@@ -146,6 +146,19 @@ class CollectionIndex(Protocol):
 
         Raises:
             SpaceNotFoundError: there is no such space.
+        """
+        ...
+
+
+@runtime_checkable
+class Discardable(Protocol):
+    """What a `CollectionIndex` may be besides: one that is kept elsewhere, where it outlives this process."""
+
+    def discard(self) -> None:
+        """Remove what is kept of it: the collection was dropped.
+
+        Raises:
+            UnavailableError: where it is kept does not answer; it stays there.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import cast
 from services.common.errors import CollectionNotFoundError, ServiceError, VersionUnknownError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
-from services.search.collection_index import CollectionIndex
+from services.search.collection_index import CollectionIndex, Discardable
 from services.search.errors import IndexTooLargeError
 from services.search.feed import ChangeFeed, ChangePart, Space, Table
 from services.search.lag import Lag
@@ -43,6 +43,7 @@ class Follower:
         self._restore = restore
         self._restored: CollectionIndex | None = None
         self._index: CollectionIndex | None = None
+        self._followed: CollectionIndex | None = None
         self._distrusted = False
         self._broken = False
         self._refusal: IndexTooLargeError | None = None
@@ -130,8 +131,12 @@ class Follower:
 
     async def _answers(self, index: CollectionIndex, wanted: Version | None) -> bool:
         applied = index.version
-        if wanted is None or applied is None:
-            return applied is not None
+        if applied is None:
+            if self._followed is index:  # its engine has lost it, and nothing is built in its place yet
+                self._begin_again()
+            return False
+        if wanted is None:
+            return True
         if applied.uid == wanted.uid:
             return applied.number >= wanted.number
         table = await self._feed.table(self.collection)
@@ -145,10 +150,11 @@ class Follower:
         try:
             table = await self._feed.table(self.collection)
         except CollectionNotFoundError:
-            self._end()
+            await self._end()
             return
         self.told_of(table.version)
         target, after = await self._target(table)
+        self._followed = target
         async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
             while not self._rebuilding and (part := await self._next(changes)) is not None:
                 if not _fits(part, table):
@@ -157,7 +163,7 @@ class Follower:
                 if part.spaces:
                     table = replace(table, spaces=part.spaces)
                 if part.reset:
-                    target = self._make_index(table)
+                    self._followed = target = self._make_index(table)
                 await self._take(target, part)
 
     async def _target(self, table: Table) -> tuple[CollectionIndex, Version | None]:
@@ -177,8 +183,8 @@ class Follower:
         if self._distrusted or self._rebuilding:
             self._restore = self._restored = None
         if self._restore is not None:
-            restore, self._restore = self._restore, None
-            self._restored = await restore(table)
+            self._restored = await self._restore(table)
+            self._restore = None
         return self._restored
 
     async def _next(self, changes: AsyncIterator[ChangePart]) -> ChangePart | None:
@@ -213,11 +219,13 @@ class Follower:
         self._refusal, self._distrusted = refusal, self._broken
         self._announce()
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         log.info("%s was dropped", self.collection)
         self._close_all_but(None)
-        self._index, self._dropped = None, True
+        dropped, self._index, self._dropped = self._index or self._restored, None, True
         self._announce()
+        if isinstance(dropped, Discardable):
+            await asyncio.to_thread(dropped.discard)
 
     def _close_all_but(self, kept: CollectionIndex | None) -> None:
         for index in (self._index, self._restored):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import S3Settings, ServerSettings
@@ -16,8 +16,9 @@ class SearchSettings(S3Settings, ServerSettings):
 
     listen: str = Field("127.0.0.1:50053", description="address and port; port 0 lets the system choose")
     store_address: str = Field("127.0.0.1:50052", description="where the store listens")
-    engine: Literal["memory", "faiss", "torch", "faiss-gpu"] = Field(
-        "faiss", description="what finds the nearest vectors; torch and faiss-gpu need the extras torch and gpu"
+    engine: Literal["memory", "faiss", "torch", "faiss-gpu", "milvus"] = Field(
+        "faiss",
+        description="what finds the nearest vectors; torch, faiss-gpu and milvus need the extras torch, gpu and milvus",
     )
     device: str = Field("cuda", pattern="^(cpu|cuda(:[0-9]+)?)$", description="where torch and faiss-gpu search")
     gpu_memory_bytes: int | None = Field(
@@ -53,6 +54,36 @@ class SearchSettings(S3Settings, ServerSettings):
     snapshot_load_seconds: float = Field(
         120.0, gt=0, description="time for loading a snapshot; what takes longer is built from the store"
     )
+
+    milvus_uri: str = Field(
+        "",
+        pattern=r"^(https?://.+|.+\.db)?$",
+        description="of a Milvus, http(s)://host:port, or a file of Milvus Lite, x.db",
+    )
+    milvus_token: SecretStr = Field(SecretStr(""), description="what Milvus lets in: user:password, or an API key")
+    milvus_database: str = Field("", description="database of Milvus; empty: its default")
+    milvus_prefix: str = Field(
+        "medley",
+        pattern="^[A-Za-z][A-Za-z0-9]{0,31}$",
+        description="how all names in Milvus begin; another one for each Medley that uses the same Milvus",
+    )
+    milvus_writer: bool = Field(True, description="whether this process writes to Milvus: one does, all others read")
+    milvus_gpu: bool = Field(False, description="whether Milvus searches by its GPU indexes")
+    milvus_consistency: Literal["Strong", "Session"] = Field(
+        "Strong", description="Session saves Milvus's wait of a search where the one process that writes also searches"
+    )
+    milvus_seconds: float = Field(10.0, gt=0, description="longest wait for Milvus to answer a read")
+    milvus_write_seconds: float = Field(60.0, gt=0, description="longest wait for Milvus to take a write")
+    milvus_build_seconds: float = Field(3600.0, gt=0, description="longest wait for Milvus to build and load an index")
+    milvus_grace_seconds: float = Field(
+        60.0, ge=10, description="how long Milvus keeps what a version shows once there is a newer one"
+    )
+
+    @model_validator(mode="after")
+    def _milvus_is_named(self) -> "SearchSettings":
+        if self.engine == "milvus" and not self.milvus_uri:
+            raise ValueError("SEARCH_MILVUS_URI must name a Milvus where the engine is milvus")
+        return self
 
     @model_validator(mode="after")
     def _bucket_is_named(self) -> "SearchSettings":
