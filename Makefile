@@ -54,7 +54,7 @@ bench: $(VENV)/.dev minio triton-server ## Measure Medley beside its floors; DAT
 	$(BIN)/python -m benchmarks.s3
 
 bench-search: $(VENV)/.bench peers ## Measure search alone: beside raw FAISS and its peers, and up to a million vectors; DATA as above.
-	$(BIN)/python -m benchmarks.search $(if $(DATA),--data $(DATA)) --peers --growth --large $(ARGS)
+	$(BIN)/python -m benchmarks.search $(if $(DATA),--data $(DATA)) small peers growth large $(ARGS)
 
 peers: $(PEERS) ## Install the engines that search is compared with, each in an environment of its own under .cache/peers.
 

@@ -1,11 +1,11 @@
 """`python -m benchmarks.search --data fashion.parquet`: search over gRPC beside its floors, in one run.
 
-`--peers`, `--growth` and `--large` measure more; `--write FILE` puts each table between its marks in that file.
+Name parts to measure others: `small peers growth large` are all. `--write FILE` puts each table between its marks.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.machine import description
@@ -24,21 +24,11 @@ Part = Callable[[argparse.Namespace], str]
 def main() -> None:
     """Measure, print, and write where asked."""
     options = _options()
-    for name, part in _parts(options):
-        text = f"{description()}.\n{part(options)}\n"
+    for name in options.parts:
+        text = f"{description()}.\n{PARTS[name](options)}\n"
         print(text, flush=True)
         if options.write:
-            write(options.write, marks(f"benchmarks.search{name}"), text)
-
-
-def _parts(options: argparse.Namespace) -> Iterator[tuple[str, Part]]:
-    yield "", _small
-    if options.peers:
-        yield " --peers", _peers
-    if options.growth:
-        yield " --growth", _growth
-    if options.large:
-        yield " --large", _large
+            write(options.write, marks(f"benchmarks.search {name}"), text)
 
 
 def _small(options: argparse.Namespace) -> str:
@@ -84,8 +74,20 @@ def _named(corpus: Corpus) -> str:
     return f"{items:,} × {dimensions}, {corpus.name}; {len(corpus.queries):,} queries"
 
 
+PARTS: Mapping[str, Part] = {"small": _small, "peers": _peers, "growth": _growth, "large": _large}
+
+
+def _part(name: str) -> str:
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PARTS)}")
+    return name
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", type=_part, default=["small"], help=f"any of {', '.join(PARTS)}; else small"
+    )
     parser.add_argument(
         "--data", type=Path, help="Parquet file of the fashion products; without, vectors are generated"
     )
@@ -93,10 +95,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dimensions", type=int, default=384, help="of generated vectors")
     parser.add_argument("--queries", type=int, default=400, help="distinct queries, a fifth of them to warm up")
     parser.add_argument("--seconds", type=float, default=4.0, help="time for each figure of callers side by side")
-    parser.add_argument("--peers", action="store_true", help="other engines as well; `make peers` installs them")
-    parser.add_argument("--growth", action="store_true", help="from 10,000 vectors to a million as well; takes minutes")
-    parser.add_argument("--large", action="store_true", help="a million vectors of 512 numbers as well; takes minutes")
-    parser.add_argument("--largest", type=int, default=1_000_000, help="vectors at most for the last two")
+    parser.add_argument("--largest", type=int, default=1_000_000, help="vectors at most of growth and large")
     parser.add_argument("--write", type=Path, help="file whose marked parts the tables replace")
     return parser.parse_args()
 
