@@ -25,7 +25,7 @@ from services.search.portable_index import BuiltIndex
 from services.search.recall_guard import RecallGuard, RecallRecord
 from services.search.write_clock import WriteClock
 
-ADDED_AT_A_TIME = 512
+ADDED_AT_A_TIME = 256
 CATCH_UPS = 4
 LONGEST_RETRY_SECONDS = 300.0
 _GLANCE_SECONDS = 0.1

@@ -1,5 +1,6 @@
 """An approximate index comes, grows, goes and fails behind the searches, which never notice but by their mode."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +16,12 @@ from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_maker import FaissCandidateMaker
 from services.search.adapters.memory import MemoryIndex
+from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.approximation import Upkeep, Workshop
 from services.search.builders import Builders
 from services.search.collection_index import Found, Mode, Search, SpaceState, State
-from services.search.feed import ChangePart, Space, SpaceVectors
+from services.search.feed import ChangePart, Space, SpaceVectors, Table
+from services.search.follower import Follower
 from services.search.local_collection import LocalCollectionIndex
 from services.search.recall_guard import ENOUGH, RecallGuard
 
@@ -379,6 +382,43 @@ def wait(reached: Callable[[], bool]) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError("it takes too long")
+
+
+async def test_a_process_that_ends_stops_its_builds() -> None:
+    collection = Collection(IndexConfig(Hnsw(neighbours=64, build_candidates=1000)))
+    collection.add(0, COUNT)
+    async with collection.builders.working():
+        wait(lambda: "vectors are in it" in collection.state().note)
+    assert collection.state().state is State.BUILDING
+    assert collection.recall(Mode.EXACT) == 1
+
+
+async def test_nothing_is_built_for_a_collection_that_was_replaced_or_dropped() -> None:
+    feed, builders, made = MemoryChangeFeed(), Builders(), list[LocalCollectionIndex]()
+    workshop = Workshop(FaissCandidateMaker(), builders, RecallGuard(0))
+
+    def make_index(table: Table) -> LocalCollectionIndex:
+        made.append(LocalCollectionIndex(table.spaces, lambda space: MemoryIndex(DIMENSIONS, space.metric), workshop))
+        return made[-1]
+
+    feed.create("collections/a", [Space("a", DIMENSIONS, Metric.COSINE, config=HNSW)])
+    feed.commit("collections/a", part(dict(zip(map(str, range(COUNT)), vectors(1, COUNT), strict=True))))
+    follower = Follower("collections/a", feed, make_index)
+    following = asyncio.create_task(follower.run())
+    async with asyncio.timeout(10):
+        await follower.reached(None)
+        builders.step()
+        await follower.rebuilt()
+        while builders.step() is not None:
+            pass
+        assert [index.states()[0].state for index in made] == [State.READY, State.READY]
+        assert [index.states()[0].engine for index in made] == ["memory-exact", "faiss-hnsw"]
+        rewritten = part(dict(zip(map(str, range(2000)), vectors(2, 2000), strict=True)))
+        await follower.reached(feed.commit("collections/a", rewritten))
+        builders.step()
+        feed.drop("collections/a")
+        await following
+    assert builders.step() is None
 
 
 HARD = IndexConfig(Ivf(lists=64, probes=1), recall_floor=0.9)
