@@ -6,6 +6,8 @@ It runs in the engine's own environment, which has NumPy and the engine; FOLDER 
 import argparse
 import importlib
 import json
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure of eight callers")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # so that what was started is stopped
     corpus = Corpus.load(options.folder)
     kind: type[Peer] = getattr(importlib.import_module(f"benchmarks.peers.{options.engine}"), ENGINES[options.engine])
     truth = Truth(corpus)

@@ -41,7 +41,8 @@ def _small(options: argparse.Namespace) -> str:
 
 def _peers(options: argparse.Namespace) -> str:
     corpus = _corpus(options)
-    return f"{_named(corpus)}.\n\n{table(others.HEAD, others.compared(corpus))}"
+    about = f"{_named(corpus)}, of them {others.QUERIES} asked"
+    return f"{about}.\n\n{table(others.HEAD, others.compared(corpus))}"
 
 
 def _growth(options: argparse.Namespace) -> str:

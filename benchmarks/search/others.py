@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ HEAD = (
     "loaded in",
     *(f"{label}: p50 ms (recall) · 8 callers, queries/s" for label in ("all", *(c.label for c in CONDITIONS))),
 )
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 240  # for an engine, all its modes together
+QUERIES = 100
 
 
 def compared(corpus: Corpus) -> Iterator[Sequence[str]]:
     """Yield the cells of each engine's lines, in the order of `HEAD`; one that cannot be measured says why."""
     with tempfile.TemporaryDirectory(prefix="medley-bench-") as temporary:
         folder = Path(temporary)
-        corpus.save(folder)
+        replace(corpus, queries=corpus.queries[:QUERIES]).save(folder)
         for engine, python in _pythons().items():
             yield from _lines(engine, python, folder)
 
@@ -40,18 +42,29 @@ def _lines(engine: str, python: Path, folder: Path) -> Iterator[Sequence[str]]:
     if not python.exists():
         yield engine, "not measured: `make peers` installs it", *[""] * (len(HEAD) - 2)
         return
-    command = [str(python), "-m", "benchmarks.peers.driver", engine, str(folder)]
-    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    output, failure = _asked([str(python), "-m", "benchmarks.peers.driver", engine, str(folder)])
     modes: dict[str, list[dict[str, Any]]] = {}
-    for line in asked.stdout.splitlines():
+    for line in output.splitlines():
         answered = json.loads(line)
         modes.setdefault(f"{answered['engine']}, {answered['mode']}", []).append(answered)
     for name, answers in modes.items():
         cells = [_cell(answered) for answered in answers]
         yield name, f"{answers[0]['load_seconds']:.1f} s", *cells, *[""] * (len(HEAD) - 2 - len(cells))
-    if asked.returncode:
-        print(asked.stderr, file=sys.stderr)
-        yield engine, "failed, as the output says", *[""] * (len(HEAD) - 2)
+    if failure:
+        yield engine, failure, *[""] * (len(HEAD) - 2)
+
+
+def _asked(command: Sequence[str]) -> tuple[str, str]:
+    """Return what the driver printed, and why it ended early, "" if it did not."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        try:
+            output, errors = driver.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            driver.terminate()
+            return driver.communicate()[0], f"ended after {LIMIT_SECONDS} s"
+    if driver.returncode:
+        print(errors, file=sys.stderr)
+    return output, "failed, as the output says" if driver.returncode else ""
 
 
 def _cell(answered: dict[str, Any]) -> str:
