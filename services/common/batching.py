@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Generic, TypeVar
 
 from services.common.deadlines import remaining_seconds
-from services.common.detached import detached
 from services.common.errors import DeadlineError
 
 Key = TypeVar("Key", bound=Hashable)
@@ -36,17 +36,17 @@ class Batches(Generic[Key, Input, Answer]):
 
     def __init__(
         self,
-        run: Callable[[Key, Sequence[Input]], Awaitable[Sequence[Answer | Exception]]],
+        start: Callable[[Key, Sequence[Input]], asyncio.Future[Sequence[Answer | Exception]]],
         *,
         most: Callable[[Key], int],
         lanes: int,
     ) -> None:
-        """`run` returns the answer to each input, or the error that its caller is to get."""
-        self._run = run
+        """`start` begins a batch; what it returns will hold the answer to each input, or its caller's error."""
+        self._start = start
         self._most = most
         self._free_lanes = lanes
         self._waiting: OrderedDict[Key, deque[_Waiting[Input, Answer]]] = OrderedDict()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[Sequence[Answer | Exception]]] = set()
 
     def submit(self, key: Key, *inputs: Input) -> Sequence[asyncio.Future[Answer]]:
         """Return the answers to come to `inputs`; cancel those that are no longer wanted."""
@@ -62,9 +62,9 @@ class Batches(Generic[Key, Input, Answer]):
             key, batch = self._next_batch()
             if batch:
                 self._free_lanes -= 1
-                task = detached(self._go(key, batch))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                running = self._start(key, [waiting.value for waiting in batch])
+                self._running.add(running)
+                running.add_done_callback(partial(self._end, batch))
 
     def _next_batch(self) -> tuple[Key, list[_Waiting[Input, Answer]]]:
         key, queue = self._waiting.popitem(last=False)
@@ -80,27 +80,24 @@ class Batches(Generic[Key, Input, Answer]):
             self._waiting[key] = queue
         return key, batch
 
-    async def _go(self, key: Key, batch: Sequence[_Waiting[Input, Answer]]) -> None:
-        try:
-            answers = await self._run(key, [waiting.value for waiting in batch])
-            for waiting, answer in zip(batch, answers, strict=True):
-                _settle(waiting, answer)
-        except asyncio.CancelledError:
-            for waiting in batch:
-                waiting.answer.cancel()
-            raise
-        except Exception as error:  # handed to every caller of the batch, each of which raises it
-            for waiting in batch:
-                _settle(waiting, error)
-        finally:
-            self._free_lanes += 1
-            self._fill_lanes()
+    def _end(
+        self, batch: Sequence[_Waiting[Input, Answer]], done: asyncio.Future[Sequence[Answer | Exception]]
+    ) -> None:
+        self._running.discard(done)
+        self._free_lanes += 1
+        failed = asyncio.CancelledError() if done.cancelled() else done.exception()
+        answers = done.result() if failed is None else [failed] * len(batch)
+        for waiting, answer in zip(batch, answers, strict=True):
+            _settle(waiting, answer)
+        self._fill_lanes()
 
 
-def _settle(waiting: _Waiting[Input, Answer], answer: Answer | Exception) -> None:
+def _settle(waiting: _Waiting[Input, Answer], answer: Answer | BaseException) -> None:
     if waiting.answer.done():
         return
-    if isinstance(answer, Exception):
+    if isinstance(answer, asyncio.CancelledError):
+        waiting.answer.cancel()
+    elif isinstance(answer, BaseException):
         waiting.answer.set_exception(answer)
     else:
         waiting.answer.set_result(answer)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.common.batching import Batches
+from services.common.detached import detached
 from services.common.vectors import Matrix
 from services.embedder.encoder import TensorEncoder
 from services.embedder.preprocessing import Pixels
@@ -20,7 +21,9 @@ class BatchedEncoder:
 
     def __init__(self, inner: TensorEncoder, *, max_batch: int, lanes: int) -> None:
         self._inner = inner
-        self._batches: Batches[None, Pixels, Matrix] = Batches(self._run, most=lambda _: max_batch, lanes=lanes)
+        self._batches: Batches[None, Pixels, Matrix] = Batches(
+            lambda _, rows: detached(self._run(rows)), most=lambda _: max_batch, lanes=lanes
+        )
 
     async def warm(self) -> None:
         """Get the inner encoder ready."""
@@ -32,5 +35,5 @@ class BatchedEncoder:
             return await self._inner.encode(rows)
         return np.stack(await asyncio.gather(*self._batches.submit(None, *rows)))
 
-    async def _run(self, _: None, rows: Sequence[Pixels]) -> Sequence[Matrix | Exception]:
+    async def _run(self, rows: Sequence[Pixels]) -> Sequence[Matrix | Exception]:
         return list(await self._inner.encode(np.stack(rows)))

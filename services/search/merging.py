@@ -47,7 +47,7 @@ class MergedSearches:
     def __init__(self, pool: Executor, *, lanes: int, max_batch: int) -> None:
         self._pool = pool
         self._batches: Batches[_Kind, _Asked, Any] = Batches(
-            self._run, most=lambda kind: max(1, min(max_batch, MERGED_HITS // kind.wants)), lanes=lanes
+            self._start, most=lambda kind: max(1, min(max_batch, MERGED_HITS // kind.wants)), lanes=lanes
         )
 
     async def search(
@@ -60,8 +60,12 @@ class MergedSearches:
         (answer,) = self._batches.submit(_kind(index, search), _Asked(search, vector, tell))
         return cast(Told, await answer)
 
-    async def _run(self, kind: _Kind, asked: Sequence[_Asked]) -> Sequence[Any]:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _searched, kind.index, asked)
+    def _start(self, kind: _Kind, asked: Sequence[_Asked]) -> asyncio.Future[Sequence[Any]]:
+        """Let a thread search. `run_in_executor` would do the same by three more steps of the loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Sequence[Any]] = loop.create_future()
+        self._pool.submit(_search, lambda found: loop.call_soon_threadsafe(_set, future, found), kind.index, asked)
+        return future
 
 
 def _kind(index: CollectionIndex, search: Search) -> _Kind:
@@ -69,6 +73,23 @@ def _kind(index: CollectionIndex, search: Search) -> _Kind:
     condition = None if search.condition is None else canonical(search.condition)
     wants = 1 << max(7, (search.top_k - 1).bit_length())
     return _Kind(index, wants, (search.space, condition, search.ids, search.score_limit, search.exact))
+
+
+def _search(
+    answer: Callable[[Sequence[Any] | Exception], object], index: CollectionIndex, asked: Sequence[_Asked]
+) -> None:
+    try:
+        found: Sequence[Any] | Exception = _searched(index, asked)
+    except Exception as error:
+        found = error
+    answer(found)
+
+
+def _set(future: asyncio.Future[Sequence[Any]], answer: Sequence[Any] | Exception) -> None:
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
 
 
 def _searched(index: CollectionIndex, asked: Sequence[_Asked]) -> Sequence[Any]:

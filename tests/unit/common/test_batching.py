@@ -22,7 +22,11 @@ class Work:
 
 
 def batches(work: Work, lanes: int = 1) -> Batches[str, int, int]:
-    return Batches(work.run, most=lambda key: {"a": 3}.get(key, 2), lanes=lanes)
+    return Batches(
+        lambda key, inputs: asyncio.ensure_future(work.run(key, inputs)),
+        most=lambda key: {"a": 3}.get(key, 2),
+        lanes=lanes,
+    )
 
 
 async def settle() -> None:
