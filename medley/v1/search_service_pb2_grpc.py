@@ -60,6 +60,11 @@ class SearchServiceStub:
                 request_serializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexRequest.SerializeToString,
                 response_deserializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexResponse.FromString,
                 _registered_method=True)
+        self.DropSnapshots = channel.unary_unary(
+                '/medley.v1.SearchService/DropSnapshots',
+                request_serializer=medley_dot_v1_dot_search__service__pb2.DropSnapshotsRequest.SerializeToString,
+                response_deserializer=medley_dot_v1_dot_search__service__pb2.DropSnapshotsResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -104,6 +109,14 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DropSnapshots(self, request, context):
+        """DropSnapshots removes the saved snapshots of a collection's indexes that are of versions before one, whichever replica
+        saved them, so that nothing is left in them of what was deleted. It answers once they are gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +144,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.RebuildIndex,
                     request_deserializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexRequest.FromString,
                     response_serializer=medley_dot_v1_dot_search__service__pb2.RebuildIndexResponse.SerializeToString,
+            ),
+            'DropSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropSnapshots,
+                    request_deserializer=medley_dot_v1_dot_search__service__pb2.DropSnapshotsRequest.FromString,
+                    response_serializer=medley_dot_v1_dot_search__service__pb2.DropSnapshotsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +287,33 @@ class SearchService:
             '/medley.v1.SearchService/RebuildIndex',
             medley_dot_v1_dot_search__service__pb2.RebuildIndexRequest.SerializeToString,
             medley_dot_v1_dot_search__service__pb2.RebuildIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/medley.v1.SearchService/DropSnapshots',
+            medley_dot_v1_dot_search__service__pb2.DropSnapshotsRequest.SerializeToString,
+            medley_dot_v1_dot_search__service__pb2.DropSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

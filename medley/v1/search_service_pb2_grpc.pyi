@@ -48,6 +48,10 @@ class SearchServiceStub:
     """RebuildIndex builds a collection's indexes anew from the store, and answers once they have replaced the old ones, which
     answer searches meanwhile.
     """
+    DropSnapshots: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.DropSnapshotsRequest, _search_service_pb2.DropSnapshotsResponse]
+    """DropSnapshots removes the saved snapshots of a collection's indexes that are of versions before one, whichever replica
+    saved them, so that nothing is left in them of what was deleted. It answers once they are gone.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -68,6 +72,10 @@ class SearchServiceAsyncStub(SearchServiceStub):
     RebuildIndex: _aio.UnaryUnaryMultiCallable[_search_service_pb2.RebuildIndexRequest, _search_service_pb2.RebuildIndexResponse]  # type: ignore[assignment]
     """RebuildIndex builds a collection's indexes anew from the store, and answers once they have replaced the old ones, which
     answer searches meanwhile.
+    """
+    DropSnapshots: _aio.UnaryUnaryMultiCallable[_search_service_pb2.DropSnapshotsRequest, _search_service_pb2.DropSnapshotsResponse]  # type: ignore[assignment]
+    """DropSnapshots removes the saved snapshots of a collection's indexes that are of versions before one, whichever replica
+    saved them, so that nothing is left in them of what was deleted. It answers once they are gone.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,6 +124,16 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_search_service_pb2.RebuildIndexResponse, _abc.Awaitable[_search_service_pb2.RebuildIndexResponse]]:
         """RebuildIndex builds a collection's indexes anew from the store, and answers once they have replaced the old ones, which
         answer searches meanwhile.
+        """
+
+    @_abc_1.abstractmethod
+    def DropSnapshots(
+        self,
+        request: _search_service_pb2.DropSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.DropSnapshotsResponse, _abc.Awaitable[_search_service_pb2.DropSnapshotsResponse]]:
+        """DropSnapshots removes the saved snapshots of a collection's indexes that are of versions before one, whichever replica
+        saved them, so that nothing is left in them of what was deleted. It answers once they are gone.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -54,6 +54,7 @@ class Eraser:
         indexed = [
             await self._indexed(table.collection, space.name, deleted.version, ids) for space in table.collection.spaces
         ]
+        snapshots = await self._dropped_snapshots(request.collection, deleted.version)
         sha256s = sorted({*filter(None, before.values()), *request.sha256s})
         purge = store_pb.PurgeRowsRequest(collection=request.collection, ids=ids, sha256s=sha256s)
         purged: store_pb.PurgeRowsResponse = await call("store", self._store.PurgeRows, purge, seconds=PURGE_SECONDS)
@@ -65,7 +66,7 @@ class Eraser:
                     before=before,
                     told=request.sha256s,
                     deleted=deleted,
-                    indexed=indexed,
+                    indexed=[*(_index_check(item_id, index) for index in indexed), snapshots],
                     purged=purged,
                 )
                 for item_id in ids
@@ -91,6 +92,16 @@ class Eraser:
             return _Indexed(space, problem=str(error))
         return _Indexed(space, applied, found)
 
+    async def _dropped_snapshots(self, collection: str, version: str) -> pb.ReceiptCheck:
+        drop = search_pb.DropSnapshotsRequest(collection=collection, version=version)
+        try:
+            await call("search", self._search.DropSnapshots, drop)
+        except ServiceError as error:
+            return pb.ReceiptCheck(what="snapshots", gone=False, detail=f"not known: {error}")
+        return pb.ReceiptCheck(
+            what="snapshots", gone=True, detail=f"no index is saved as of a version before {version}"
+        )
+
 
 def _receipt(
     collection: str,
@@ -99,7 +110,7 @@ def _receipt(
     before: Mapping[str, str],
     told: Sequence[str],
     deleted: store_pb.DeleteRowsResponse,
-    indexed: Sequence[_Indexed],
+    indexed: Sequence[pb.ReceiptCheck],
     purged: store_pb.PurgeRowsResponse,
 ) -> pb.Receipt:
     checks = [
@@ -107,7 +118,7 @@ def _receipt(
         _past(purged),
         _media_check([before[item_id]] if item_id in before else told, purged),
         pb.ReceiptCheck(what="thumbnails", gone=True, detail="none are made"),
-        *(_index_check(item_id, index) for index in indexed),
+        *indexed,
     ]
     time = Timestamp()
     time.GetCurrentTime()

@@ -11,10 +11,10 @@ from services.common.deadlines import deadline_in
 from services.common.errors import ServiceError, UnavailableError
 from services.common.versions import Version
 from services.search.feed import Table
-from services.search.portable_index import PortableIndex
+from services.search.portable_index import Content, PortableIndex
 from services.search.snapshot_files import Patience, SnapshotReader, SnapshotWriter
 from services.search.snapshot_manifest import Manifest, UnusableError, decode, encode
-from services.search.snapshot_shelf import MANIFEST, Folder, Shelf, Snapshot
+from services.search.snapshot_shelf import MANIFEST, Folder, Shelf, Snapshot, precedes
 from services.search.snapshot_store import MissingFileError
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Archive:
         self._shelf = shelf
         self._pool = pool
         self._away_until = 0.0
+        self._dropped: dict[str, Version] = {}
         self._held: dict[str, tuple[Callable[[], PortableIndex | None], Version | None]] = {}
 
     def load(self, table: Table, make_index: MakeIndex, patience: Patience) -> PortableIndex | None:
@@ -65,13 +66,7 @@ class Archive:
         """
         began = time.monotonic()
         with index.content() as content:
-            folder = self._shelf.fresh_folder(collection, content.version)
-            try:
-                manifest = SnapshotWriter(folder, self._pool, patience).write(collection, content)
-                self._complete(folder, manifest)
-            except BaseException:
-                self._shelf.clear(folder)
-                raise
+            manifest = self._saved(collection, content, patience)
         self._held[collection] = weakref.ref(index), manifest.version
         _tell("saved", manifest, began)
         self._shelf.tidy(collection, manifest.version.uid)
@@ -115,6 +110,15 @@ class Archive:
         self._held.pop(collection, None)
         self._shelf.forget(collection)
 
+    def drop_before(self, collection: str, version: Version) -> int:
+        """Remove all snapshots of versions before `version`, also those being written; return how many were complete.
+
+        Raises:
+            ServiceUnavailableError: they cannot be removed.
+        """
+        self._dropped[collection] = version
+        return self._shelf.drop_before(collection, version)
+
     def _load(self, table: Table, make_index: MakeIndex, patience: Patience) -> PortableIndex | None:
         for snapshot in self._shelf.snapshots(table.collection):
             if snapshot.complete:
@@ -137,12 +141,30 @@ class Archive:
         _tell("loaded", manifest, began)
         return index
 
+    def _saved(self, collection: str, content: Content, patience: Patience) -> Manifest:
+        folder = self._shelf.fresh_folder(collection, content.version)
+
+        def wanted() -> float:
+            dropped = self._dropped.get(collection)
+            if dropped is not None and precedes(content.version, dropped):
+                raise TimeoutError(f"what was before version {dropped} was dropped meanwhile")
+            return patience()
+
+        try:
+            manifest = SnapshotWriter(folder, self._pool, wanted).write(collection, content)
+            self._complete(folder, manifest)
+            wanted()
+        except BaseException:
+            self._shelf.clear(folder)
+            raise
+        return manifest
+
     def _complete(self, folder: Folder, manifest: Manifest) -> None:
-        """Write the manifest, unless somebody took the files for abandoned meanwhile."""
+        """Write the manifest, unless somebody removed files of it meanwhile."""
         there = self._shelf.sizes(folder)
         for part in manifest.parts():
             if there.get(part.file) != part.size_bytes:
-                raise TimeoutError(f"{part.file} was taken for abandoned before the snapshot was complete")
+                raise TimeoutError(f"{part.file} was removed before the snapshot was complete")
         folder.put(MANIFEST, encode(manifest))
 
 

@@ -5,15 +5,19 @@ from collections.abc import AsyncIterator
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.interceptors import Context
+from services.common.names import checked_collection
+from services.common.versions import Version
 from services.search.codec import from_found, from_ids, from_rankings, from_reports, to_parts, to_query, version_value
 from services.search.searcher import Searcher
+from services.search.snapshotter import DropSnapshots
 
 
 class SearchServicer(pb_grpc.SearchServiceServicer):
     """Translates between the wire and `Searcher`."""
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: Searcher, drop_snapshots: DropSnapshots) -> None:
         self._searcher = searcher
+        self._drop_snapshots = drop_snapshots
 
     async def SearchIndex(self, request: pb.SearchIndexRequest, context: Context) -> pb.SearchIndexResponse:
         return await self._searcher.search(to_query(request), from_found)
@@ -36,3 +40,9 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
 
     async def RebuildIndex(self, request: pb.RebuildIndexRequest, context: Context) -> pb.RebuildIndexResponse:
         return pb.RebuildIndexResponse(version=str(await self._searcher.rebuild(request.collection)))
+
+    async def DropSnapshots(self, request: pb.DropSnapshotsRequest, context: Context) -> pb.DropSnapshotsResponse:
+        version = Version.parse(request.version)
+        return pb.DropSnapshotsResponse(
+            removed=await self._drop_snapshots(checked_collection(request.collection), version)
+        )

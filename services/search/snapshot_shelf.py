@@ -6,13 +6,14 @@ not complete. Nothing is ever written over: writers that share a store cannot te
 
 import logging
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from uuid import uuid4
 
-from services.common.errors import ServiceError
+from services.common.errors import ServiceError, ServiceUnavailableError
 from services.common.versions import Version
 from services.search.snapshot_store import SnapshotStore, StoredFile
 
@@ -22,6 +23,9 @@ KEPT = 2
 
 ABANDONED = timedelta(minutes=15)
 """A snapshot that is not complete is given up when nothing was added to it for so long."""
+
+DROP_SECONDS = 60.0
+DROP_PAUSE_SECONDS = 0.2
 
 _PREFIX = "collections/"
 _FOLDER = re.compile(r"[^/]+/(?P<sequence>\d{10})-(?P<uid>[0-9A-Za-z]+)\.(?P<number>\d+)-[0-9a-f]{8}")
@@ -121,10 +125,30 @@ class Shelf:
         """Remove all snapshots of a collection."""
         self._remove(self.snapshots(collection))
 
+    def drop_before(self, collection: str, version: Version) -> int:
+        """Remove all snapshots of versions before `version`, complete or not; return how many were complete.
+
+        What another process is just writing it notices in the end: until then its files are removed as they come.
+        """
+        removed = 0
+        until = time.monotonic() + DROP_SECONDS
+        while found := [each for each in self.snapshots(collection) if precedes(each.version, version)]:
+            self._remove(found)
+            removed += sum(snapshot.complete for snapshot in found)
+            if time.monotonic() > until:
+                raise ServiceUnavailableError("another process", f"still writes {found[0].folder}")
+            time.sleep(DROP_PAUSE_SECONDS)
+        return removed
+
     def _remove(self, snapshots: Iterable[Snapshot]) -> None:
         """Remove snapshots, manifests first: one that is half removed is no longer complete."""
         files = [file.path for snapshot in snapshots for file in snapshot.files]
         self._store.remove(sorted(files, key=lambda path: not path.endswith(f"/{MANIFEST}")))
+
+
+def precedes(one: Version, other: Version) -> bool:
+    """Return whether `one` is a version before `other`, or of another collection that had the same name."""
+    return one.uid != other.uid or one.number < other.number
 
 
 def _snapshots(files: Iterable[StoredFile]) -> Sequence[Snapshot]:

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar, cast
 
 from services.common.errors import ServiceError
+from services.common.versions import Version
 from services.search.archive import Archive, MakeIndex
 from services.search.collection_index import CollectionIndex
 from services.search.feed import ChangeFeed, Table
@@ -22,10 +23,18 @@ FORGET_SECONDS = 300.0
 SAVING_SHARE = 0.1
 """A collection is being saved for no more than this share of the time."""
 
+DropSnapshots = Callable[[str, Version], Awaitable[int]]
+"""Removes the snapshots of a collection that are of versions before one; returns how many."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+async def no_snapshots(collection: str, version: Version) -> int:
+    """`DropSnapshots` where there are none."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,14 @@ class Snapshotter:
             return 0.0 if self._stopping.is_set() else until - time.monotonic()
 
         return await self._run(self._archive.load, table, self._make_index, patience)
+
+    async def drop(self, collection: str, version: Version) -> int:
+        """Remove the snapshots of a collection that are of versions before `version`; return how many.
+
+        Raises:
+            ServiceUnavailableError: they cannot be removed now.
+        """
+        return await self._run(self._archive.drop_before, collection, version)
 
     @asynccontextmanager
     async def saving(self, feed: ChangeFeed, followers: Followers) -> AsyncIterator[None]:

@@ -34,7 +34,7 @@ from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.snapshot_shelf import Shelf
 from services.search.snapshot_store import SnapshotStore
-from services.search.snapshotter import Pace, Snapshotter
+from services.search.snapshotter import DropSnapshots, Pace, Snapshotter, no_snapshots
 
 MakeVectorIndex = Callable[[str, Space], VectorIndex]
 StoreStub = store_service_pb2_grpc.StoreServiceStub | LocalStub
@@ -65,22 +65,57 @@ async def search_servicer_over(
     settings: SearchSettings, feed: ChangeFeed, metrics: CollectorRegistry | None = None
 ) -> AsyncIterator[SearchServicer]:
     """Build the service over any feed."""
-    make_index = _engine(settings)
-
-    def collection_index(table: Table) -> LocalCollectionIndex:
-        return LocalCollectionIndex(table.spaces, partial(make_index, table.collection), workshop)
-
     async with AsyncExitStack() as stack:
-        workshop = await stack.enter_async_context(_workshop(settings))
-        snapshotter = _snapshotter(settings, collection_index, stack)
-        followers = Followers(feed, collection_index, snapshotter.restored if snapshotter else None)
-        if snapshotter:
-            await stack.enter_async_context(snapshotter.saving(feed, followers))
+        following = _milvus_followers if settings.engine == "milvus" else _local_followers
+        followers, drop_snapshots = await following(settings, feed, stack)
         await stack.enter_async_context(followers.following(settings.discover_seconds, settings.warm_seconds))
         if metrics is not None:
             metrics.register(IndexCollector(followers))
         meter = NoMeter() if metrics is None else PrometheusMeter(metrics)
-        yield SearchServicer(stack.enter_context(searcher_over(settings, followers, meter)))
+        yield SearchServicer(stack.enter_context(searcher_over(settings, followers, meter)), drop_snapshots)
+
+
+async def _local_followers(
+    settings: SearchSettings, feed: ChangeFeed, stack: AsyncExitStack
+) -> tuple[Followers, DropSnapshots]:
+    """Let indexes be in this process, saved as snapshots where there is a place for them."""
+    make_index = _engine(settings)
+    workshop = await stack.enter_async_context(_workshop(settings))
+
+    def collection_index(table: Table) -> LocalCollectionIndex:
+        return LocalCollectionIndex(table.spaces, partial(make_index, table.collection), workshop)
+
+    snapshotter = _snapshotter(settings, collection_index, stack)
+    if snapshotter is None:
+        return Followers(feed, collection_index), no_snapshots
+    followers = Followers(feed, collection_index, snapshotter.restored)
+    await stack.enter_async_context(snapshotter.saving(feed, followers))
+    return followers, snapshotter.drop
+
+
+async def _milvus_followers(
+    settings: SearchSettings, feed: ChangeFeed, stack: AsyncExitStack
+) -> tuple[Followers, DropSnapshots]:
+    """Let indexes be in Milvus, which keeps them itself."""
+    with _needing("milvus"):
+        from services.search.adapters.milvus.milvus_collections import MilvusCollections
+        from services.search.adapters.milvus.options import MilvusOptions
+
+    options = MilvusOptions(
+        uri=settings.milvus_uri,
+        token=settings.milvus_token.get_secret_value(),
+        database=settings.milvus_database,
+        prefix=settings.milvus_prefix,
+        consistency=settings.milvus_consistency,
+        seconds=settings.milvus_seconds,
+        write_seconds=settings.milvus_write_seconds,
+        build_seconds=settings.milvus_build_seconds,
+        grace_seconds=settings.milvus_grace_seconds,
+        writer=settings.milvus_writer,
+        gpu=settings.milvus_gpu,
+    )
+    collections = stack.enter_context(closing(MilvusCollections(options)))
+    return Followers(feed, collections.fresh, collections.kept), no_snapshots
 
 
 @asynccontextmanager
@@ -171,6 +206,8 @@ def _engine(settings: SearchSettings) -> MakeVectorIndex:
             return _torch_engine(settings)
         case "faiss-gpu":
             return _faiss_gpu_engine(settings)
+        case "milvus":
+            raise AssertionError("Milvus holds whole collections")
 
 
 def _storage(space: Space) -> VectorStorage:

@@ -67,6 +67,7 @@ def test_nothing_is_left(suite: Suite, client: Client, tmp_path: Path) -> None:
         "thumbnails",
         "index clip",
         "index text",
+        "snapshots",
     ]
     (tmp_path / "receipt.json").unlink()
     assert holding(tmp_path, *needles, picture(99)) == set()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from medley.v1 import search_service_pb2 as pb
@@ -265,6 +266,30 @@ async def test_replicas_share_snapshots_while_both_save(saved: Suite) -> None:
             assert loaded(one)
             assert loaded(other)
             await asyncio.gather(one.ends("terminate"), other.ends("kill"))
+    async with saved.search() as search:
+        await saved.right(search)
+        assert loaded(search)
+
+
+async def test_nothing_of_what_was_deleted_is_left_once_its_snapshots_are_dropped(saved: Suite) -> None:
+    deletion = store_pb.DeleteRowsRequest(collection=PHOTOS, ids=store_pb.ItemIds(ids=["item 77"]))
+    saved.photos.forget(["item 77"])
+    async with saved.search() as search:
+        saved.version = (await saved.store.DeleteRows(deletion)).version
+        await saved.right(search)
+        drop = pb.DropSnapshotsRequest(collection=PHOTOS, version=saved.version)
+        assert (await search.stub.DropSnapshots(drop)).removed == 1
+        assert saved.files() == []
+        assert (await search.stub.DropSnapshots(drop)).removed == 0
+        await saved.right(search)
+        for wrong in (
+            pb.DropSnapshotsRequest(collection=PHOTOS),
+            pb.DropSnapshotsRequest(collection="x", version="a.1"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await search.stub.DropSnapshots(wrong)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await search.ends("terminate")
     async with saved.search() as search:
         await saved.right(search)
         assert loaded(search)

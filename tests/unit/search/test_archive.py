@@ -387,3 +387,38 @@ def test_it_knows_whether_an_index_is_saved_as_it_is(archive: Archive) -> None:
     assert archive.age_seconds(PHOTOS, Version("uid1", 7)) == 0
     assert 0 < archive.age_seconds(PHOTOS, Version("uid1", 8)) < 60
     assert archive.age_seconds(PHOTOS, Version("uid2", 1)) == FOREVER
+
+
+def test_what_is_dropped_is_gone_whole_or_half_written(archive: Archive, shelf: Shelf, store: MemorySnapshots) -> None:
+    for number in (5, 6):
+        archive.save(PHOTOS, filled(number), patience)
+    shelf.fresh_folder(PHOTOS, Version("uid1", 6)).put("rows-00000.arrow", b"half a file")
+    assert archive.drop_before(PHOTOS, Version("uid1", 5)) == 0
+    assert archive.drop_before(PHOTOS, Version("uid1", 7)) == 2
+    assert store.files("") == []
+    with pytest.raises(TimeoutError, match="dropped meanwhile"):
+        archive.save(PHOTOS, filled(6), patience)
+    assert store.files("") == []
+    archive.save(PHOTOS, filled(7), patience)
+    assert archive.drop_before(PHOTOS, Version("uid1", 7)) == 0
+    assert archive.drop_before(PHOTOS, Version("uid2", 1)) == 1
+    assert store.files("") == []
+
+
+def test_what_is_dropped_while_it_is_written_is_not_completed(shelf: Shelf, store: MemorySnapshots) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        archive, other = Archive(shelf, pool), Archive(shelf, pool)
+        for dropper in (archive, other):
+            for dropped_at in range(1, 12, 5):
+                left = [FOREVER] * dropped_at
+
+                def dropping(left: list[float] = left, dropper: Archive = dropper) -> float:
+                    if left:
+                        left.pop()
+                        if not left:
+                            dropper.drop_before(PHOTOS, Version("uid1", 8))
+                    return FOREVER
+
+                with pytest.raises(TimeoutError):
+                    archive.save(PHOTOS, filled(7), dropping)
+                assert store.files("") == []
