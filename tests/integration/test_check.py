@@ -27,7 +27,7 @@ from services.store.rows import EVERYTHING, Row
 from services.store.settings import StoreSettings
 from services.store.tables import Table
 from services.store.wiring import store_servicer
-from tests.integration.conversation import item, requests, vector
+from tests.integration.conversation import answers, item, outcomes, requests, vector
 
 SHOES = "collections/shoes"
 Told = set[tuple[str, str, str, bool]]
@@ -96,8 +96,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         request = pb.CreateCollectionRequest(collection=collection_pb2.Collection(name=SHOES, spaces=spaces))
         await call("gateway", stub.CreateCollection, request)
         items = [item(f"shoe{i}", text=f"shoe number {i}", vectors={"own": vector(i, 1)}) for i in range(4)]
-        answers = [each async for each in stream("gateway", stub.IngestItems, requests(SHOES, items))]
-        assert all(each.result.HasField("written") for each in answers)
+        ingested = await answers(stream("gateway", stub.IngestItems, requests(SHOES, items)))
+        assert outcomes(ingested) == ["written"] * 4
         yield world
 
 
