@@ -238,9 +238,18 @@ class MilvusCollectionIndex:
         try:
             if before is None or _names(before) != _names(marker):
                 sweep(self._milvus, self._uid, marker)
+            if before is None:
+                self._forget_namesakes()
             self._forget_old_rounds()
         except ServiceError as error:
             log.warning("%s keeps more in Milvus than it needs: %s", self._collection, error)
+
+    def _forget_namesakes(self) -> None:
+        """Remove what there is of collections that had the name before."""
+        for marker in self._markers.all():
+            if marker.collection == self._collection and marker.uid != self._uid:
+                sweep(self._milvus, marker.uid, None)
+                self._markers.remove(marker.uid)
 
     def _forget_old_rounds(self) -> None:
         old = time.monotonic() - self._milvus.options.grace_seconds

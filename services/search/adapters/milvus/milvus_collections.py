@@ -1,17 +1,13 @@
 """All collections that are kept in one Milvus."""
 
 import asyncio
-import logging
 from uuid import uuid4
 
 from services.search.adapters.milvus.client import Milvus
 from services.search.adapters.milvus.collection import MilvusCollectionIndex, fits
 from services.search.adapters.milvus.markers import Markers
 from services.search.adapters.milvus.options import MilvusOptions
-from services.search.adapters.milvus.rounds import sweep
 from services.search.feed import Table
-
-log = logging.getLogger(__name__)
 
 
 class MilvusCollections:
@@ -38,14 +34,7 @@ class MilvusCollections:
         return await asyncio.to_thread(self._kept, table)
 
     def _kept(self, table: Table) -> MilvusCollectionIndex | None:
-        markers = Markers(self._milvus)
-        if self._milvus.options.writer:
-            for marker in markers.all():
-                if marker.collection == table.collection and marker.uid != table.version.uid:
-                    log.info("%s was made again; what Milvus keeps of the one before is removed", table.collection)
-                    sweep(self._milvus, marker.uid, None)
-                    markers.remove(marker.uid)
-        kept = markers.read(table.version.uid)
+        kept = Markers(self._milvus).read(table.version.uid)
         if kept is None or not fits(kept, {space.name: space for space in table.spaces}):
             return None
         return MilvusCollectionIndex(self._milvus, table, self._writer, kept)
