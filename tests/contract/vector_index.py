@@ -229,6 +229,19 @@ class VectorIndexContract:
                     assert_exact(index, metric, query, top_k, Selection.of(slots, 4000))
 
     @pytest.mark.parametrize("metric", Metric)
+    @pytest.mark.parametrize("near", [0, 3, 40, 300])
+    def test_a_selection_may_leave_out_what_is_near(self, make_index: MakeIndex, metric: Metric, near: int) -> None:
+        random = np.random.default_rng(15)
+        query = random.standard_normal(128).astype(np.float32)
+        vectors = random.standard_normal((3000, 128)).astype(np.float32)
+        vectors[random.permutation(3000)[:1500]] += query
+        index = filled(make_index, vectors, metric)
+        order = search(index, query, 3000, everything(3000)).slots[:3000]
+        slots = np.concatenate([order[:near], order[1500:]])
+        for top_k in (1, 10, 60):
+            assert_exact(index, metric, query, top_k, Selection.of(slots, 3000))
+
+    @pytest.mark.parametrize("metric", Metric)
     def test_vectors_may_become_unlike_those_before(self, make_index: MakeIndex, metric: Metric) -> None:
         random = np.random.default_rng(12)
         index = make_index(128, metric)

@@ -214,7 +214,7 @@ def _chosen(selection: Selection, begin: int, rows: int) -> Chosen | None:
     if selection.bits is None:
         return Chosen(count)
     bits = selection.bits[begin // 8 : (begin + count + 7) // 8]
-    return Chosen(count, bits) if bits.any() else None
+    return Chosen(count, bits, selection.count / selection.extent) if bits.any() else None
 
 
 def _proposed(probes: Sequence[Probe], wanted: int, parts: Sequence[Part]) -> Sequence[Best]:

@@ -1,7 +1,7 @@
 """The scans of FAISS that an exact search is made of, over memory that numpy holds. A scan lets other threads run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import faiss
@@ -9,31 +9,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.vectors import Matrix
-from services.search.index import Bits, Numbers, Scores
+from services.search.index import Bits, Mask, Numbers, Scores
 
 _faiss: Any = faiss  # its stubs know the C++ signatures only, and not all of them
+_SIFTED_SHARE = 0.3
+_SIFTED_SPARE = 1.25
 _RANGE_SHARE = 1 / 8  # of the rows wanted: from there on a heap costs more than taking all there are
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Rows and their scores, in no order."""
+    """Rows and their scores, in no order. No row left out has a score above `rest`."""
 
     rows: Numbers
     scores: Scores
+    rest: float = -np.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The rows that a scan compares: the first `count`, of them those whose bit is set, where there are `bits`."""
+    """The rows that a scan compares: the first `count`, of them those whose bit is set, where there are `bits`.
+
+    `share` is about how many of them those are.
+    """
 
     count: int
     bits: Bits | None = None
+    share: float = 1.0
 
     def among(self, rows: Numbers) -> Numbers:
         """Return those of `rows` that are chosen."""
         rows = rows[rows < self.count]
-        return rows if self.bits is None else rows[self.bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1 > 0]
+        return rows if self.bits is None else rows[self.holds(rows)]
+
+    def holds(self, rows: Numbers) -> Mask:
+        """Return for each of `rows`, below `count`, whether its bit is set; there must be bits."""
+        assert self.bits is not None, "asked of all rows"
+        held: Mask = (self.bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
+        return held
 
     def all(self) -> Numbers:
         """Return all chosen rows."""
@@ -97,15 +110,28 @@ class CodeScan:
         object.__setattr__(self, "_pointer", _faiss.swig_ptr(self.codes))
 
     def nearest(self, query: Matrix, wanted: int, beyond: float, chosen: Chosen) -> Found:
-        """Return the `wanted` chosen rows of the highest scores above `beyond`, or more; all where there are fewer."""
+        """Return about `wanted` chosen rows, those of the highest scores above `beyond`.
+
+        Where most rows are chosen, it costs less to scan all and sift than to look at each one's bit; unless those that
+        are near are not those that are chosen.
+        """
+        beyond = float(np.float32(beyond))
+        if chosen.bits is not None and chosen.share >= _SIFTED_SHARE:
+            every = self._nearest(query, int(wanted / chosen.share * _SIFTED_SPARE), beyond, Chosen(chosen.count))
+            kept = chosen.holds(every.rows)
+            if every.rest == beyond or np.count_nonzero(kept) >= wanted / 2:
+                return Found(every.rows[kept], every.scores[kept], every.rest)
+        return self._nearest(query, wanted, beyond, chosen)
+
+    def _nearest(self, query: Matrix, wanted: int, beyond: float, chosen: Chosen) -> Found:
         if wanted > chosen.count * _RANGE_SHARE:
-            return self.above(query, beyond, chosen)
+            return replace(self.above(query, beyond, chosen), rest=beyond)
         scores, rows = np.full(wanted, beyond, np.float32), np.full(wanted, -1, np.int64)
         selector = chosen.selector()
         pointers = (_faiss.swig_ptr(scores), _faiss.swig_ptr(rows))
         self._scanner(query, selector).scan_codes(chosen.count, self._pointer, None, *pointers, wanted)
         found = rows >= 0
-        return Found(rows[found], scores[found])
+        return Found(rows[found], scores[found], float(scores.min()))
 
     def above(self, query: Matrix, limit: float, chosen: Chosen) -> Found:
         """Return all chosen rows whose score is above `limit`."""

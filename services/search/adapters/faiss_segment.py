@@ -107,10 +107,9 @@ class Segment:
         """Return the `wanted` chosen rows of the highest bounds above `beyond`, or about as many."""
         if (codes := self._scanned(probe)) is not None:
             found = codes.scan.nearest(codes.weights(probe), wanted, beyond, chosen)
-            rest = float(found.scores.min()) if len(found.rows) >= wanted else -np.inf
             kept = _outside(found.rows, codes.loose)
             bounds = found.scores[kept].astype(np.float64)
-            return Proposal(found.rows[kept], bounds, max(rest, beyond), chosen.among(codes.loose))
+            return Proposal(found.rows[kept], bounds, found.rest, chosen.among(codes.loose))
         if self._overflows(probe):
             return Proposal(_NONE, np.empty(0), unbounded=chosen.all())
         found = self._floats.nearest(probe.direction, wanted, chosen)
