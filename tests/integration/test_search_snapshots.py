@@ -346,7 +346,7 @@ async def test_a_bucket_that_fails_is_told_and_the_index_is_built_from_the_store
         proxy.rule = lambda request: Answer(503)
     else:
         damage = Change(lambda answer: answer[:-1] + b"!")
-        proxy.rule = lambda request: damage if request.method == "GET" and request.target.endswith(".f32") else None
+        proxy.rule = lambda request: damage if re.fullmatch(r"[^?]*\.f32", request.target) else None
     async with suite.search(SEARCH_SNAPSHOT_SECONDS="0.05") as search:
         await suite.right(search)
         assert not loaded(search)
