@@ -111,6 +111,14 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
+class Threads:
+    """OpenMP threads: of each search, and of whoever adds vectors."""
+
+    search: int = 1
+    build: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class _Aim:
     """What a search wants of the selected slots: `wanted`, but the nearest are sure to be among the `least` too."""
 
@@ -124,7 +132,7 @@ class FaissCandidates(ABC):
 
     engine: str
 
-    def __init__(self, index: Any, slots: Places, ground: Ground, threads: int) -> None:
+    def __init__(self, index: Any, slots: Places, ground: Ground, threads: Threads) -> None:
         self._index = index
         self._slots = slots
         self._ground = ground
@@ -162,7 +170,7 @@ class FaissCandidates(ABC):
         learnt_from = self._ground.learnt_from
         if alive < (1 - DEAD_SHARE) * self.size or (learnt_from and alive + more > GROWTH_AT_MOST * learnt_from):
             return None
-        return FaissDraft(faiss.clone_index(self._index), self._ground, self._over, slots)
+        return FaissDraft(faiss.clone_index(self._index), self._ground, type(self), self._threads, slots)
 
     def save(self, file: BinaryIO) -> None:
         """See `CandidateIndex`."""
@@ -206,7 +214,7 @@ class FaissCandidates(ABC):
 
     def _found(self, laid: Matrix, reach: int, aim: _Aim) -> Sequence[Numbers]:
         """Return the selected slots among the `reach` nearest places of each query, nearest first."""
-        faiss.omp_set_num_threads(self._threads)  # of this thread only
+        faiss.omp_set_num_threads(self._threads.search)  # of this thread only
         _, places = self._index.search(laid, reach, params=self._parameters(reach, reach / aim.wanted))
         slots = np.where(places >= 0, self._slots[places], NOWHERE).astype(np.int64)
         return [row[inside] for row, inside in zip(slots, aim.selection.has(slots), strict=True)]
@@ -219,12 +227,14 @@ class FaissDraft:
         self,
         index: Any,
         ground: Ground,
-        over: Callable[[Any, Places, Ground], FaissCandidates],
+        over: Callable[[Any, Places, Ground, Threads], FaissCandidates],
+        threads: Threads,
         slots: Places | None = None,
     ) -> None:
         self._index = index
         self._ground = ground
         self._over = over
+        self._threads = threads
         self._slots: Places = np.empty(0, np.int32) if slots is None else slots
         self._size = len(self._slots)
         self._place_of_slot: Places = np.empty(0, np.int32)
@@ -235,6 +245,7 @@ class FaissDraft:
         """See `CandidateDraft`."""
         if not len(slots):
             return
+        faiss.omp_set_num_threads(self._threads.build)  # of this thread only
         self._index.add(self._ground.layout.vectors(vectors))
         places = np.arange(self._size, self._size + len(slots))
         self._slots = _grown(self._slots, self._size + len(slots))
@@ -245,7 +256,7 @@ class FaissDraft:
 
     def finished(self) -> FaissCandidates:
         """See `CandidateDraft`."""
-        return self._over(self._index, self._slots[: self._size].copy(), self._ground)
+        return self._over(self._index, self._slots[: self._size].copy(), self._ground, self._threads)
 
     def _move(self, slots: Numbers, places: Numbers) -> Places:
         """Let `slots` lie in `places`; return where they lay before."""

@@ -5,14 +5,13 @@ than the usual reduction to distances, in which a few long vectors leave the oth
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import faiss
 
 from services.common.index_config import Hnsw, VectorStorage
 from services.common.vectors import Metric
-from services.search.adapters.faiss_approximate import FaissCandidates, FaissDraft, Ground, Layout
+from services.search.adapters.faiss_approximate import FaissCandidates, FaissDraft, Ground, Layout, Threads
 from services.search.candidates import Draw, Kind
 
 SAMPLE = 2**15
@@ -56,8 +55,8 @@ class FaissHnsw(FaissCandidates):
         return int(self._index.storage.sa_code_size() * self._index.ntotal + links)
 
 
-def hnsw_draft(kind: Hnsw, metric: Metric, count: int, draw: Draw, threads: int) -> FaissDraft:
-    """Return an empty draft of a graph of about `count` vectors, whose searches take `threads` each."""
+def hnsw_draft(kind: Hnsw, metric: Metric, count: int, draw: Draw, threads: Threads) -> FaissDraft:
+    """Return an empty draft of a graph of about `count` vectors."""
     sample = draw(SAMPLE)
     layout = Layout.of(sample, metric)
     index: Any
@@ -68,4 +67,4 @@ def hnsw_draft(kind: Hnsw, metric: Metric, count: int, draw: Draw, threads: int)
         index.train(layout.vectors(sample))
     index.hnsw.efConstruction = kind.build_candidates
     learnt_from = count if kind.storage is VectorStorage.INT8 else 0
-    return FaissDraft(index, Ground(kind, layout, learnt_from), partial(FaissHnsw, threads=threads))
+    return FaissDraft(index, Ground(kind, layout, learnt_from), FaissHnsw, threads)

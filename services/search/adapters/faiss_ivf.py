@@ -7,7 +7,6 @@ under dot product are lifted to equal ones for that: by product alone, the longe
 import math
 from collections.abc import Generator
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import faiss
@@ -15,7 +14,7 @@ import numpy as np
 
 from services.common.index_config import MAX_LISTS, Ivf, ProductCodes, VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.adapters.faiss_approximate import FaissCandidates, FaissDraft, Ground, Layout
+from services.search.adapters.faiss_approximate import FaissCandidates, FaissDraft, Ground, Layout, Threads
 from services.search.candidates import Draw, Kind
 from services.search.index import Numbers
 
@@ -67,8 +66,9 @@ class FaissIvf(FaissCandidates):
         return _faiss.SearchParametersIVF(nprobe=min(lists, math.ceil(probes * math.sqrt(effort))))
 
     def _index_bytes(self) -> int:
-        lists = self._index.nlist * self._ground.layout.width * 4
-        return int(self._index.ntotal * (self._index.code_size + 8) + lists)
+        centroids = self._index.nlist * self._ground.layout.width * 4
+        table = self._index.precomputed_table.size() * 4 if isinstance(self._kind.coding, ProductCodes) else 0
+        return int(self._index.ntotal * (self._index.code_size + 8) + centroids + table)
 
 
 def least_vectors(kind: Ivf) -> int:
@@ -77,8 +77,10 @@ def least_vectors(kind: Ivf) -> int:
     return max(LEAST_PER_LIST * lists, LEAST_FOR_PRODUCTS if isinstance(kind.coding, ProductCodes) else 0)
 
 
-def ivf_draft(kind: Ivf, metric: Metric, count: int, draw: Draw, threads: int) -> Generator[float, None, FaissDraft]:
-    """Return an empty draft of an inverted file of about `count` vectors, whose searches take `threads` each."""
+def ivf_draft(
+    kind: Ivf, metric: Metric, count: int, draw: Draw, threads: Threads
+) -> Generator[float, None, FaissDraft]:
+    """Return an empty draft of an inverted file of about `count` vectors."""
     lists = kind.lists or min(MAX_LISTS, math.ceil(LISTS_A_ROOT * math.sqrt(count)))
     sample = draw(min(SAMPLE_AT_MOST, max(SAMPLE_FOR_CODES, SAMPLE_PER_LIST * lists)))
     layout = Layout.of(sample, metric, lifted=_lifted(kind) if metric is Metric.DOT_PRODUCT else 0)
@@ -89,7 +91,7 @@ def ivf_draft(kind: Ivf, metric: Metric, count: int, draw: Draw, threads: int) -
     index = _lists(quantizer, layout, lists, kind.coding)
     index.train(laid[:SAMPLE_FOR_CODES])
     yield 0.0
-    return FaissDraft(index, Ground(kind, layout, count), partial(FaissIvf, threads=threads))
+    return FaissDraft(index, Ground(kind, layout, count), FaissIvf, threads)
 
 
 def _lists(quantizer: Any, layout: Layout, lists: int, coding: VectorStorage | ProductCodes) -> Any:

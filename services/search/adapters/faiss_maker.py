@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from services.common.index_config import Hnsw, Ivf
-from services.search.adapters.faiss_approximate import FaissCandidates, FaissDraft, Ground
+from services.search.adapters.faiss_approximate import FaissCandidates, FaissDraft, Ground, Threads
 from services.search.adapters.faiss_hnsw import FaissHnsw, hnsw_draft
 from services.search.adapters.faiss_ivf import FaissIvf, ivf_draft, least_vectors
 from services.search.candidates import Draw, Kind
@@ -18,15 +18,10 @@ _ENGINES: Mapping[str, type[FaissCandidates]] = {FaissHnsw.engine: FaissHnsw, Fa
 
 
 class FaissCandidateMaker:
-    """`CandidateMaker` by FAISS.
-
-    Drafts are filled by `build_threads` OpenMP threads, set for the thread that asks for the draft; searches of what is
-    made take `search_threads` each.
-    """
+    """`CandidateMaker` by FAISS."""
 
     def __init__(self, *, search_threads: int = 1, build_threads: int = 1) -> None:
-        self._search_threads = search_threads
-        self._build_threads = build_threads
+        self._threads = Threads(search_threads, build_threads)
 
     def least(self, kind: Kind) -> int:
         """See `CandidateMaker`."""
@@ -38,13 +33,13 @@ class FaissCandidateMaker:
 
     def draft(self, space: Space, kind: Kind, count: int, draw: Draw) -> Generator[float, None, FaissDraft]:
         """See `CandidateMaker`."""
-        faiss.omp_set_num_threads(self._build_threads)
+        faiss.omp_set_num_threads(self._threads.build)  # of this thread only
         match kind:
             case Hnsw():
                 yield 0.0
-                return hnsw_draft(kind, space.metric, count, draw, self._search_threads)
+                return hnsw_draft(kind, space.metric, count, draw, self._threads)
             case Ivf():
-                return (yield from ivf_draft(kind, space.metric, count, draw, self._search_threads))
+                return (yield from ivf_draft(kind, space.metric, count, draw, self._threads))
 
     def load(self, file: BinaryIO) -> FaissCandidates:
         """See `CandidateMaker`."""
@@ -58,4 +53,4 @@ class FaissCandidateMaker:
             raise ValueError(f"no approximate index can be read: {error}") from error
         if index.ntotal != len(slots):
             raise ValueError(f"an index of {len(slots)} slots has {index.ntotal} vectors")
-        return engine(index, slots, ground, self._search_threads)
+        return engine(index, slots, ground, self._threads)
