@@ -21,6 +21,7 @@ from services.search.approximation import Workshop
 from services.search.archive import Archive, MakeIndex
 from services.search.builders import Builders
 from services.search.bulk import Bulk
+from services.search.candidates import CandidateMaker
 from services.search.cursors import Cursors
 from services.search.feed import ChangeFeed, Space, Table
 from services.search.followers import Followers
@@ -121,12 +122,19 @@ async def _milvus_followers(
 @asynccontextmanager
 async def _workshop(settings: SearchSettings) -> AsyncIterator[Workshop]:
     """Have approximate indexes built and watched while the block runs."""
-    from services.search.adapters.faiss_maker import FaissCandidateMaker
-
-    maker = FaissCandidateMaker(search_threads=settings.threads_per_search, build_threads=settings.build_threads)
     builders, guard = Builders(), RecallGuard(settings.guard_share)
     async with builders.working(), guard.working():
-        yield Workshop(maker, builders, guard)
+        yield Workshop(_candidate_maker(settings), builders, guard)
+
+
+def _candidate_maker(settings: SearchSettings) -> CandidateMaker:
+    if settings.engine == "memory":
+        from services.search.adapters.memory_candidates import MemoryCandidateMaker
+
+        return MemoryCandidateMaker()
+    from services.search.adapters.faiss_maker import FaissCandidateMaker
+
+    return FaissCandidateMaker(search_threads=settings.threads_per_search, build_threads=settings.build_threads)
 
 
 @contextmanager
