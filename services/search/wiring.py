@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from medley.v1 import store_service_pb2_grpc
 from services.common.admission import Admission
 from services.common.errors import ServiceUnavailableError
-from services.common.index_config import Exact, VectorStorage
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
 from services.search.adapters.prometheus import IndexCollector, PrometheusMeter
@@ -116,7 +115,7 @@ async def _milvus_followers(
         gpu=settings.milvus_gpu,
     )
     collections = stack.enter_context(closing(MilvusCollections(options)))
-    return Followers(feed, collections.fresh, collections.kept), no_snapshots
+    return Followers(feed, collections.fresh, collections.kept), collections.erase
 
 
 @asynccontextmanager
@@ -209,19 +208,15 @@ def _engine(settings: SearchSettings) -> MakeVectorIndex:
             from services.search.adapters.faiss import FaissIndex
 
             threads = settings.threads_per_search
-            return lambda _, space: FaissIndex(space.dimensions, space.metric, storage=_storage(space), threads=threads)
+            return lambda _, space: FaissIndex(
+                space.dimensions, space.metric, storage=space.config.scanned, threads=threads
+            )
         case "torch":
             return _torch_engine(settings)
         case "faiss-gpu":
             return _faiss_gpu_engine(settings)
         case "milvus":
             raise AssertionError("Milvus holds whole collections")
-
-
-def _storage(space: Space) -> VectorStorage:
-    """Return what exact scans read: behind an approximate index they are few, and need no copy for themselves."""
-    kind = space.config.kind
-    return kind.storage if isinstance(kind, Exact) else VectorStorage.FLOAT32
 
 
 def _torch_engine(settings: SearchSettings) -> MakeVectorIndex:

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medley.v1 import search_service_pb2 as pb
+from medley.v1 import vector_pb2
+from services.common import filter_codec
 from services.common.errors import FilterError, ServiceUnavailableError
 from services.common.filters import Comparison, Exists, Operator
 from services.common.index_config import Hnsw, IndexConfig, Ivf, ProductCodes
@@ -28,6 +31,8 @@ from services.search.collection_index import CollectionIndex, Mode, Search, Stat
 from services.search.feed import ChangePart, Space, Table
 from services.search.follower import Follower
 from services.search.followers import Followers
+from services.search.settings import SearchSettings
+from services.search.wiring import search_servicer_over
 from tests.contract.collection_index import LINE, ORIGIN, Item, Mirror, at, part_of
 from tests.integration.milvus_endpoint import MilvusServer, fresh_options, milvus_server
 from tests.integration.tcp_proxy import TcpProxy
@@ -472,9 +477,50 @@ async def test_a_dropped_collection_leaves_nothing_in_milvus(options: MilvusOpti
         await reached(follower, world.commit(1))
         world.feed.drop(PHOTOS)
         async with asyncio.timeout(30):
-            while of_prefix(milvus) != [f"{options.prefix}_versions"]:
-                await asyncio.sleep(0.05)  # noqa: ASYNC110  # Milvus tells nobody
+            while of_prefix(milvus) != [f"{options.prefix}_versions"]:  # noqa: ASYNC110  # Milvus tells nobody
+                await asyncio.sleep(0.05)
         assert Markers(milvus).all() == []
+
+
+async def test_what_was_deleted_is_erased_at_once(connect: Connect, milvus: Milvus) -> None:
+    collections = connect()
+    mirror = Mirror(collections.fresh, LINE)
+    mirror.commit({"x": at(1), "y": at(2)})
+    with pytest.raises(MilvusUnavailableError, match="does not hold version"):
+        await collections.erase("collections/contract", Version(mirror.uid, 2))
+    version = mirror.commit(({"x": at(3)}, ["y"]))
+    (name,) = (name for name in of_prefix(milvus) if "_line_" in name)
+    assert milvus.count(name, "born > 0") == 3
+    await collections.erase("collections/contract", version)
+    assert milvus.count(name, "born > 0") == 1
+    assert mirror.ids() == {"x"}
+
+
+async def test_the_service_searches_a_file_of_milvus_lite(tmp_path: Path) -> None:
+    store = MemoryChangeFeed()
+    store.create(PHOTOS, [LINE])
+    settings = SearchSettings(engine="milvus", milvus_uri=str(tmp_path / "x.db"), warm_seconds=5)
+    vector = vector_pb2.Vector(float32_le=ORIGIN.astype("<f4").tobytes())
+    async with search_servicer_over(settings, store) as servicer:
+        version = store.commit(PHOTOS, part_of({f"i{x}": at(x, {"even": x % 2 == 0}) for x in range(20)}))
+        even = filter_codec.to_message(Comparison(("even",), Operator.EQUAL, (True,)))
+        request = pb.SearchIndexRequest(
+            collection=PHOTOS, space="line", vector=vector, top_k=3, version=str(version), filter=even
+        )
+        response = await servicer.SearchIndex(request, None)  # type: ignore[arg-type]  # no call, no context
+        assert [(hit.id, hit.score) for hit in response.hits] == [("i0", 0), ("i2", 2), ("i4", 4)]
+        assert response.mode == pb.SEARCH_MODE_EXACT
+        indexes = await servicer.ListIndexes(pb.ListIndexesRequest(), None)  # type: ignore[arg-type]
+        assert [(index.engine, index.vectors) for index in indexes.indexes] == [("milvus-flat", 20)]
+        rebuilt = await servicer.RebuildIndex(pb.RebuildIndexRequest(collection=PHOTOS), None)  # type: ignore[arg-type]
+        assert rebuilt.version == str(version)
+        assert len((await servicer.SearchIndex(request, None)).hits) == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("uri", ["", "milvus:19530", "data/milvus", "ftp://milvus"])
+def test_a_uri_that_is_none_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"milvus_uri|SEARCH_MILVUS_URI"):
+        SearchSettings(engine="milvus", milvus_uri=uri)
 
 
 async def test_replicas_follow_the_one_that_writes(options: MilvusOptions) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 from uuid import uuid4
 
+from services.common.versions import Version
 from services.search.adapters.milvus.client import Milvus
 from services.search.adapters.milvus.collection import MilvusCollectionIndex, fits
+from services.search.adapters.milvus.errors import MilvusUnavailableError
 from services.search.adapters.milvus.markers import Markers
 from services.search.adapters.milvus.options import MilvusOptions
 from services.search.feed import Table
@@ -32,6 +34,23 @@ class MilvusCollections:
             UnavailableError: Milvus does not answer.
         """
         return await asyncio.to_thread(self._kept, table)
+
+    async def erase(self, collection: str, version: Version) -> int:
+        """Remove at once the rows that no version from `version` on shows; return 0, for there are no snapshots.
+
+        Raises:
+            UnavailableError: Milvus does not answer, or does not hold `version` yet.
+        """
+        return await asyncio.to_thread(self._erase, collection, version)
+
+    def _erase(self, collection: str, version: Version) -> int:
+        marker = Markers(self._milvus).read(version.uid)
+        if marker is None or marker.number < version.number:
+            problem = f"does not hold version {version} of {collection} yet"
+            raise MilvusUnavailableError(self._milvus.options.uri, "erasing", problem)
+        for kept in marker.spaces.values():
+            self._milvus.delete(kept.name, f"died <= {marker.round_number}")
+        return 0
 
     def _kept(self, table: Table) -> MilvusCollectionIndex | None:
         kept = Markers(self._milvus).read(table.version.uid)

@@ -129,7 +129,7 @@ def spelt_number(value: int | float) -> str:
     """Return `value` so that strings compare as the numbers do, whole or not, exactly: sign, exponent, mantissa."""
     if value == 0:
         return "2"
-    if math.isinf(value):
+    if isinstance(value, float) and math.isinf(value):
         return "4" if value > 0 else "0"
     numerator, denominator = abs(value).as_integer_ratio()
     bits = numerator.bit_length()
