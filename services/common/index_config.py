@@ -57,6 +57,11 @@ class IndexConfig:
     exact_share: float = 0.1
     recall_floor: float = 0.9
 
+    @property
+    def scanned(self) -> VectorStorage:
+        """What exact scans read; behind an approximate index they are of few vectors, and a copy is not worth while."""
+        return self.kind.storage if isinstance(self.kind, Exact) else VectorStorage.FLOAT32
+
 
 def checked_index_config(config: IndexConfig, dimensions: int) -> IndexConfig:
     """Return `config` if a space of `dimensions` can be indexed so.

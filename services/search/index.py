@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix
 
 Numbers = NDArray[np.int64]
@@ -111,4 +112,13 @@ class VectorIndex(Protocol):
 
     def vectors(self, slots: Numbers) -> Matrix:
         """Return the vectors of `slots` as they are held, shape (len(slots), dimensions): see `scoring.prepared`."""
+        ...
+
+
+@runtime_checkable
+class StoresCompactly(Protocol):
+    """A `VectorIndex` that scans its vectors in a form of their own, which can be changed while it is searched."""
+
+    def store_as(self, storage: VectorStorage) -> None:
+        """Scan `storage` from now on. The writer calls it; searches go on meanwhile, and answers stay the same."""
         ...

@@ -12,7 +12,7 @@ from services.common.vectors import Matrix
 from services.search.approximation import Approximation, Generation, Slots, Workshop
 from services.search.collection_index import Mode, Recall, State
 from services.search.feed import Space
-from services.search.index import Mask, Numbers, Ranking, Selection, VectorIndex
+from services.search.index import Mask, Numbers, Ranking, Selection, StoresCompactly, VectorIndex
 from services.search.portable_index import SpaceContent
 from services.search.recall_guard import RECALL_AT, recall_of
 from services.search.write_clock import WriteClock
@@ -86,6 +86,15 @@ class SpaceIndex:
         if self._approximation:
             self._approximation.configure(self.space.config)
             self._approximation.look_after(self._count)
+        self._store()
+
+    def _store(self) -> None:
+        """Let the exact index scan what the config says; until an approximate one answers, what it scanned before."""
+        kind, generation = self.space.config.kind, self._generation
+        if isinstance(self._index, StoresCompactly) and (
+            isinstance(kind, Exact) or (generation and generation.kind == kind)
+        ):
+            self._index.store_as(self.space.config.scanned)
 
     def close(self) -> None:
         """Build no more."""

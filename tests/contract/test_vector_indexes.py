@@ -1,5 +1,7 @@
+import threading
 from functools import partial
 
+import numpy as np
 import pytest
 
 from services.common.index_config import VectorStorage
@@ -7,7 +9,8 @@ from services.common.vectors import Metric
 from services.search.adapters import faiss
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.memory import MemoryIndex
-from tests.contract.vector_index import MakeIndex, VectorIndexContract
+from services.search.index import Ranking, Selection
+from tests.contract.vector_index import MakeIndex, VectorIndexContract, everything, filled
 
 
 class TestMemoryIndex(VectorIndexContract):
@@ -50,3 +53,38 @@ class TestFaissIndexOfManySegments(VectorIndexContract):
             return FaissIndex(dimensions, metric, storage=request.param, threads=2)
 
         return make
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_storage_can_change_under_searches(metric: Metric) -> None:
+    random = np.random.default_rng(4)
+    vectors = random.standard_normal((4000, 100)).astype(np.float32)
+    queries = random.standard_normal((5, 100)).astype(np.float32)
+    oracle = filled(MemoryIndex, vectors, metric)
+    index = FaissIndex(100, metric)
+    index.write(np.arange(4000), vectors)
+    selections = [everything(4000), Selection.of(np.arange(0, 4000, 2), 4000)]
+    wanted = [list(map(spelt, oracle.search(queries, 10, selection))) for selection in selections]
+    changed = threading.Event()
+    found: list[object] = []
+
+    def search() -> None:
+        while not changed.is_set() or not found:
+            found.append([list(map(spelt, index.search(queries, 10, selection))) for selection in selections])
+
+    readers = [threading.Thread(target=search) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    sizes = {}
+    for storage in [VectorStorage.FLOAT32, VectorStorage.FLOAT16, VectorStorage.INT8] * 3:
+        index.store_as(storage)
+        sizes[storage] = index.memory_bytes
+    changed.set()
+    for reader in readers:
+        reader.join()
+    assert all(each == wanted for each in found)
+    assert sizes[VectorStorage.FLOAT32] == 4000 * 400 < sizes[VectorStorage.INT8] < sizes[VectorStorage.FLOAT16]
+
+
+def spelt(ranking: Ranking) -> dict[int, float]:
+    return dict(zip(ranking.slots.tolist(), ranking.scores.tolist(), strict=True))

@@ -58,6 +58,7 @@ class FaissIndex:
         self._metric = metric
         self._threads = threads
         self._segment_rows = max(8, min(SEGMENT_ROWS_AT_MOST, SEGMENT_BYTES // (4 * dimensions)) // 8 * 8)
+        self._storage = storage
         self._coding = _coding(dimensions, metric, storage)
         self._pool = ThreadPoolExecutor(threads, "scan", one_thread) if threads > 1 else None
         self._segments: list[Segment] = []
@@ -73,6 +74,14 @@ class FaissIndex:
         size = max(1, CHUNK_FLOATS // self._dimensions)
         for begin in range(0, len(slots), size):
             self._write(slots[begin : begin + size], vectors[begin : begin + size])
+
+    def store_as(self, storage: VectorStorage) -> None:
+        """See `StoresCompactly`. A segment that is not there yet is scanned as float32 meanwhile."""
+        if storage is self._storage:
+            return
+        self._storage, self._coding = storage, _coding(self._dimensions, self._metric, storage)
+        for segment in self._segments:
+            segment.code_by(self._coding)
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`."""
@@ -136,7 +145,7 @@ class FaissIndex:
             lengths = np.ones(len(queries))
         floats = np.ascontiguousarray(directions, np.float32)
         turned = floats if coding is None else coding.turned_queries(directions)
-        return [Probe(*values) for values in zip(queries, floats, lengths.tolist(), turned, strict=True)]
+        return [Probe(*values, coding) for values in zip(queries, floats, lengths.tolist(), turned, strict=True)]
 
     def _proposed(self, probes: Sequence[Probe], wanted: int, parts: Sequence[Part]) -> Sequence[Best]:
         """Return for each of `probes` the slots of the highest bounds."""

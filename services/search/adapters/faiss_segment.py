@@ -24,14 +24,15 @@ _NONE = np.empty(0, np.int64)
 class Probe:
     """A query as segments are asked it.
 
-    `direction` is the query as held vectors are (see `scoring.prepared`), `length` its length; `turned` is it as a
-    `Coding` turns it.
+    `direction` is the query as held vectors are (see `scoring.prepared`), `length` its length; `turned` is it as
+    `coding` turns it.
     """
 
     query: Matrix
     direction: Matrix
     length: float
     turned: Matrix
+    coding: Coding | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,13 @@ class Segment:
         if self._coding is not None:
             self._code(self._coding, rows, vectors, lengths)
 
+    def code_by(self, coding: Coding | None) -> None:
+        """Hold codes of `coding` from now on, or none."""
+        self._coding, self._codes = coding, None
+        self._written_at_check = self._written
+        if coding is not None and self._extent:
+            self._codes = self._coded_anew(coding, self._suiting_scale(coding))
+
     def nearest(self, probe: Probe, wanted: int, beyond: float, chosen: Chosen) -> Proposal:
         """Return the `wanted` chosen rows of the highest bounds above `beyond`, or about as many."""
         if (codes := self._scanned(probe)) is not None:
@@ -133,7 +141,8 @@ class Segment:
         return self._bounds(probe, self._floats.at(probe.direction, rows).astype(np.float64))
 
     def _scanned(self, probe: Probe) -> _Codes | None:
-        return self._codes if probe.length <= LONGEST else None
+        codes = self._codes
+        return codes if codes and codes.coding is probe.coding and probe.length <= LONGEST else None
 
     def _bounds(self, probe: Probe, scores: Doubles) -> Doubles:
         """Return the closest that vectors of float32 `scores` can be."""
