@@ -29,13 +29,22 @@ from services.common.filters import (
     Scalar,
     matches,
 )
+from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.collection_index import CollectionIndex, Found, Mode, Search
 from services.search.feed import ChangePart, Space, SpaceVectors, Table
 from services.search.scoring import prepared, scores_of
 
-MakeCollection = Callable[[Table], CollectionIndex]
+
+@dataclass(frozen=True, slots=True)
+class MakeCollection:
+    """Makes indexes of collections whose spaces are indexed as `config` says; `settle` is called after each version."""
+
+    make: Callable[[Table], CollectionIndex]
+    config: IndexConfig = field(default_factory=IndexConfig)
+    settle: Callable[[], object] = lambda: None
+
 
 LINE = Space("line", 2, Metric.EUCLIDEAN)
 ORIGIN = np.zeros((1, 2), np.float32)
@@ -70,11 +79,16 @@ class Mirror:
     """A collection in an index and in dictionaries: what the one answers, the other must."""
 
     def __init__(self, make: MakeCollection, *spaces: Space) -> None:
-        self.spaces = {space.name: space for space in spaces}
-        self.uid = uuid4().hex
-        self.index = make(Table("collections/contract", spaces, Version(self.uid, 0)))
+        self.spaces = {space.name: replace(space, config=make.config) for space in spaces}
+        self.uid, self.number = uuid4().hex, 0
         self.items: dict[str, Item] = {}
-        self.number = 0
+        self.index = make.make(self.table)
+        self.settle = make.settle
+
+    @property
+    def table(self) -> Table:
+        """The collection as the store tells it."""
+        return Table("collections/contract", tuple(self.spaces.values()), Version(self.uid, self.number))
 
     def commit(self, *parts: Mapping[str, Item] | tuple[Mapping[str, Item], Sequence[str]]) -> Version:
         """Publish a change of `parts`: written items, or those and deleted ids."""
@@ -87,6 +101,7 @@ class Mirror:
         self.number += 1
         version = Version(self.uid, self.number)
         self.index.publish(version)
+        self.settle()
         return version
 
     def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
@@ -143,7 +158,7 @@ class CollectionIndexContract:
     def test_before_the_first_version_there_is_none(self, line: Mirror) -> None:
         assert line.index.version is None
         assert list(line.index.states()) == []
-        assert line.index.space("line") == LINE
+        assert line.index.space("line") == line.spaces["line"]
 
     def test_an_empty_version_is_one(self, line: Mirror) -> None:
         version = line.commit({})
@@ -398,10 +413,10 @@ class CollectionIndexContract:
 
     def test_spaces_of_a_change_are_those_from_then_on(self, line: Mirror) -> None:
         line.commit({"x": at(1)})
-        told = replace(LINE, config=replace(LINE.config, exact_share=0.25))
+        told = replace(LINE, config=replace(line.spaces["line"].config, exact_share=0.25))
         line.index.write(replace(part_of({"y": at(2)}), spaces=(told,)))
         line.items["y"] = at(2)
-        assert line.index.space("line") == LINE
+        assert line.index.space("line") == line.spaces["line"]
         line.commit()
         assert line.index.space("line") == told
         assert [state.config for state in line.index.states()] == [told.config]
@@ -409,11 +424,11 @@ class CollectionIndexContract:
 
     def test_spaces_of_an_abandoned_change_are_forgotten(self, line: Mirror) -> None:
         line.commit({"x": at(1)})
-        told = replace(LINE, config=replace(LINE.config, exact_share=0.25))
+        told = replace(LINE, config=replace(line.spaces["line"].config, exact_share=0.25))
         line.index.write(replace(part_of({"y": at(2)}), spaces=(told,)))
         line.index.abandon()
         line.commit({"z": at(3)})
-        assert line.index.space("line") == LINE
+        assert line.index.space("line") == line.spaces["line"]
         assert line.ids() == {"x", "z"}
 
     @pytest.mark.parametrize("seed", range(4))

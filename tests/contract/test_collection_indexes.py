@@ -1,22 +1,120 @@
+from functools import partial
+
 import pytest
 
+from services.common.index_config import Hnsw, IndexConfig, Ivf, VectorStorage
+from services.common.vectors import Metric
 from services.search.adapters.faiss import FaissIndex
+from services.search.adapters.faiss_maker import FaissCandidateMaker
 from services.search.adapters.memory import MemoryIndex
+from services.search.adapters.memory_candidates import MemoryCandidateMaker
+from services.search.approximation import Upkeep, Workshop
+from services.search.builders import Builders
+from services.search.candidates import CandidateMaker
+from services.search.collection_index import Mode, Search
+from services.search.feed import Space, Table
+from services.search.index import VectorIndex
 from services.search.local_collection import LocalCollectionIndex
-from tests.contract.collection_index import CollectionIndexContract, MakeCollection
+from services.search.recall_guard import RecallGuard
+from tests.contract.collection_index import ORIGIN, CollectionIndexContract, MakeCollection, Mirror, at
+
+HNSW = IndexConfig(Hnsw(64, 400, 10_000), exact_share=1e-9)
+IVF = IndexConfig(Ivf(4, 4), exact_share=1e-9)
+
+
+def memory(space: Space) -> VectorIndex:
+    return MemoryIndex(space.dimensions, space.metric)
+
+
+def faiss(storage: VectorStorage, space: Space) -> VectorIndex:
+    return FaissIndex(space.dimensions, space.metric, storage=storage)
+
+
+def approximate(maker: CandidateMaker, config: IndexConfig) -> MakeCollection:
+    """Collections whose approximate indexes are whole after each version, and search all there is."""
+    builders = Builders()
+
+    def make(table: Table) -> LocalCollectionIndex:
+        workshop = Workshop(maker, builders, RecallGuard(0.0), Upkeep(least=1, share=0.0, rest=0.0))
+        return LocalCollectionIndex(table.spaces, memory, workshop)
+
+    def settle() -> None:
+        while builders.step() is not None:
+            pass
+
+    return MakeCollection(make, config, settle)
 
 
 class TestMemory(CollectionIndexContract):
     @pytest.fixture
     def make_collection(self) -> MakeCollection:
-        return lambda table: LocalCollectionIndex(
-            table.spaces, lambda space: MemoryIndex(space.dimensions, space.metric)
-        )
+        return MakeCollection(lambda table: LocalCollectionIndex(table.spaces, memory))
 
 
 class TestFaiss(CollectionIndexContract):
+    @pytest.fixture(params=VectorStorage, ids=lambda storage: storage.value.lower())
+    def make_collection(self, request: pytest.FixtureRequest) -> MakeCollection:
+        return MakeCollection(lambda table: LocalCollectionIndex(table.spaces, partial(faiss, request.param)))
+
+
+class TestCandidates(CollectionIndexContract):
     @pytest.fixture
     def make_collection(self) -> MakeCollection:
-        return lambda table: LocalCollectionIndex(
-            table.spaces, lambda space: FaissIndex(space.dimensions, space.metric)
+        return approximate(MemoryCandidateMaker(), HNSW)
+
+
+class ApproximateContract(CollectionIndexContract):
+    """What holds of indexes that propose as many candidates as they are asked for, by codes."""
+
+    @pytest.mark.parametrize("metric", Metric)
+    @pytest.mark.parametrize("dimensions", [2, 17, 300])  # in one dimension all cosines are equal
+    def test_the_nearest_are_found_under_every_metric(
+        self, make_collection: MakeCollection, metric: Metric, dimensions: int
+    ) -> None:
+        super().test_the_nearest_are_found_under_every_metric(make_collection, metric, dimensions)
+
+    def test_answers_are_approximate(self, line: Mirror) -> None:
+        line.commit({f"i{x}": at(x) for x in range(200)})
+        (found,) = line.search(Search("line", 3), ORIGIN)
+        assert found.mode is Mode.APPROXIMATE
+
+    @pytest.mark.skip("of those that tie at the cut, an approximate index proposes any")
+    def test_equal_scores_come_by_id_also_at_the_cut(self, make_collection: MakeCollection, metric: Metric) -> None:
+        raise NotImplementedError
+
+    @pytest.mark.skip("codes do not tell apart what is nearer to one another than they are fine")
+    def test_near_equal_scores_around_the_cut_are_told_apart(self, make_collection: MakeCollection) -> None:
+        raise NotImplementedError
+
+    @pytest.mark.skip("products beyond float32 have no order in an approximate index")
+    def test_sizes_at_the_ends_of_float32_rank_right(
+        self, make_collection: MakeCollection, metric: Metric, size: float
+    ) -> None:
+        raise NotImplementedError
+
+
+class TestHnsw(ApproximateContract):
+    @pytest.fixture
+    def make_collection(self) -> MakeCollection:
+        return approximate(FaissCandidateMaker(), HNSW)
+
+
+class TestIvf(ApproximateContract):
+    @pytest.fixture
+    def make_collection(self) -> MakeCollection:
+        return approximate(FaissCandidateMaker(), IVF)
+
+
+class TestTorch(CollectionIndexContract):
+    @pytest.fixture
+    def make_collection(self) -> MakeCollection:
+        pytest.importorskip("torch", reason="needs the extra torch")
+        from services.search.adapters.torch_device import TorchDevice
+        from services.search.adapters.torch_index import TorchIndex
+
+        device = TorchDevice("cpu")
+        return MakeCollection(
+            lambda table: LocalCollectionIndex(
+                table.spaces, lambda space: TorchIndex(space.dimensions, space.metric, device)
+            )
         )

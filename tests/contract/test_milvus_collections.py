@@ -17,4 +17,4 @@ def collections() -> Iterator[MilvusCollections]:
 class TestMilvus(CollectionIndexContract):
     @pytest.fixture
     def make_collection(self, collections: MilvusCollections) -> MakeCollection:
-        return collections.fresh
+        return MakeCollection(collections.fresh)

@@ -33,7 +33,7 @@ from services.search.follower import Follower
 from services.search.followers import Followers
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
-from tests.contract.collection_index import LINE, ORIGIN, Item, Mirror, at, part_of
+from tests.contract.collection_index import LINE, ORIGIN, Item, MakeCollection, Mirror, at, part_of
 from tests.integration.milvus_endpoint import MilvusServer, fresh_options, milvus_server
 from tests.integration.tcp_proxy import TcpProxy
 
@@ -78,15 +78,14 @@ def server(tmp_path: Path) -> Iterator[MilvusServer]:
 
 
 def filled(connect: Connect) -> Mirror:
-    mirror = Mirror(connect().fresh, LINE)
+    mirror = Mirror(MakeCollection(connect().fresh), LINE)
     mirror.commit({"x": at(1, {"n": 1}), "y": at(2, {"n": 2}), "z": at(3)})
     return mirror
 
 
 async def reopened(mirror: Mirror, collections: MilvusCollections) -> MilvusCollectionIndex:
     """Return the index that another process finds."""
-    table = Table("collections/contract", tuple(mirror.spaces.values()), Version(mirror.uid, mirror.number))
-    index = await collections.kept(table)
+    index = await collections.kept(mirror.table)
     assert index is not None
     return index
 
@@ -118,10 +117,10 @@ async def test_what_a_crash_left_of_a_change_is_undone(connect: Connect) -> None
 
 
 async def test_a_crash_while_building_leaves_nothing_behind(connect: Connect, milvus: Milvus) -> None:
-    mirror = Mirror(connect().fresh, LINE)
+    mirror = Mirror(MakeCollection(connect().fresh), LINE)
     mirror.index.write(part_of({"x": at(9)}))
     half_built = of_prefix(milvus)
-    mirror.index = connect().fresh(Table("collections/contract", [LINE], Version(mirror.uid, 0)))
+    mirror.index = connect().fresh(mirror.table)
     mirror.commit({"y": at(1)})
     assert mirror.ids() == {"y"}
     assert not set(half_built) & set(of_prefix(milvus))
@@ -131,7 +130,7 @@ async def test_a_rebuilt_collection_replaces_the_old_at_its_first_version(connec
     mirror = filled(connect)
     before = of_prefix(milvus)
     old = mirror.index
-    mirror.index, mirror.items = connect().fresh(Table("collections/contract", [LINE], Version(mirror.uid, 1))), {}
+    mirror.index, mirror.items = connect().fresh(mirror.table), {}
     mirror.index.write(part_of({"x": at(5)}))
     (found,) = old.search(Search("line", 5), ORIGIN)
     assert len(found.hits) == 3
@@ -160,7 +159,7 @@ async def test_a_dropped_collection_is_removed(connect: Connect, milvus: Milvus)
 
 
 async def test_rows_that_no_version_shows_are_removed(connect: Connect, milvus: Milvus) -> None:
-    mirror = Mirror(connect(grace_seconds=0.0).fresh, LINE)
+    mirror = Mirror(MakeCollection(connect(grace_seconds=0.0).fresh), LINE)
     for number in range(5):
         mirror.commit(({"x": at(number), "y": at(9)}, ["z"]))
     (name,) = (name for name in of_prefix(milvus) if "_line_" in name)
@@ -179,7 +178,7 @@ async def test_what_milvus_lost_is_noticed(connect: Connect, milvus: Milvus, har
             mirror.commit({"w": at(4)})
             mirror.ids()
     assert mirror.index.version is None
-    mirror.index = connect().fresh(Table("collections/contract", [LINE], Version(mirror.uid, mirror.number)))
+    mirror.index = connect().fresh(mirror.table)
     mirror.items = {}
     mirror.commit({"x": at(1)})
     assert mirror.ids() == {"x"}
@@ -238,7 +237,7 @@ async def test_of_two_writers_the_last_to_begin_writes(connect: Connect, caplog:
 
 @pytest.mark.parametrize("kind", [Hnsw(8, 40, 200), Ivf(16, 16), Ivf(8, 8, ProductCodes(4))])
 async def test_a_space_can_be_indexed_otherwise_at_any_time(connect: Connect, milvus: Milvus, kind: Hnsw | Ivf) -> None:
-    mirror = Mirror(connect().fresh, space := Space("space", 8, Metric.COSINE))
+    mirror = Mirror(MakeCollection(connect().fresh), space := Space("space", 8, Metric.COSINE))
     chance = np.random.default_rng(3)
     vectors = chance.standard_normal((400, 8)).astype(np.float32)
     mirror.commit({f"i{row}": Item({"space": vector}) for row, vector in enumerate(vectors)})
@@ -293,7 +292,7 @@ def private(server: MilvusServer, **changes: object) -> MilvusCollections:
 
 def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -> None:
     collections = private(server, seconds=2.0)
-    mirror = Mirror(collections.fresh, LINE)
+    mirror = Mirror(MakeCollection(collections.fresh), LINE)
     mirror.commit({"x": at(1), "y": at(2)})
     server.kill()
     for call in (mirror.ids, lambda: mirror.index.item_ids("line"), lambda: mirror.index.write(part_of({"z": at(1)}))):
@@ -311,7 +310,7 @@ def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -
 
 def test_milvus_killed_in_the_middle_of_a_change(server: MilvusServer) -> None:
     collections = private(server, seconds=2.0)
-    mirror = Mirror(collections.fresh, LINE)
+    mirror = Mirror(MakeCollection(collections.fresh), LINE)
     mirror.commit({f"i{x}": at(x) for x in range(50)})
     mirror.index.write(part_of({f"i{x}": at(x + 9) for x in range(25)}, ["i40"]))
     server.kill()
@@ -327,7 +326,7 @@ def test_milvus_killed_in_the_middle_of_a_change(server: MilvusServer) -> None:
 
 def test_a_milvus_that_hangs_is_given_up_in_time(server: MilvusServer) -> None:
     collections = private(server, seconds=0.5)
-    mirror = Mirror(collections.fresh, LINE)
+    mirror = Mirror(MakeCollection(collections.fresh), LINE)
     mirror.commit({"x": at(1)})
     server.hang()
     began = time.monotonic()
@@ -342,7 +341,7 @@ def test_a_milvus_that_hangs_is_given_up_in_time(server: MilvusServer) -> None:
 def test_a_network_that_cuts_and_holds_back_leaves_whole_versions(server: MilvusServer) -> None:
     with TcpProxy(server.port) as proxy:
         collections = MilvusCollections(MilvusOptions(proxy.uri, seconds=1.0, write_seconds=1.0))
-        mirror = Mirror(collections.fresh, LINE)
+        mirror = Mirror(MakeCollection(collections.fresh), LINE)
         mirror.commit({f"i{x}": at(x) for x in range(20)})
         for round_number in range(12):
             change: tuple[dict[str, Item], Sequence[str]]
@@ -484,7 +483,7 @@ async def test_a_dropped_collection_leaves_nothing_in_milvus(options: MilvusOpti
 
 async def test_what_was_deleted_is_erased_at_once(connect: Connect, milvus: Milvus) -> None:
     collections = connect()
-    mirror = Mirror(collections.fresh, LINE)
+    mirror = Mirror(MakeCollection(collections.fresh), LINE)
     mirror.commit({"x": at(1), "y": at(2)})
     with pytest.raises(MilvusUnavailableError, match="does not hold version"):
         await collections.erase("collections/contract", Version(mirror.uid, 2))
