@@ -38,19 +38,24 @@ class Measured:
 
 def exact_lines(corpus: Corpus, truth: Truth, raw: RawFlat, near: Engine | None, medley: Search) -> list[Line]:
     """Return the lines of exact search: raw, raw behind gRPC (`near`, which knows no filters), and Medley."""
-    lines, unfiltered = [], 0.0
-    for condition in (None, *CONDITIONS):
-        works: list[Ask] = [_raw(raw, flat_selector(truth.masks[condition]) if condition else None)]
-        works += [_asked(medley, condition), *([_asked(near, None)] if near and not condition else [])]
-        floor, found, *over_grpc = _measured(works, corpus, truth, condition)
-        unfiltered = unfiltered or found.latency.p50
-        far = str(over_grpc[0].latency) if over_grpc else ""
-        target = _exact_target(condition, found, unfiltered)
-        line = Line(
-            _what("exact", truth, condition), str(floor.latency), far, str(found.latency), _recall(found), target
+    conditions = (None, *CONDITIONS)
+    selectors = [flat_selector(truth.masks[each]) if each else None for each in conditions]
+    works = [_raw(raw, selector) for selector in selectors] + [_asked(medley, each) for each in conditions]
+    works += [_asked(near, None)] if near else []
+    taken = _measured(works, corpus, truth, [*conditions, *conditions, *([None] if near else [])])
+    count = len(conditions)
+    floors, found, over_grpc = taken[:count], taken[count : 2 * count], taken[2 * count :]
+    return [
+        Line(
+            _what("exact", truth, condition),
+            str(floor.latency),
+            str(over_grpc[0].latency) if over_grpc and not condition else "",
+            str(answer.latency),
+            _recall(answer),
+            _exact_target(condition, answer, found[0].latency.p50),
         )
-        lines.append(line)
-    return lines
+        for condition, floor, answer in zip(conditions, floors, found, strict=True)
+    ]
 
 
 def metadata_lines(corpus: Corpus, store: Store, medley: Search, gateway: Anything) -> list[Line]:
@@ -73,7 +78,7 @@ def hnsw_lines(corpus: Corpus, truth: Truth, raw: RawHnsw, medley: Search) -> li
     lines = []
     for condition in (None, *CONDITIONS):
         selector = graph_selector(truth.masks[condition]) if condition else None
-        floor, found = _measured([_raw(raw, selector), _asked(medley, condition)], corpus, truth, condition)
+        floor, found = _measured([_raw(raw, selector), _asked(medley, condition)], corpus, truth, [condition] * 2)
         over = found.latency.p50 - floor.latency.p50
         target = "" if condition else judged(f"≤ raw + {HNSW_OVER_RAW_MS} ms", over <= HNSW_OVER_RAW_MS)
         recall = f"{_recall(found)}; raw {_recall(floor)}"
@@ -81,9 +86,13 @@ def hnsw_lines(corpus: Corpus, truth: Truth, raw: RawHnsw, medley: Search) -> li
     return lines
 
 
-def _measured(works: Sequence[Ask], corpus: Corpus, truth: Truth, condition: Condition | None) -> list[Measured]:
+def _measured(
+    works: Sequence[Ask], corpus: Corpus, truth: Truth, conditions: Sequence[Condition | None]
+) -> list[Measured]:
+    """Return what each of `works` did, taking turns, each under its own of `conditions`."""
     latencies = interleaved(works, list(corpus.queries), warm_up=len(corpus.queries) // 5)
-    recalls = [truth.mean([work(query) for query in corpus.queries], condition) for work in works]
+    answers = [[work(query) for query in corpus.queries] for work in works]
+    recalls = [truth.mean(found, condition) for found, condition in zip(answers, conditions, strict=True)]
     return [Measured(*each) for each in zip(latencies, recalls, strict=True)]
 
 
