@@ -165,12 +165,17 @@ class FaissIndex:
 
     def _ranked(self, probe: Probe, top_k: int, slots: Numbers) -> Ranking:
         """Return the best of `slots`, all of which are compared."""
-        bounds = np.full(len(slots), np.inf)
-        if len(slots) > max(top_k, SCORED_AT_ONCE):
-            for segment, places, rows in self._by_segment(slots):
-                bounds[places] = segment.bounds(probe, rows)
+        few = len(slots) <= max(top_k, SCORED_AT_ONCE)
+        bounds = np.full(len(slots), np.inf) if few else self._bounds(probe, slots)
         ranking, _ = self._scored(probe, top_k, slots, bounds)
         return replace(ranking, compared=len(slots))
+
+    def _bounds(self, probe: Probe, slots: Numbers) -> Doubles:
+        """Return the bounds of `slots` by their float32 vectors."""
+        bounds = np.empty(len(slots))
+        for segment, places, rows in self._by_segment(slots):
+            bounds[places] = segment.bounds(probe, rows)
+        return bounds
 
     def _scored(self, probe: Probe, top_k: int, slots: Numbers, bounds: Doubles) -> tuple[Ranking, float]:
         """Return the best of `slots`, given the bounds of their closeness, and how close the last of them is at least.
@@ -184,9 +189,12 @@ class FaissIndex:
         first = np.argpartition(bounds, -top_k)[-top_k:]
         scores = self._scores(probe, slots[first])
         last = scores.max() if self._metric is Metric.EUCLIDEAN else scores.min()
-        reaching = bounds >= self._closeness(probe, last)
+        reach = self._closeness(probe, last)
+        reaching = bounds >= reach
         reaching[first] = False
         others = slots[reaching]
+        if len(others) > SCORED_AT_ONCE:
+            others = others[self._bounds(probe, others) >= reach]
         ranking = ranked(
             np.concatenate([slots[first], others]),
             np.concatenate([scores, self._scores(probe, others)]),

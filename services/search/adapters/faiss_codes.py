@@ -10,6 +10,13 @@ carries the weights of these digits, so what FAISS's scan makes of a code is the
 below the closeness of the last answer is left out for certain. R mixes all dimensions, so that one larger than the
 others does not make the scale coarse for all.
 
+Under cosine, where no vector is longer than 1, the query may be rounded too, to whole numbers q'/a that miss Rq by e:
+
+    x·q ≤ (c / scale)·(q' / a) + |r| (|q| + |e|) + |e|
+
+Products of whole numbers are what FAISS computes fastest by far. |r| is then counted out over many digits of equal
+weight, for the weights are whole numbers too, up to 127.
+
 What float32 adds is inside |r|: a sum of n products, in any order, is off by at most n·u / (1 - n·u) times the sum of
 the absolute products, u = 2^-24 (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, ch. 3).
 """
@@ -25,7 +32,7 @@ from numpy.typing import NDArray
 
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.adapters.faiss_scan import scans_floats
+from services.search.adapters.faiss_scan import scans_floats, scans_whole
 from services.search.index import Mask
 from services.search.scoring import Doubles
 
@@ -35,8 +42,13 @@ Float = TypeVar("Float", np.float32, np.float64)
 UNIT_ROUNDOFF = 2.0**-24
 ROUNDINGS = 32  # besides those of a sum: turning, scaling, the weights of the digits, the last one to float32
 READ_TOGETHER = (16, 8)  # numbers of a code, by FAISS
+WHOLE_TOGETHER = 32  # and where both sides are whole
+WHOLE_EXPANSION_AT_MOST = 1.15
 LONGEST = 2.0**30  # vectors up to this length are coded, and no product of two of them leaves float32
 _BASE = 128
+_MOST_DIGIT = _BASE - 1
+_COUNTERS_AT_LEAST, _DIMENSIONS_A_COUNTER = 16, 16  # so many that their weight, 5 times these dimensions, is below 127
+_LONGEST_UNIT = 1 + 1e-6  # of vectors scaled to length 1
 _NORM_LOSS = 1e-3  # far above what summing in float32 takes off the length of a rounding error
 _SMALLEST = 1e-12
 _USUAL_SHARE = 1 / 32
@@ -66,6 +78,23 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A query as codes of one scale are scanned for it. A score s of the scan says: no closer than s·unit + offset."""
+
+    numbers: Matrix
+    unit: float = 1.0
+    offset: float = 0.0
+
+    def bounds(self, scores: NDArray[np.float32]) -> Doubles:
+        """Return what bounds `scores` are."""
+        return scores.astype(np.float64) * self.unit + self.offset
+
+    def score(self, bound: float) -> float:
+        """Return a score that all those exceed whose bounds are at least `bound`."""
+        return float(np.nextafter(np.float32((bound - self.offset) / self.unit), np.float32(-np.inf)))
+
+
+@dataclass(frozen=True, slots=True)
 class Coded:
     """Codes of some vectors, row by row; where `loose`, a code tells nothing of its vector."""
 
@@ -82,9 +111,12 @@ class Coding:
         self._turned_dimensions = dimensions + dimensions % 2
         self._signs = _signs(dimensions) if storage is VectorStorage.INT8 else None
         square_digits = 3 if metric is Metric.EUCLIDEAN else 0
-        self._error_digits = slice(self._turned_dimensions, self._turned_dimensions + 2)
+        whole = _whole_width(self._turned_dimensions) if metric is Metric.COSINE else None
+        self._whole = storage is VectorStorage.INT8 and whole is not None and scans_whole(whole, self._kind.quantizer)
+        counters = (whole or 0) - self._turned_dimensions if self._whole else 2
+        self._error_digits = slice(self._turned_dimensions, self._turned_dimensions + counters)
         self._square_digits = slice(self._error_digits.stop, self._error_digits.stop + square_digits)
-        self._width = _width(self._square_digits.stop, self._kind)
+        self._width = whole if whole and self._whole else _width(self._square_digits.stop, self._kind)
         self._float_error = 2 * (self._width + ROUNDINGS) * UNIT_ROUNDOFF
         self.quantizer: Any = faiss.ScalarQuantizer(self._width, self._kind.quantizer)
 
@@ -113,9 +145,10 @@ class Coding:
         np.clip(exact, -self._kind.most, self._kind.most, out=rounded)
         rounded[:] = np.rint(rounded) if self._kind.item_bytes == 1 else rounded.astype(np.float16)
         errors, squares = self._errors(exact - rounded, lengths, scale), lengths**2 / 2 * (1 - self._float_error)
-        error_digits = _digits(np.ceil(np.minimum(errors / self._error_unit(scale), _MOST)), self._error_digits)
-        square_digits = _digits(np.floor(squares / self._square_unit(scale)), self._square_digits)
-        numbers[:, self._error_digits], numbers[:, self._square_digits] = error_digits, square_digits
+        counts = np.ceil(np.minimum(errors / self._error_unit(scale), _MOST))
+        split = _counted if self._whole else _digits
+        numbers[:, self._error_digits] = split(counts, self._error_digits)
+        numbers[:, self._square_digits] = _digits(np.floor(squares / self._square_unit(scale)), self._square_digits)
         loose: Mask = np.any(numbers[:, self._turned_dimensions :] >= _BASE, axis=1)
         numbers[loose] = 0
         return Coded(self._packed(numbers), loose)
@@ -128,13 +161,24 @@ class Coding:
         turned = self._turned(queries)
         return np.clip(turned, -LONGEST, LONGEST).astype(np.float32)
 
-    def weights(self, turned: Matrix, length: float, scale: float) -> Matrix:
-        """Return the query that codes of `scale` are scanned for: one of `turned_queries`, of that length."""
+    def asked(self, turned: Matrix, length: float, scale: float) -> Asked:
+        """Return how codes of `scale` are scanned for a query: one of `turned_queries`, of that length."""
         weights = np.zeros(self._width, np.float32)
+        if self._whole:
+            return self._asked_whole(turned, length, scale, weights)
         np.multiply(turned, np.float32(1 / scale), out=weights[: self._turned_dimensions])
         weights[self._error_digits] = _powers(self._error_digits) * (length * self._error_unit(scale))
         weights[self._square_digits] = _powers(self._square_digits) * -self._square_unit(scale)
-        return weights
+        return Asked(weights)
+
+    def _asked_whole(self, turned: Matrix, length: float, scale: float, weights: Matrix) -> Asked:
+        exact = turned.astype(np.float64)
+        factor = _MOST_DIGIT / max(float(np.abs(exact).max()), _SMALLEST)
+        rounded = np.rint(exact * factor)
+        missed = float(np.linalg.norm(exact - rounded / factor)) * (1 + _NORM_LOSS)
+        weights[: self._turned_dimensions] = rounded
+        weights[self._error_digits] = math.ceil((length + missed) * self._error_unit(scale) * scale * factor)
+        return Asked(weights, 1 / (scale * factor), missed * _LONGEST_UNIT)
 
     def _turned(self, vectors: NDArray[Float]) -> NDArray[Float]:
         """Return `vectors` turned, an odd number of dimensions made even."""
@@ -149,7 +193,13 @@ class Coding:
         return errors
 
     def _error_unit(self, scale: float) -> float:
-        return self._kind.loose * math.sqrt(self._dimensions) / scale / _BASE**2
+        counters = self._error_digits.stop - self._error_digits.start
+        return (
+            self._kind.loose
+            * math.sqrt(self._dimensions)
+            / scale
+            / (_MOST_DIGIT * counters if self._whole else _BASE**2)
+        )
 
     def _square_unit(self, scale: float) -> float:
         return self._kind.full**2 * self._dimensions / 2 / scale**2 / _BASE**3
@@ -171,6 +221,21 @@ def _width(least: int, kind: _Kind) -> int:
         if scans_floats(faiss.ScalarQuantizer(width, kind.quantizer)):
             return width
     raise RuntimeError(f"this FAISS has no scan of {least} coded numbers for a float query")
+
+
+def _whole_width(turned_dimensions: int) -> int | None:
+    """Return the width of codes scanned for whole queries; None where that would be much more than their numbers."""
+    counters = max(_COUNTERS_AT_LEAST, turned_dimensions // _DIMENSIONS_A_COUNTER)
+    width = -(-(turned_dimensions + counters) // WHOLE_TOGETHER) * WHOLE_TOGETHER
+    return width if width <= WHOLE_EXPANSION_AT_MOST * turned_dimensions else None
+
+
+def _counted(numbers: Doubles, places: slice) -> Doubles:
+    """Return whole `numbers` counted out over so many digits; the last takes what exceeds what they hold."""
+    full = _MOST_DIGIT * np.arange(places.stop - places.start)
+    digits: Doubles = np.clip(numbers[:, None] - full, 0, _MOST_DIGIT)
+    digits[:, -1] = np.maximum(digits[:, -1], np.minimum(numbers - full[-1], _BASE))
+    return digits
 
 
 def _digits(numbers: Doubles, places: slice) -> Doubles:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import faiss
@@ -160,6 +161,16 @@ def scans_floats(quantizer: Any) -> bool:
     codes = quantizer.compute_codes(np.ones((1, quantizer.d), np.float32))
     (score,) = CodeScan(codes, quantizer).above(query, -np.inf, Chosen(1)).scores
     return bool(abs(score - query.sum()) < 1e-3 * query.sum())
+
+
+@lru_cache
+def scans_whole(width: int, quantizer: int) -> bool:
+    """Return whether FAISS's scans of codes of `width` are exact for queries of whole numbers up to 127."""
+    made = _faiss.ScalarQuantizer(width, quantizer)
+    numbers = (np.arange(3 * width) * 37 % 255 - 127).reshape(3, width)
+    query = (np.arange(width) * 53 % 255 - 127).astype(np.float32)
+    found = CodeScan((numbers + 128).astype(np.uint8), made).above(query, -np.inf, Chosen(3))
+    return bool(np.array_equal(found.scores[np.argsort(found.rows)], numbers @ query))
 
 
 def _taken(result: Any) -> Found:

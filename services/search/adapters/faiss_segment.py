@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from services.common.vectors import Matrix, Metric
-from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Coding
+from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Asked, Coding
 from services.search.adapters.faiss_scan import Chosen, CodeScan, FloatScan
 from services.search.index import Mask, Numbers
 from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of
@@ -57,9 +57,9 @@ class _Codes:
     scale: float
     loose: Numbers
 
-    def weights(self, probe: Probe) -> Matrix:
-        """Return the query that the codes are scanned for."""
-        return self.coding.weights(probe.turned, probe.length, self.scale)
+    def asked(self, probe: Probe) -> Asked:
+        """Return how the codes are scanned for the query."""
+        return self.coding.asked(probe.turned, probe.length, self.scale)
 
     def put(self, rows: Numbers, vectors: Matrix, lengths: Doubles) -> Numbers:
         """Code `vectors`, of `lengths`, as those of `rows`; return the rows that are loose."""
@@ -114,10 +114,11 @@ class Segment:
     def nearest(self, probe: Probe, wanted: int, beyond: float, chosen: Chosen) -> Proposal:
         """Return the `wanted` chosen rows of the highest bounds above `beyond`, or about as many."""
         if (codes := self._scanned(probe)) is not None:
-            found = codes.scan.nearest(codes.weights(probe), wanted, beyond, chosen)
+            asked = codes.asked(probe)
+            found = codes.scan.nearest(asked.numbers, wanted, asked.score(beyond), chosen)
             kept = _outside(found.rows, codes.loose)
-            bounds = found.scores[kept].astype(np.float64)
-            return Proposal(found.rows[kept], bounds, found.rest, chosen.among(codes.loose))
+            rest = found.rest * asked.unit + asked.offset
+            return Proposal(found.rows[kept], asked.bounds(found.scores[kept]), rest, chosen.among(codes.loose))
         if self._overflows(probe):
             return Proposal(_NONE, np.empty(0), unbounded=chosen.all())
         found = self._floats.nearest(probe.direction, wanted, chosen)
@@ -127,8 +128,8 @@ class Segment:
     def within(self, probe: Probe, closeness: float, chosen: Chosen) -> Numbers:
         """Return all chosen rows that may be that close."""
         if (codes := self._scanned(probe)) is not None:
-            below = float(np.nextafter(np.float32(closeness), np.float32(-np.inf)))
-            found = codes.scan.above(codes.weights(probe), below, chosen).rows
+            asked = codes.asked(probe)
+            found = codes.scan.above(asked.numbers, asked.score(closeness), chosen).rows
             return np.concatenate([found[_outside(found, codes.loose)], chosen.among(codes.loose)])
         if self._overflows(probe):
             return chosen.all()
