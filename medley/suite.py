@@ -52,6 +52,15 @@ class Suite:
                     raise SuiteError(f"the services were not ready after {seconds:g} seconds{self._last_words()}")
                 time.sleep(POLL_SECONDS)
 
+    def wait(self) -> int:
+        """Return the code of the process once it has ended.
+
+        It is looked for again and again: a signal that comes just before a wait without end would be slept through.
+        """
+        while self.process.poll() is None:
+            time.sleep(POLL_SECONDS)
+        return self.process.returncode
+
     def stop(self) -> int:
         """End the process, by force if it must be, and return its code."""
         if self.process.poll() is None:

@@ -31,7 +31,7 @@ def up(data: Path, port_base: int) -> None:
         try:
             running.wait_until_ready()
             click.echo(f"medley is up on {running.server}, its data in {data}; Ctrl-C stops it")
-            code = running.process.wait()
+            code = running.wait()
         except KeyboardInterrupt:
             click.echo("stopping", err=True)
             code = running.stop()
