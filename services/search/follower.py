@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
 
+from services.common.allocator import release_unused
 from services.common.errors import CollectionNotFoundError, ServiceError, VersionUnknownError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
@@ -17,6 +18,7 @@ from services.search.feed import ChangeFeed, ChangePart, Space, Table
 from services.search.lag import Lag
 
 FIRST_DELAY_SECONDS = 0.1
+RELEASE_BYTES = 32 * 2**20
 LONGEST_DELAY_SECONDS = 5.0
 LONGEST_DELAY_WITHOUT_ROOM_SECONDS = 60.0
 
@@ -50,6 +52,7 @@ class Follower:
         self._rebuilding = False
         self._dropped = False
         self._failures = 0
+        self._taken_bytes = 0
         self._changed = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
         self._lag = Lag()
@@ -213,6 +216,14 @@ class Follower:
             self._distrusted = self._broken = False
             self._lag.applied(part.version)
             self._announce()
+        await self._tidy_up(part)
+
+    async def _tidy_up(self, part: ChangePart) -> None:
+        """Now and then give back the memory that parts came in."""
+        self._taken_bytes += sum(each.vectors.nbytes for each in part.vectors.values())
+        if part.version is not None and self._taken_bytes > RELEASE_BYTES:
+            self._taken_bytes = 0
+            await asyncio.to_thread(release_unused)
 
     def _refuse(self, refusal: IndexTooLargeError) -> None:
         """Tell those who wait; an index that was only to be built anew because somebody asked goes on."""
