@@ -227,7 +227,8 @@ class CachedTable:
 
     async def _load(self) -> None:
         snapshot = await self._table.as_of(self._table.version)
-        self._kept_as_of = snapshot.version
+        if self._kept_as_of == UNKNOWN:  # else there are rows already, of that commit or another
+            self._kept_as_of = snapshot.version
         async for rows in snapshot.scan(KEPT):
             if self._kept_as_of != snapshot.version or self._recent.full:
                 return  # what is read on is no longer what is wanted

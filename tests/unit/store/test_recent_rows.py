@@ -283,3 +283,11 @@ async def test_a_cache_that_could_not_catch_up_knows_what_it_knew(watched: Watch
     watched.changes = ours  # type: ignore[method-assign]  # again
     assert (await cached.get(["a", "b"], KEPT)).rows["b"].text == "newest"
     assert watched.asked == [*asked, {"b"}]
+
+
+async def test_reading_into_memory_late_takes_no_older_row_for_the_newest(table: Table) -> None:
+    cached = CachedTable(table, RecentRows(10**6))
+    await cached.get(["a", "b"], KEPT)
+    await table.write([], ["a"], table.version)
+    await cached.load()
+    assert set((await cached.get(["a", "b"], KEPT)).rows) == {"b"}
