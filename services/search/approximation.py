@@ -99,10 +99,11 @@ class Approximation:
     def configure(self, config: IndexConfig) -> None:
         """Have the space indexed so from now on; what there is answers until that is done."""
         kind = None if isinstance(config.kind, Exact) else config.kind
-        if kind != self._kind:
-            self._kind, self._failure, self._failures, self._done = kind, "", 0, ""
-        if kind is None:
-            self.generation = None
+        with self._lock:  # or a build that is just done puts its index in place after this
+            if kind != self._kind:
+                self._kind, self._failure, self._failures, self._done = kind, "", 0, ""
+            if kind is None:
+                self.generation = None
 
     def look_after(self, count: int) -> None:
         """Have done what is to be done for the space, which holds `count` vectors."""

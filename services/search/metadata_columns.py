@@ -68,9 +68,10 @@ class MetadataColumns:
     def _current(self, paths: Sequence[Path], round_number: int) -> list[Column]:
         """Return the columns of `paths`, with everything written up to `round_number`."""
         with self._lock:
-            for since in {self._round_of(path) for path in paths}:
+            made = {path: self._round_of(path) for path in paths}  # asked once: asked again, it may drop a column
+            for since in set(made.values()):
                 if since < round_number:
-                    self._catch_up([path for path in paths if self._round_of(path) == since], since, round_number)
+                    self._catch_up([path for path in paths if made[path] == since], since, round_number)
             columns = [self._columns[path][1] for path in paths]
             for path in paths:
                 self._columns.move_to_end(path)

@@ -72,8 +72,8 @@ class Snapshots:
             if not self._snapshots:
                 return []
             unseen = self._forget()
-            while self._held > self._held_at_most and (kept := next((s for s in self._snapshots if s.keeps), None)):
-                kept.keeps.clear()
+            while self._held > self._held_at_most and self._snapshots[0].keeps:
+                self._snapshots[0].keeps.clear()  # while a search is in the oldest, no other frees anything
                 unseen += self._forget()
             return unseen
 

@@ -227,7 +227,8 @@ class CachedTable:
 
     async def _load(self) -> None:
         snapshot = await self._table.as_of(self._table.version)
-        self._kept_as_of = snapshot.version
+        if self._kept_as_of == UNKNOWN:  # else there are rows already, of that commit or another
+            self._kept_as_of = snapshot.version
         async for rows in snapshot.scan(KEPT):
             if self._kept_as_of != snapshot.version or self._recent.full:
                 return  # what is read on is no longer what is wanted
@@ -246,18 +247,28 @@ class CachedTable:
         return Found(version, here if parts == KEPT else {row_id: _cut(row, parts) for row_id, row in here.items()})
 
     async def _catch_up(self) -> None:
-        """Drop what has changed since; who comes meanwhile is answered by the table itself."""
+        """Drop what has changed since; who comes meanwhile is answered by the table itself.
+
+        Nothing is kept meanwhile: a row on its way here may be one that was dropped a moment ago.
+        """
         with self._alone() as alone:
             if not alone:
                 return
-            changes = await self._table.changes(self._kept_as_of) if self._kept_as_of else None
-            if changes is None or not changes.complete:
-                self._recent.forget_all(self._uid)
-                self._kept_as_of = max(self._kept_as_of, changes.version if changes else self._table.version)
-                return
-            async for rows in changes.batches:
-                self._recent.forget(self._uid, [*rows.ids, *rows.deleted_ids])
-            self._kept_as_of = max(self._kept_as_of, changes.version)
+            since, self._kept_as_of = self._kept_as_of, UNKNOWN
+            try:
+                since = await self._forget_changes(since)
+            finally:
+                self._kept_as_of = since
+
+    async def _forget_changes(self, since: int) -> int:
+        """Drop what has changed since commit `since`; return as of which one the rest holds."""
+        changes = await self._table.changes(since) if since else None
+        if changes is None or not changes.complete:
+            self._recent.forget_all(self._uid)
+            return max(since, changes.version if changes else self._table.version)
+        async for rows in changes.batches:
+            self._recent.forget(self._uid, [*rows.ids, *rows.deleted_ids])
+        return max(since, changes.version)
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:

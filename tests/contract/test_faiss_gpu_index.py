@@ -74,6 +74,25 @@ def test_a_gpu_without_room_refuses_before_anything_is_written() -> None:
     assert index.search(np.ones((1, 32), np.float32), 1, Selection.of(np.arange(100), 100))[0].scores[0] == 1
 
 
+def test_slots_written_while_a_search_copies_blocks_are_none_of_its_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss_gpu, "BLOCK_BYTES", 2 * 500 * 32)
+    vectors = np.random.default_rng(1).standard_normal((700, 32)).astype(np.float32)
+    device = HalvesInMemory()
+    index = FaissGpuIndex(32, Metric.COSINE, device)
+    index.write(np.arange(600), vectors[:600])
+    flat, later = device.flat, [np.arange(600, 700)]
+
+    def flat_after_a_write(dimensions: int, metric: Metric) -> Any:
+        while later:
+            index.write(slots := later.pop(), vectors[slots])
+        return flat(dimensions, metric)
+
+    monkeypatch.setattr(device, "flat", flat_after_a_write)
+    (ranking,) = index.search(vectors[650:651], 100, Selection.of(np.arange(600), 600))
+    (expected,) = index._exact.search(vectors[650:651], 100, Selection.of(np.arange(600), 600))
+    assert ranking.slots.tolist() == expected.slots.tolist()
+
+
 @pytest.mark.skipif(ON_A_GPU, reason="needs a machine without a GPU, or the package for CPUs")
 def test_without_the_package_for_gpus_none_is_taken() -> None:
     with pytest.raises((ImportError, ServiceUnavailableError)):

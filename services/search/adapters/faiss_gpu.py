@@ -142,11 +142,9 @@ class FaissGpuIndex:
         listed = selection.listed is not None
         if listed or share < LEAST_SHARE or fetch > MOST_FETCHED or self._too_long(queries):
             return self._exact.search(queries, top_k, selection)
-        mask = np.zeros(self._extent, np.bool_)
-        mask[selection.slots()] = True
         fetched = self._fetched(queries, fetch, selection.extent)
         return [
-            self._ranked(query, top_k, selection, slots[mask[slots]], floor)
+            self._ranked(query, top_k, selection, slots[selection.has(slots)], floor)
             for query, slots, floor in zip(queries, fetched.slots, fetched.floors, strict=True)
         ]
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_maker import FaissCandidateMaker
 from services.search.adapters.memory import MemoryIndex
 from services.search.adapters.memory_feed import MemoryChangeFeed
-from services.search.approximation import Upkeep, Workshop
+from services.search.approximation import Generation, Upkeep, Workshop
 from services.search.builders import Builders
+from services.search.candidates import Kind
 from services.search.collection_index import Found, Mode, Search, SpaceState, State
 from services.search.feed import ChangePart, Space, SpaceVectors, Table
 from services.search.follower import Follower
@@ -246,6 +248,28 @@ def test_parameters_of_searches_take_no_build(hnsw: Collection) -> None:
     hnsw.commit(config=IndexConfig(replace(GRAPH, search_candidates=300)))
     assert hnsw.build() == 1
     assert hnsw.state().state is State.READY
+
+
+def test_an_index_done_just_when_none_is_wanted_any_more_does_not_answer(hnsw: Collection) -> None:
+    approximation = hnsw.index._spaces["a"]._approximation
+    assert approximation is not None
+    built = cast(Generation, approximation.generation)
+    configuring = threading.Thread(target=approximation.configure, args=[EXACT])
+
+    class Late:
+        """A generation that is looked at just when the config changes."""
+
+        index, moment, recall = built.index, built.moment, built.recall
+
+        @property
+        def kind(self) -> Kind:
+            configuring.start()
+            configuring.join(0.2)
+            return built.kind
+
+    approximation._replace(cast(Generation, Late()))
+    configuring.join()
+    assert approximation.generation is None
 
 
 def test_a_build_that_fails_leaves_the_last_good_index(hnsw: Collection) -> None:

@@ -190,3 +190,13 @@ def test_values_that_no_row_has_any_more_do_not_pile_up() -> None:
         )
         columns.satisfying(condition, 10, round_number)
     assert columns.memory_bytes < 400_000
+
+
+def test_a_column_grown_wasteful_is_made_anew_beside_one_asked_for_lately() -> None:
+    columns = MetadataColumns()
+    changing, lately = Exists(("at",), True), Exists(("n",), True)
+    for round_number in range(240):
+        held = [json.dumps({"at": f"{round_number} {row}", "n": row}) for row in range(10)]
+        columns.write(numbers(*range(10)), held, round_number)
+        condition = lately if round_number % 2 else AllOf((changing, lately))
+        assert columns.satisfying(condition, 10, round_number).all()

@@ -248,6 +248,22 @@ def test_a_version_lapses_when_it_would_hold_too_many_rows(monkeypatch: pytest.M
     assert index.states()[0].memory_bytes == before
 
 
+def test_a_version_that_holds_no_rows_does_not_lapse_for_a_search_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "HELD_ROWS_AT_LEAST", 1)
+    held = snapshots.Snapshots()
+    held.publish(snapshots.Snapshot(Version("u", 1), 0, np.ones(4, np.bool_)), [])
+    with held.pinned():
+        old = held.keep()
+        held.publish(snapshots.Snapshot(Version("u", 2), 1, np.array([False, False, True, False, True])), [0, 1, 3])
+        young = held.keep()
+        assert held.reclaim() == []
+        with held.pinned_by(young) as snapshot:
+            assert snapshot.version == Version("u", 2)
+    with pytest.raises(KeepLapsedError), held.pinned_by(old):
+        pass
+    assert held.reclaim() == [0, 1, 3]
+
+
 @pytest.mark.parametrize("size", [1000, 3000])
 def test_every_candidate_comes_once_while_another_thread_writes(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "HELD_ROWS_AT_LEAST", 10**9)

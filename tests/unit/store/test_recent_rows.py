@@ -1,16 +1,18 @@
 """Rows kept in memory are told as of the newest commit, and take no more memory than allowed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from services.common.errors import CollectionNotFoundError
+from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
 from services.store.adapters.memory_tables import MemoryCatalogue
 from services.store.recent_rows import KEPT, ROW_BYTES, CachedCatalogue, CachedTable, RecentRows
 from services.store.rows import EVERYTHING, NOTHING, Part, Parts
-from services.store.tables import Changes, Found, Table
+from services.store.tables import ChangedRows, Changes, Found, Table
 from tests.unit.store.rows import PHOTOS, row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -205,3 +207,87 @@ class TestCatalogue:
         assert recent.recall(PHOTOS.uid, ["a"]) == {}
         with pytest.raises(CollectionNotFoundError):
             await table.get(["a"], KEPT)
+
+
+class Halting(Watched):
+    """A table whose answers are on their way until they are let go: rows looked up, and what has changed."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        self.found, self.told = asyncio.Event(), asyncio.Event()
+
+    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+        found = await super().get(ids, parts)
+        await self.found.wait()
+        return found
+
+    async def changes(self, after: int) -> Changes:
+        changes = await super().changes(after)
+        return replace(changes, batches=self._told(changes.batches))
+
+    async def write(self, *arguments: object) -> int:
+        version = await super().write(*arguments)
+        await self.found.wait()
+        return version
+
+    async def _told(self, batches: AsyncIterator[ChangedRows]) -> AsyncIterator[ChangedRows]:
+        async for batch in batches:
+            yield batch
+            await self.told.wait()
+
+
+@pytest.fixture
+def halting(table: Table) -> Halting:
+    return Halting(table)
+
+
+async def caught_up_while(halting: Halting, cached: CachedTable, late: Coroutine[Any, Any, object]) -> None:
+    """Let another process change "b" while `late` is on its way; it arrives while the cache learns what changed."""
+    arriving = asyncio.create_task(late)
+    await asyncio.sleep(0)
+    await halting.inner.write([row("b", text="newest")], [], halting.inner.version)
+    catching_up = asyncio.create_task(cached.get(["a"], KEPT))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    halting.found.set()
+    await arriving
+    halting.told.set()
+    await catching_up
+
+
+@pytest.mark.parametrize("late", ["read", "write"])
+async def test_what_arrives_while_the_cache_catches_up_is_not_taken_for_the_newest(halting: Halting, late: str) -> None:
+    cached = CachedTable(halting, RecentRows(10**6))  # type: ignore[arg-type]  # as much of a table as is used
+    halting.found.set()
+    await cached.get(["a"], KEPT)
+    halting.found.clear()
+    written = cached.write([row("b", text="newer")], [], halting.version)
+    read = cached.get(["b"], KEPT)
+    unused, arriving = (written, read) if late == "read" else (read, written)
+    unused.close()
+    await caught_up_while(halting, cached, arriving)
+    assert (await cached.get(["b"], KEPT)).rows["b"].text == "newest"
+
+
+async def test_a_cache_that_could_not_catch_up_knows_what_it_knew(watched: Watched, cached: CachedTable) -> None:
+    await cached.get(["a", "b"], KEPT)
+    await watched.inner.write([row("b", text="newest")], [], watched.version)
+    asked = list(watched.asked)
+
+    async def away(after: int) -> Changes:
+        raise ServiceUnavailableError("the store", "is away")
+
+    ours, watched.changes = watched.changes, away  # type: ignore[method-assign]  # for once
+    with pytest.raises(ServiceUnavailableError):
+        await cached.get(["a"], KEPT)
+    watched.changes = ours  # type: ignore[method-assign]  # again
+    assert (await cached.get(["a", "b"], KEPT)).rows["b"].text == "newest"
+    assert watched.asked == [*asked, {"b"}]
+
+
+async def test_reading_into_memory_late_takes_no_older_row_for_the_newest(table: Table) -> None:
+    cached = CachedTable(table, RecentRows(10**6))
+    await cached.get(["a", "b"], KEPT)
+    await table.write([], ["a"], table.version)
+    await cached.load()
+    assert set((await cached.get(["a", "b"], KEPT)).rows) == {"b"}
