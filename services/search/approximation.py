@@ -178,6 +178,13 @@ class Approximation:
 
     def _work(self) -> Build:
         """Do what is due until nothing is."""
+        try:
+            yield from self._tasks()
+        except BaseException:
+            self._build = None  # so that the next change begins another
+            raise
+
+    def _tasks(self) -> Build:
         while (kind := self._task()) is not None:
             try:
                 yield from self._rest(kind)

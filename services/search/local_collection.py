@@ -49,6 +49,7 @@ class LocalCollectionIndex:
         self._pending: dict[str, int | None] = {}
         self._names = sorted(self._spaces)
         self._snapshots = Snapshots()
+        self._moved_round = -1
 
     @property
     def version(self) -> Version | None:
@@ -91,6 +92,7 @@ class LocalCollectionIndex:
         visible = np.zeros(len(self._ids), np.bool_)
         if newest:
             visible[: len(newest.visible)] = newest.visible
+        self._moved_round = self._round_number
         moved = [(self._ids.move(item_id, row), row) for item_id, row in self._pending.items()]
         retired = [old for old, _ in moved if old is not None]
         visible[np.array(retired, np.int64)] = False
@@ -171,9 +173,11 @@ class LocalCollectionIndex:
 
     def _rows_of(self, snapshot: Snapshot, ids: Collection[str]) -> Numbers:
         """Return the rows that hold `ids` in `snapshot`; where a newer one has moved some, look through all."""
+        before = self._moved_round
         known = {item_id: self._ids.row_of(item_id) for item_id in ids}
         rows = [row for row in known.values() if row is not None and row < len(snapshot.visible)]
-        if len(rows) == len(known) and snapshot.visible[rows].all():
+        unmoved = before == self._moved_round == snapshot.round_number  # so what is not known is not there
+        if unmoved or (len(rows) == len(known) and snapshot.visible[rows].all()):
             return np.array(rows, np.int64)
         return np.array([row for row in np.flatnonzero(snapshot.visible).tolist() if self._ids[row] in known], np.int64)
 
