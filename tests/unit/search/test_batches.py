@@ -43,7 +43,9 @@ def store() -> MemoryChangeFeed:
 
 @pytest.fixture
 async def stub(store: MemoryChangeFeed) -> AsyncIterator[LocalStub]:
-    async with search_servicer_over(SearchSettings(wait_seconds=0.2, max_batch_calls=2, bulk_threads=3), store) as servicer:
+    async with search_servicer_over(
+        SearchSettings(wait_seconds=0.2, max_batch_calls=2, bulk_threads=3), store
+    ) as servicer:
         yield LocalStub(servicer)
 
 
