@@ -29,6 +29,7 @@ PROTOS = (
     "item",
     "vector",
     "filter",
+    "index_config",
     "check",
     "error_reason",
 )
@@ -74,7 +75,8 @@ def _settings_table(name: str) -> str:
     lines = [f"## {service}", "", "| variable | default | |", "|---|---|---|"]
     for field, info in settings.model_fields.items():
         default = _shown("" if info.default is PydanticUndefined else info.default)
-        lines.append(f"| `{prefix}{field.upper()}` | {default} | {info.description or ''} |")
+        variable = info.validation_alias or f"{prefix}{field.upper()}"
+        lines.append(f"| `{variable}` | {default} | {info.description or ''} |")
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +85,7 @@ def _shown(default: object) -> str:
         return os.pathsep.join(_shown(part) for part in default)
     if isinstance(default, Path):
         default = default.relative_to(ROOT) if default.is_relative_to(ROOT) else default
-    return f"`{default}`" if default not in ("", None) else ""
+    return f"`{default}`" if default is not None and str(default) else ""
 
 
 def _descriptors() -> FileDescriptorSet:

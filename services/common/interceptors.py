@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from services.common.deadlines import begin_call
 from services.common.errors import OverloadedError, ServiceError
-from services.common.statuses import to_status
+from services.common.statuses import in_trailers, to_status
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,6 @@ async def _abort(context: Context, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, ServiceError):
-        await context.abort_with_status(rpc_status.to_status(to_status(error)))
+        await context.abort_with_status(rpc_status.to_status(in_trailers(to_status(error))))
     log.error("unexpected error", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "internal error")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from services.common.deadlines import deadline_in, remaining_seconds
@@ -84,7 +85,7 @@ def _translated(service: str) -> Iterator[None]:
 
 
 def _from_rpc(service: str, error: grpc.aio.AioRpcError) -> Exception:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # takes what an aio error has as well
+    status = _sent_status(error)
     known = from_status(status) if status else None
     if known is not None:
         return known
@@ -97,6 +98,13 @@ def _from_rpc(service: str, error: grpc.aio.AioRpcError) -> Exception:
             return _too_large(service, error)
         case _:
             return error
+
+
+def _sent_status(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    try:
+        return rpc_status.from_call(error)  # type: ignore[arg-type]  # takes what an aio error has as well
+    except ValueError:  # the details contradict the call's own status, as where gRPC refused the headers they came in
+        return None
 
 
 def _too_large(service: str, error: grpc.aio.AioRpcError) -> ServiceError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from services.common.errors import ServiceUnavailableError
 from services.common.metrics import MetricsAddressError
@@ -24,7 +25,22 @@ def run_process(name: str, serve: Callable[[], Coroutine[Any, Any, None]]) -> No
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every variant for processors that are not here
     try:
         asyncio.run(serve())
-    except (ListenError, MetricsAddressError, ServiceUnavailableError, ValidationError, OSError) as error:
+    except ValidationError as error:
+        sys.exit(f"{name} cannot start: {_problems(error)}")
+    except (ListenError, MetricsAddressError, ServiceUnavailableError, OSError) as error:
         sys.exit(f"{name} cannot start: {error}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _problems(error: ValidationError) -> str:
+    """Return what is wrong with settings, one line by the variables' names, without their values: some are secret."""
+    prefix = error.title.removesuffix("Settings").upper()
+    return "; ".join(_problem(prefix, fault) for fault in error.errors(include_url=False, include_input=False))
+
+
+def _problem(prefix: str, fault: ErrorDetails) -> str:
+    if not fault["loc"]:
+        return fault["msg"].removeprefix("Value error, ")
+    name = str(fault["loc"][0])
+    return f"{name if name.startswith(prefix) else f'{prefix}_{name.upper()}'}: {fault['msg']}"

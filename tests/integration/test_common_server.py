@@ -25,6 +25,7 @@ from services.common.errors import (
 from services.common.neighbours import LocalStub, call, stream
 from services.common.server import running
 from services.common.settings import ServerSettings
+from services.common.statuses import to_status
 
 
 class Moody(pb_grpc.StoreServiceServicer):
@@ -86,6 +87,37 @@ async def test_an_error_keeps_kind_reason_and_values(stub: Any) -> None:
         await call("store", stub.GetTable, pb.GetTableRequest(name="melons"))
     assert caught.value.reason == "COLLECTION_NOT_FOUND"
     assert caught.value.metadata == {"collection": "melons"}
+
+
+@pytest.mark.parametrize("name", ["z" * 3000, "z" * 9000, "é" * 4500, "\n" * 9000])
+async def test_an_error_about_something_long_arrives_as_itself(channel: grpc.aio.Channel, name: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        await call("store", pb_grpc.StoreServiceStub(channel).GetTable, pb.GetTableRequest(name=name))
+    assert caught.value.reason == "COLLECTION_NOT_FOUND"
+    assert str(caught.value).startswith(f"no collection {name[:20]!r}"[:-1])
+    assert str(caught.value).endswith("…")
+    assert caught.value.metadata["collection"].startswith(name[:20])
+    assert caught.value.metadata["collection"].endswith("…")
+
+
+async def test_an_error_about_an_id_of_any_length_taken_is_whole(channel: grpc.aio.Channel) -> None:
+    name = "é" * 512
+    with pytest.raises(NotFoundError, match=name) as caught:
+        await call("store", pb_grpc.StoreServiceStub(channel).GetTable, pb.GetTableRequest(name=name))
+    assert caught.value.metadata == {"collection": name}
+
+
+async def test_an_error_whose_headers_are_too_large_is_no_crash() -> None:
+    sent = rpc_status.to_status(to_status(CollectionNotFoundError("z")))
+
+    async def refused(request: object, **options: float) -> None:
+        metadata = grpc.aio.Metadata(*sent.trailing_metadata)
+        what = "received metadata size exceeds soft limit"
+        raise grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), metadata, what)
+
+    with pytest.raises(OverloadedError, match="received metadata size") as caught:
+        await call("store", refused, pb.GetTableRequest())
+    assert caught.value.reason == "MESSAGE_TOO_LARGE"
 
 
 async def test_an_error_in_a_stream_comes_after_what_was_sent(stub: Any) -> None:

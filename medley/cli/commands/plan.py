@@ -1,6 +1,7 @@
 """`medley plan`."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,20 @@ class _Read(click.ParamType[object]):
             self.fail(str(error), param, ctx)
 
 
+class _Positive(click.FloatRange):
+    """A finite number above zero; click's own range lets NaN and infinity through."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return `value` as a number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
+
+
 @click.command(short_help="Estimate memory, latency and machines before there are any.")
 @click.option(
     "--items",
@@ -42,13 +57,11 @@ class _Read(click.ParamType[object]):
 @click.option("--spaces", type=_Read("name:dimensions,…", read_spaces), default="clip:512", show_default=True)
 @click.option("--index", type=click.Choice(INDEXES), help="Plan for this one, whatever suits best.")
 @click.option("--storage", type=click.Choice(STORAGES), default="int8", show_default=True, help="What a scan reads.")
-@click.option("--queries-per-second", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True)
+@click.option("--queries-per-second", type=_Positive(), default=10.0, show_default=True)
 @click.option("--metadata-bytes", type=click.IntRange(0), default=200, show_default=True, help="Of an item, as JSON.")
-@click.option(
-    "--memory-gib", type=click.FloatRange(0, min_open=True), default=64.0, show_default=True, help="Of a machine."
-)
+@click.option("--memory-gib", type=_Positive(), default=64.0, show_default=True, help="Of a machine.")
 @click.option("--cores", type=click.IntRange(1), default=16, show_default=True, help="Of a machine.")
-@click.option("--gpu-memory-gib", type=click.FloatRange(0, min_open=True), default=80.0, show_default=True)
+@click.option("--gpu-memory-gib", type=_Positive(), default=80.0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 def plan(items: tuple[int, ...], spaces: dict[str, int], index: str | None, as_json: bool, **options: Any) -> None:
     """Estimate what indexes of so many items take: memory, time of a query, time to build, machines.

@@ -126,6 +126,9 @@ def test_what_was_asked_for_and_does_not_fit_is_said() -> None:
         (["--items", "1M", "--index", "flat"], "flat"),
         (["--items", "1M", "--queries-per-second", "0"], "--queries-per-second"),
         (["--items", "1M", "--memory-gib", "-1"], "--memory-gib"),
+        (["--items", "1M", "--memory-gib", "nan"], "--memory-gib"),
+        (["--items", "1M", "--gpu-memory-gib", "inf"], "--gpu-memory-gib"),
+        (["--items", "1M", "--queries-per-second", "inf"], "--queries-per-second"),
         (["--items", "1M", "--metadata-bytes", "-1"], "--metadata-bytes"),
     ],
 )
