@@ -7,7 +7,7 @@ from typing import Any, Literal
 VectorStorage = Literal["float32", "float16", "int8"]
 """How vectors lie in the memory that a search reads first; what is found is ranked by float32 vectors in any case."""
 
-IndexState = Literal["ready", "building", "guarded", "failed"]
+IndexState = Literal["ready", "building", "guarded", "failed", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from medley.indexes import IndexConfig, IndexStatus, index_config
 from medley.values import Collection, Status
 
 POLL_SECONDS = 0.5
-SETTLED = ("ready", "guarded", "failed")
+SETTLED = ("ready", "guarded", "failed", "waiting")
 
 
 def index_wish(spelt: str) -> tuple[str, IndexConfig]:

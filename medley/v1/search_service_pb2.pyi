@@ -62,6 +62,8 @@ class _IndexStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IndexState
     """Its recall is below the floor, so the space answers exactly."""
     INDEX_STATE_FAILED: _IndexState.ValueType  # 4
     """It cannot be built; the one before it, or an exact one, answers."""
+    INDEX_STATE_WAITING: _IndexState.ValueType  # 5
+    """It is built as soon as there are enough vectors to build it from; the one before it, or an exact one, answers."""
 
 class IndexState(_IndexState, metaclass=_IndexStateEnumTypeWrapper):
     """How far an index is from what its space's config asks for."""
@@ -76,6 +78,8 @@ INDEX_STATE_GUARDED: IndexState.ValueType  # 3
 """Its recall is below the floor, so the space answers exactly."""
 INDEX_STATE_FAILED: IndexState.ValueType  # 4
 """It cannot be built; the one before it, or an exact one, answers."""
+INDEX_STATE_WAITING: IndexState.ValueType  # 5
+"""It is built as soon as there are enough vectors to build it from; the one before it, or an exact one, answers."""
 Global___IndexState: _TypeAlias = IndexState  # noqa: Y015
 
 @_typing.final

@@ -161,7 +161,7 @@ class Approximation:
             return State.READY, ""
         least = self._workshop.maker.least(kind)
         if count < least:
-            return State.BUILDING, f"it takes {least:,} vectors, and there are {count:,}: answers are exact until then"
+            return State.WAITING, f"it takes {least:,} vectors, and there are {count:,}: answers are exact until then"
         answering = f"the {generation.index.engine} index from before" if generation else "the exact one"
         return State.BUILDING, f"{self._done or 'it is about to be built'}; {answering} answers"
 

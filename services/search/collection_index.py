@@ -26,6 +26,7 @@ class State(Enum):
     BUILDING = "BUILDING"
     GUARDED = "GUARDED"
     FAILED = "FAILED"
+    WAITING = "WAITING"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,9 @@ def test_an_index_is_chosen_waited_for_and_taken_back(medley: Medley) -> None:
     assert "tuned" in table
     assert "ready" in table
 
+    few = medley("collections", "index", "tuned", "own", "ivf", "--lists", 4096, "--wait", "--json")
+    assert (few.code, few.json["index"]["state"]) == (1, "waiting")
+    assert few.json["index"]["note"].startswith("it takes 32,768 vectors")
     back = medley("collections", "index", "tuned", "own", "exact", "--wait")
     assert back.code == 0, back.err
     assert f"own: ready, {ITEMS} vectors" in back.out

@@ -70,6 +70,18 @@ async def told(
             await asyncio.sleep(0.05)
 
 
+async def found_again(gateway: "pb_grpc.GatewayServiceAsyncStub", name: str) -> collection_pb2.Collection:
+    """Return the collection once the store, started again, answers."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                return (await gateway.GetCollection(pb.GetCollectionRequest(name=name))).collection
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0.05)
+
+
 async def test_a_collection_is_indexed_as_it_was_created(gateway: "pb_grpc.GatewayServiceAsyncStub") -> None:
     chosen = collection_pb2.Space(name="own", dimensions=2, index=HNSW)
     made = await make_collection(gateway, "chosen", chosen, own_space("other"))
@@ -157,6 +169,6 @@ async def test_a_search_service_that_starts_again_indexes_as_it_is_told_now(tmp_
                 suite.kill(service)
             for service in ("store", "search"):
                 suite.start(service)
-            there = (await gateway.GetCollection(pb.GetCollectionRequest(name=name))).collection
+            there = await found_again(gateway, name)
             assert there.spaces == updated.spaces
             assert "hnsw" in (await told(gateway, there)).engine

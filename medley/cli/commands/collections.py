@@ -80,7 +80,8 @@ def index(session: Session, name: str, space: str, kind: str, wait: bool, **opti
     """Choose how the space SPACE of the collection NAME is indexed; what is left out, the server chooses.
 
     Searches go on meanwhile: the index there is answers until the new one is built, and `medley status` tells how far
-    that is. With --wait the exit code is 1 where it cannot be built, or its recall is below the floor.
+    that is. With --wait the exit code is 1 where it cannot be built, waits for more vectors, or its recall is below the
+    floor.
     """
     wanted = index_of(kind, {option: value for option, value in options.items() if value is not None})
     with session.connected() as client:

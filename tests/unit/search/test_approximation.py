@@ -309,7 +309,7 @@ def test_too_few_vectors_are_told_and_wait_for_more() -> None:
     assert collection.state().state is State.READY
     collection.add(0, 200)
     assert collection.build() == 0
-    assert collection.state().state is State.BUILDING
+    assert collection.state().state is State.WAITING
     assert collection.state().note == "it takes 256 vectors, and there are 200: answers are exact until then"
     assert collection.recall(Mode.EXACT) == 1
     collection.add(200, 300)
