@@ -13,7 +13,7 @@ from services.common.vectors import Matrix
 from services.search.index import Bits, Mask, Numbers, Scores
 
 _faiss: Any = faiss  # its stubs know the C++ signatures only, and not all of them
-_SIFTED_SHARE = 0.3
+_SIFTED_SHARE = 0.6
 _SIFTED_SPARE = 1.25
 _RANGE_SHARE = 1 / 8  # of the rows wanted: from there on a heap costs more than taking all there are
 
