@@ -3,6 +3,7 @@
 import functools
 import inspect
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -19,15 +20,10 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Turn a `ServiceError` into its status with an `ErrorInfo`, and any other exception into INTERNAL.
+class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
+    """Wraps what answers each method, whichever of the four kinds it is; once, for it costs a while."""
 
-    At most `max_calls` calls run at a time; one more is refused at once with OVERLOADED.
-    """
-
-    def __init__(self, max_calls: int) -> None:
-        self._max_calls = max_calls
-        self._calls = 0
+    def __init__(self) -> None:
         self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
@@ -35,25 +31,46 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wrap the handler of the call's method, whichever of the four kinds it is; once, for it costs a while."""
+        """Return the wrapped handler of the call's method; None where there is no such method."""
         method = handler_call_details.method
         if method not in self._handlers:
             handler = await continuation(handler_call_details)
             if handler is None:
                 return handler
-            self._handlers[method] = self._wrapped(handler)
+            self._handlers[method] = self._wrapped(method, handler)
         return self._handlers[method]
 
-    def _wrapped(self, handler: Any) -> Any:
-        """Wrap a handler that yields its answers, or one that returns its answer or writes to the context."""
+    def _wrapped(self, method: str, handler: Any) -> Any:
         sides = [
             "stream" if streaming else "unary" for streaming in (handler.request_streaming, handler.response_streaming)
         ]
         behaviour = getattr(handler, "_".join(sides))
         wrap = self._streaming if inspect.isasyncgenfunction(behaviour) else self._unary
-        return handler._replace(**{"_".join(sides): wrap(behaviour)})
+        return handler._replace(**{"_".join(sides): wrap(method, behaviour)})
 
-    def _unary(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @abstractmethod
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Wrap what returns its answer, or writes to the context."""
+
+    @abstractmethod
+    def _streaming(
+        self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
+        """Wrap what yields its answers."""
+
+
+class CallInterceptor(WrappingInterceptor):
+    """Turn a `ServiceError` into its status with an `ErrorInfo`, and any other exception into INTERNAL.
+
+    At most `max_calls` calls run at a time; one more is refused at once with OVERLOADED.
+    """
+
+    def __init__(self, max_calls: int) -> None:
+        super().__init__()
+        self._max_calls = max_calls
+        self._calls = 0
+
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> Any:
             try:
@@ -67,7 +84,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _streaming(self, behaviour: Callable[..., AsyncGenerator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def _streaming(
+        self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
             try:

@@ -2,9 +2,8 @@
 
 import asyncio
 import functools
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -14,6 +13,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from services.common.errors import ServiceError
+from services.common.interceptors import WrappingInterceptor
 from services.common.statuses import to_status
 
 CODES = {status.value[0]: status.name for status in grpc.StatusCode}
@@ -50,41 +50,27 @@ async def serving_metrics(listen: str, registry: CollectorRegistry) -> AsyncIter
         await asyncio.to_thread(thread.join)
 
 
-class CallMeter(grpc.aio.ServerInterceptor):
+class CallMeter(WrappingInterceptor):
     """Counts the calls of each method that came over the server's port, by status, and times them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
         self._calls = Counter("medley_calls", "Calls answered, by status.", ["method", "code"], registry=registry)
         self._seconds = Histogram(
             "medley_call_seconds", "Time that calls took.", ["method"], registry=registry, buckets=BUCKETS
         )
-        self._handlers: dict[str, Any] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """Wrap the handler of the call's method, once; one that there is not is not counted."""
-        method = handler_call_details.method
-        if method not in self._handlers:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return handler
-            self._handlers[method] = self._wrapped(method, handler)
-        return self._handlers[method]
-
-    def _wrapped(self, method: str, handler: Any) -> Any:
-        sides = [
-            "stream" if streaming else "unary" for streaming in (handler.request_streaming, handler.response_streaming)
-        ]
-        behaviour = getattr(handler, "_".join(sides))
-
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(behaviour)
         async def answer(request: Any, context: Any) -> Any:
             with self._measured(method):
                 return await behaviour(request, context)
 
+        return answer
+
+    def _streaming(
+        self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
         @functools.wraps(behaviour)
         async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
             with self._measured(method):
@@ -92,7 +78,7 @@ class CallMeter(grpc.aio.ServerInterceptor):
                     async for message in messages:
                         yield message
 
-        return handler._replace(**{"_".join(sides): answers if inspect.isasyncgenfunction(behaviour) else answer})
+        return answers
 
     @contextmanager
     def _measured(self, method: str) -> Iterator[None]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.common.index_config import Exact
 from services.common.vectors import Matrix
@@ -13,13 +12,12 @@ from services.search.approximation import Approximation, Generation, Slots, Work
 from services.search.collection_index import Mode, Recall, State
 from services.search.feed import Space
 from services.search.index import Mask, Numbers, Ranking, Selection, StoresCompactly, VectorIndex
+from services.search.places import NOWHERE, Places, grown
 from services.search.portable_index import SpaceContent
 from services.search.recall_guard import RECALL_AT, recall_of
 from services.search.write_clock import WriteClock
 
-NOWHERE = -1
 NOTHING = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
-Places = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +249,9 @@ class SpaceIndex:
         return replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64))
 
     def _map(self, rows: Numbers, slots: Numbers) -> None:
-        self._row_of_slot = _grown(self._row_of_slot, self._extent)
+        self._row_of_slot = grown(self._row_of_slot, self._extent)
         self._row_of_slot[slots] = rows
-        self._slot_of_row = _grown(self._slot_of_row, int(rows.max()) + 1)
+        self._slot_of_row = grown(self._slot_of_row, int(rows.max()) + 1)
         self._slot_of_row[rows] = slots
 
     def _taken(self, count: int) -> Numbers:
@@ -261,11 +259,3 @@ class SpaceIndex:
         fresh = range(self._extent, self._extent + count - len(reused))
         self._extent = fresh.stop
         return np.array([*reused, *fresh], np.int64)
-
-
-def _grown(table: Places, length: int) -> Places:
-    if length <= len(table):
-        return table
-    grown: Places = np.full(max(length, len(table) * 5 // 4), NOWHERE, np.int32)
-    grown[: len(table)] = table
-    return grown

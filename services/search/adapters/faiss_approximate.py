@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Self, cast
 import faiss
 import numpy as np
 from google.protobuf import json_format
-from numpy.typing import NDArray
 
 from medley.v1 import index_config_pb2
 from services.common import index_config_codec
@@ -26,11 +25,9 @@ from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 from services.search.candidates import DEAD_SHARE, GROWTH_AT_MOST, Kind
 from services.search.index import Mask, Numbers, Selection
+from services.search.places import NOWHERE, Places, grown
 from services.search.scoring import lengths_of, prepared
 
-Places = NDArray[np.int32]
-
-NOWHERE = -1
 FILTER_SLACK = 1.5
 NEARLY_ALL = 0.99
 REACH_AT_LEAST = 1024
@@ -248,7 +245,7 @@ class FaissDraft:
         faiss.omp_set_num_threads(self._threads.build)  # of this thread only
         self._index.add(self._ground.layout.vectors(vectors))
         places = np.arange(self._size, self._size + len(slots))
-        self._slots = _grown(self._slots, self._size + len(slots))
+        self._slots = grown(self._slots, self._size + len(slots))
         self._slots[places] = slots
         self._size += len(slots)
         before = self._move(slots, places)
@@ -260,15 +257,7 @@ class FaissDraft:
 
     def _move(self, slots: Numbers, places: Numbers) -> Places:
         """Let `slots` lie in `places`; return where they lay before."""
-        self._place_of_slot = _grown(self._place_of_slot, int(slots.max(initial=-1)) + 1)
+        self._place_of_slot = grown(self._place_of_slot, int(slots.max(initial=-1)) + 1)
         before = self._place_of_slot[slots]
         self._place_of_slot[slots] = places
         return before
-
-
-def _grown(table: Places, length: int) -> Places:
-    if length <= len(table):
-        return table
-    grown: Places = np.full(max(length, len(table) * 5 // 4), NOWHERE, np.int32)
-    grown[: len(table)] = table
-    return grown
