@@ -6,6 +6,8 @@ lie, and a score does not depend on its neighbours, on a batch or on an engine.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,23 @@ UNIT_TOLERANCE = 1.001 * 2.0**-24  # rounding to float32 changes a length by 2^-
 _LARGEST = float(np.finfo(np.float32).max)
 
 Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Slots of several queries and their scores: slots[i] has scores[i] for the query numbers[i]."""
+
+    numbers: Numbers
+    slots: Numbers
+    scores: Scores
+
+    def __add__(self, other: "Scored") -> "Scored":
+        """Return both."""
+        return Scored(
+            np.concatenate([self.numbers, other.numbers]),
+            np.concatenate([self.slots, other.slots]),
+            np.concatenate([self.scores, other.scores]),
+        )
 
 
 def prepared(vectors: Matrix, metric: Metric) -> Matrix:
@@ -43,20 +62,21 @@ def lengths_of(vectors: Matrix) -> Doubles:
     return lengths
 
 
-def scores_of(query: Matrix, vectors: Matrix, metric: Metric) -> Scores:
-    """Return the scores of prepared `vectors`, shape (n, dimensions), for `query`, shape (dimensions,), not prepared.
+def scores_of(queries: Matrix, vectors: Matrix, metric: Metric) -> Scores:
+    """Return the scores of prepared `vectors`, shape (n, dimensions), for `queries`, not prepared.
 
-    Numbers beyond float32 become its largest.
+    Those are one for all, shape (dimensions,), or one for each, shape (n, dimensions). Scores beyond float32 become its
+    largest number.
     """
-    doubles = vectors.astype(np.float64)
+    doubles, asked = vectors.astype(np.float64), queries.astype(np.float64)
     match metric:
         case Metric.EUCLIDEAN:
-            doubles -= query
-            scores = np.sqrt(np.einsum("ij,ij->i", doubles, doubles))
+            doubles -= asked
+            scores = np.sqrt(_products(doubles, doubles))
         case Metric.DOT_PRODUCT:
-            scores = np.einsum("ij,j->i", doubles, query.astype(np.float64))
+            scores = _products(doubles, asked)
         case Metric.COSINE:
-            scores = _cosines(query.astype(np.float64), doubles)
+            scores = _cosines(asked, doubles)
     rounded: Scores = np.clip(scores, -_LARGEST, _LARGEST).astype(np.float32)
     return rounded
 
@@ -72,22 +92,46 @@ def ranked(slots: Numbers, scores: Scores, top_k: int, metric: Metric) -> Rankin
     return Ranking(slots[order], scores[order], compared)
 
 
+def rankings(queries: int, scored: Scored, top_k: int, metric: Metric) -> list[Ranking]:
+    """Return for each of `queries`, by number, what `ranked` would of its slots."""
+    keys = scored.scores if metric is Metric.EUCLIDEAN else -scored.scores
+    order = np.lexsort((keys, scored.numbers))
+    slots, scores, keys = scored.slots[order], scored.scores[order], keys[order]
+    ends = np.cumsum(np.bincount(scored.numbers, minlength=queries)).tolist()
+    return [_cut(slots[begin:end], scores[begin:end], keys[begin:end], top_k) for begin, end in pairwise([0, *ends])]
+
+
+def _cut(slots: Numbers, scores: Scores, keys: Scores, top_k: int) -> Ranking:
+    """Return the `top_k` first of what is in order, with all that tie with the last."""
+    kept = len(keys)
+    if kept > top_k:
+        kept = int(np.searchsorted(keys, keys[top_k - 1], side="right"))
+    return Ranking(slots[:kept], scores[:kept], len(keys))
+
+
 def scanned(query: Matrix, slots: Numbers, gather: Callable[[Numbers], Matrix], metric: Metric) -> Scores:
     """Return the scores of `slots`, whose prepared vectors `gather` fetches, a bounded number at a time."""
     scores = np.empty(len(slots), np.float32)
-    for part in _chunks(len(slots), len(query)):
+    for part in chunks(len(slots), len(query)):
         scores[part] = scores_of(query, gather(slots[part]), metric)
     return scores
 
 
-def _cosines(query: Doubles, vectors: Doubles) -> Doubles:
-    products = np.einsum("ij,j->i", vectors, query)
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors) * (query @ query))
+def _cosines(queries: Doubles, vectors: Doubles) -> Doubles:
+    products = _products(vectors, queries)
+    lengths = np.sqrt(_products(vectors, vectors) * _products(queries, queries))
     cosines = np.divide(products, lengths, out=np.zeros(len(products)), where=lengths > 0)
     clipped: Doubles = np.clip(cosines, -1.0, 1.0)
     return clipped
 
 
-def _chunks(count: int, dimensions: int) -> Iterator[slice]:
+def _products(left: Doubles, right: Doubles) -> Doubles:
+    """Return the inner products of rows, each summed up by itself and in one order, whatever the shapes."""
+    products: Doubles = np.einsum("...j,...j->...", left, right)
+    return products
+
+
+def chunks(count: int, dimensions: int) -> Iterator[slice]:
+    """Yield slices of `count` vectors, so many at a time as should be worked on at once."""
     size = max(1, CHUNK_FLOATS // dimensions)
     return (slice(begin, begin + size) for begin in range(0, count, size))

@@ -58,10 +58,10 @@ class TestFaissIndexOfManySegments(VectorIndexContract):
 @pytest.mark.parametrize("metric", Metric)
 def test_storage_can_change_under_searches(metric: Metric) -> None:
     random = np.random.default_rng(4)
-    vectors = random.standard_normal((4000, 100)).astype(np.float32)
-    queries = random.standard_normal((5, 100)).astype(np.float32)
+    vectors = random.standard_normal((4000, 250)).astype(np.float32)
+    queries = random.standard_normal((5, 250)).astype(np.float32)
     oracle = filled(MemoryIndex, vectors, metric)
-    index = FaissIndex(100, metric)
+    index = FaissIndex(250, metric)
     index.write(np.arange(4000), vectors)
     selections = [everything(4000), Selection.of(np.arange(0, 4000, 2), 4000)]
     wanted = [list(map(spelt, oracle.search(queries, 10, selection))) for selection in selections]
@@ -83,7 +83,7 @@ def test_storage_can_change_under_searches(metric: Metric) -> None:
     for reader in readers:
         reader.join()
     assert all(each == wanted for each in found)
-    assert sizes[VectorStorage.FLOAT32] == 4000 * 400 < sizes[VectorStorage.INT8] < sizes[VectorStorage.FLOAT16]
+    assert sizes[VectorStorage.FLOAT32] == 4000 * 1000 < sizes[VectorStorage.INT8] < sizes[VectorStorage.FLOAT16]
 
 
 def spelt(ranking: Ranking) -> dict[int, float]:

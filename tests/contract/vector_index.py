@@ -95,13 +95,14 @@ def expected(vectors: Matrix, metric: Metric, query: Matrix, top_k: int, slots: 
     return {int(slot): float(score) for slot, score, key in zip(slots, scores, keys, strict=True) if key <= cut}
 
 
-def assert_exact(index: VectorIndex, metric: Metric, query: Matrix, top_k: int, selection: Selection) -> None:
-    """Hold a search to a plain scan of the vectors that the index holds."""
+def assert_exact(index: VectorIndex, metric: Metric, queries: Matrix, top_k: int, selection: Selection) -> None:
+    """Hold a search, for one vector or for many, to a plain scan of the vectors that the index holds."""
     slots = selection.slots()
-    every = ranked(slots, scores_of(query, index.vectors(slots), metric), top_k, metric)
-    ranking = search(index, query, top_k, selection)
-    found = dict(zip(ranking.slots.tolist(), ranking.scores.tolist(), strict=True))
-    assert found == dict(zip(every.slots.tolist(), every.scores.tolist(), strict=True))
+    queries = np.atleast_2d(queries)
+    for query, ranking in zip(queries, index.search(queries, top_k, selection), strict=True):
+        every = ranked(slots, scores_of(query, index.vectors(slots), metric), top_k, metric)
+        found = dict(zip(ranking.slots.tolist(), ranking.scores.tolist(), strict=True))
+        assert found == dict(zip(every.slots.tolist(), every.scores.tolist(), strict=True))
 
 
 def assert_ranking(ranking: Ranking, best: dict[int, float]) -> None:
@@ -229,6 +230,18 @@ class VectorIndexContract:
                     assert_exact(index, metric, query, top_k, Selection.of(slots, 4000))
 
     @pytest.mark.parametrize("metric", Metric)
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_exact_for_many_queries_at_a_time(self, make_index: MakeIndex, metric: Metric, shape: str) -> None:
+        random = np.random.default_rng(16)
+        vectors = SHAPES[shape](random, random.standard_normal((3001, 128)).astype(np.float32))
+        index = filled(make_index, vectors, metric)
+        noise = random.standard_normal((13, 128)).astype(np.float32)
+        queries = np.concatenate([vectors[:10], vectors[20:33] + noise / 100, noise])
+        for share, together in ((1.0, queries), (0.8, queries), (0.4, queries[::5]), (0.01, queries[::5])):
+            slots = np.flatnonzero(random.random(3001) < share)
+            assert_exact(index, metric, together, 10, Selection.of(slots, 3001))
+
+    @pytest.mark.parametrize("metric", Metric)
     @pytest.mark.parametrize("near", [0, 3, 40, 300])
     def test_a_selection_may_leave_out_what_is_near(self, make_index: MakeIndex, metric: Metric, near: int) -> None:
         random = np.random.default_rng(15)
@@ -302,8 +315,8 @@ class VectorIndexContract:
 
     def test_many_queries_find_what_each_finds_alone(self, make_index: MakeIndex) -> None:
         random = np.random.default_rng(5)
-        index = filled(make_index, random.standard_normal((2000, 48)).astype(np.float32), Metric.COSINE)
-        queries = random.standard_normal((70, 48)).astype(np.float32)
+        index = filled(make_index, random.standard_normal((2000, 96)).astype(np.float32), Metric.COSINE)
+        queries = random.standard_normal((70, 96)).astype(np.float32)
         for slots in (np.arange(2000), np.arange(0, 2000, 3), np.arange(20)):
             selection = Selection.of(slots, 2000)
             together = index.search(queries, 7, selection)

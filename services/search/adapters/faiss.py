@@ -15,11 +15,11 @@ import numpy as np
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_best import Best
-from services.search.adapters.faiss_codes import UNIT_ROUNDOFF, Coding
+from services.search.adapters.faiss_codes import LONGEST, UNIT_ROUNDOFF, Coding
 from services.search.adapters.faiss_scan import Chosen, one_thread
-from services.search.adapters.faiss_segment import TINY, Probe, Segment
-from services.search.index import Mask, Numbers, Ranking, Scores, Selection
-from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of, prepared, ranked, scanned
+from services.search.adapters.faiss_segment import TINY, Probes, Segment
+from services.search.index import Mask, Numbers, Ranking, Selection
+from services.search.scoring import CHUNK_FLOATS, Doubles, Scored, chunks, lengths_of, prepared, rankings, scores_of
 
 SEGMENT_BYTES = 48 * 2**20
 SEGMENT_ROWS_AT_MOST = 2**16
@@ -27,6 +27,10 @@ EXPANSION_AT_MOST = 1.18
 SPARE_CANDIDATES = 64
 SPARE_SHARE = 1 / 2
 SCORED_AT_ONCE = 32
+CACHE_BYTES = 32 * 2**20
+SIFTED_SHARE_IN_CACHE = 0.6
+SIFTED_SHARE = 0.3
+"""What is not in a processor's cache is read whole from this share of it on: with gaps, memory is read more slowly."""
 _SCORE_ERROR = 64 * UNIT_ROUNDOFF  # of a score, of the product of the lengths or of the square of the distance
 _DOUBLE_ERROR = 2.0**-40
 
@@ -86,19 +90,22 @@ class FaissIndex:
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`."""
         one_thread()
+        lengths = lengths_of(queries)
+        if len(queries) > 1 and lengths.max() > LONGEST:  # no code tells anything of these: that is no other's business
+            return [self.search(query[None], top_k, selection)[0] for query in queries]
         if selection.listed is not None:
-            return [self._ranked(probe, top_k, selection.listed) for probe in self._probes(queries, None)]
-        probes = self._probes(queries, self._coding)
+            slots = np.broadcast_to(selection.listed, (len(queries), selection.count))
+            return self._ranked(self._probes(queries, lengths, None), top_k, slots)
+        probes = self._probes(queries, lengths, self._coding)
         parts = self._parts(selection)
         wanted = top_k + SPARE_CANDIDATES + int(top_k * SPARE_SHARE)
-        proposed = self._proposed(probes, wanted, parts)
-        return [self._settled(probe, top_k, best, parts) for probe, best in zip(probes, proposed, strict=True)]
+        return self._settled(probes, top_k, self._proposed(probes, wanted, parts), parts)
 
     def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
         """See `VectorIndex`."""
         one_thread()
-        (probe,) = self._probes(query[None], None)
-        return self._ranked(probe, top_k, slots)
+        (ranking,) = self._ranked(self._probes(query[None], lengths_of(query[None]), None), top_k, slots[None])
+        return ranking
 
     def vectors(self, slots: Numbers) -> Matrix:
         """See `VectorIndex`."""
@@ -124,98 +131,124 @@ class FaissIndex:
             yield self._segments[0], slice(None), slots
             return
         numbers, rows = np.divmod(slots, self._segment_rows)
-        for number in np.unique(numbers).tolist():
+        for number in np.flatnonzero(np.bincount(numbers)).tolist():
             places = numbers == number
             yield self._segments[number], places, rows[places]
 
     def _parts(self, selection: Selection) -> list[Part]:
+        scanned_bytes = selection.extent * (self._coding.code_bytes if self._coding else 4 * self._dimensions)
+        sifted_share = SIFTED_SHARE_IN_CACHE if scanned_bytes <= CACHE_BYTES else SIFTED_SHARE
         return [
             Part(begin, segment, chosen)
             for number, segment in enumerate(self._segments)
             if (begin := number * self._segment_rows) < selection.extent
-            and (chosen := _chosen(selection, begin, self._segment_rows)) is not None
+            and (chosen := _chosen(selection, begin, self._segment_rows, sifted_share)) is not None
         ]
 
-    def _probes(self, queries: Matrix, coding: Coding | None) -> list[Probe]:
+    def _probes(self, queries: Matrix, lengths: Doubles, coding: Coding | None) -> Probes:
         """Return `queries` as segments take them; without `coding`, their codes cannot be scanned."""
-        lengths = lengths_of(queries)
         directions = queries.astype(np.float64)
         if self._metric is Metric.COSINE:
             directions = np.divide(directions, lengths[:, None], out=directions, where=lengths[:, None] > 0)
             lengths = np.ones(len(queries))
         floats = np.ascontiguousarray(directions, np.float32)
-        turned = floats if coding is None else coding.turned_queries(directions)
-        return [Probe(*values, coding) for values in zip(queries, floats, lengths.tolist(), turned, strict=True)]
+        turned = None if coding is None else coding.turned_queries(directions, lengths)
+        return Probes(queries, floats, lengths, turned, coding)
 
-    def _proposed(self, probes: Sequence[Probe], wanted: int, parts: Sequence[Part]) -> Sequence[Best]:
+    def _proposed(self, probes: Probes, wanted: int, parts: Sequence[Part]) -> Best:
         """Return for each of `probes` the slots of the highest bounds."""
         if self._pool is None or len(parts) < 2:
             return _proposed(probes, wanted, parts)
         shares = [parts[first :: self._threads] for first in range(min(self._threads, len(parts)))]
-        found = self._pool.map(lambda share: _proposed(probes, wanted, share), shares)
-        return [Best.of(wanted, bests) for bests in zip(*found, strict=True)]
+        return Best.of(len(probes), wanted, self._pool.map(lambda share: _proposed(probes, wanted, share), shares))
 
-    def _settled(self, probe: Probe, top_k: int, best: Best, parts: Sequence[Part]) -> Ranking:
-        """Return the answer, given the slots of the highest bounds."""
-        ranking, closeness = self._scored(probe, top_k, best.slots, best.bounds)
-        if not best.leaves_out(closeness):
-            return ranking
-        slots = [part.segment.within(probe, closeness, part.chosen) + part.begin for part in parts]
-        return self._ranked(probe, top_k, np.concatenate(slots))
+    def _settled(self, probes: Probes, top_k: int, best: Best, parts: Sequence[Part]) -> list[Ranking]:
+        """Return the answers, given the slots of the highest bounds."""
+        answers, closeness = self._scored(probes, top_k, best.slots, best.bounds)
+        for number in np.flatnonzero(best.leaves_out(closeness)).tolist():
+            probe, reach = probes.one(number), float(closeness[number])
+            slots = [part.segment.within(probe, reach, part.chosen) + part.begin for part in parts]
+            (answers[number],) = self._ranked(probe, top_k, np.concatenate(slots)[None])
+        return answers
 
-    def _ranked(self, probe: Probe, top_k: int, slots: Numbers) -> Ranking:
-        """Return the best of `slots`, all of which are compared."""
-        few = len(slots) <= max(top_k, SCORED_AT_ONCE)
-        bounds = np.full(len(slots), np.inf) if few else self._bounds(probe, slots)
-        ranking, _ = self._scored(probe, top_k, slots, bounds)
-        return replace(ranking, compared=len(slots))
+    def _ranked(self, probes: Probes, top_k: int, slots: Numbers) -> list[Ranking]:
+        """Return for each query the best of slots[i], shape (queries, n), all of which are compared."""
+        few = slots.shape[1] <= max(top_k, SCORED_AT_ONCE)
+        bounds = np.full(slots.shape, np.inf) if few else self._bounds(probes, slots)
+        answers, _ = self._scored(probes, top_k, slots, bounds)
+        return [replace(ranking, compared=slots.shape[1]) for ranking in answers]
 
-    def _bounds(self, probe: Probe, slots: Numbers) -> Doubles:
-        """Return the bounds of `slots` by their float32 vectors."""
-        bounds = np.empty(len(slots))
-        for segment, places, rows in self._by_segment(slots):
-            bounds[places] = segment.bounds(probe, rows)
+    def _bounds(self, probes: Probes, slots: Numbers) -> Doubles:
+        """Return the bounds of slots[i], shape (queries, n), by their float32 vectors."""
+        bounds = np.empty(slots.shape)
+        for number, of_one in enumerate(slots):
+            for segment, places, rows in self._by_segment(of_one):
+                bounds[number, places] = segment.bounds(probes.one(number), rows[None])[0]
         return bounds
 
-    def _scored(self, probe: Probe, top_k: int, slots: Numbers, bounds: Doubles) -> tuple[Ranking, float]:
-        """Return the best of `slots`, given the bounds of their closeness, and how close the last of them is at least.
+    def _scored(self, probes: Probes, top_k: int, slots: Numbers, bounds: Doubles) -> tuple[list[Ranking], Doubles]:
+        """Return for each query the best of its slots, and how close the last of them is at least.
 
-        That is minus infinity where there are fewer than `top_k`.
+        `slots` and the `bounds` of their closeness have shape (queries, n); slots that are `NOWHERE` do not count. How
+        close the last is is minus infinity where there are fewer than `top_k`.
         """
-        if len(slots) <= max(top_k, SCORED_AT_ONCE):
-            scores = self._scores(probe, slots)
-            ranking = ranked(slots, scores, top_k, self._metric)
-            return ranking, self._closeness(probe, ranking.scores[-1]) if len(slots) >= top_k else -np.inf
-        first = np.argpartition(bounds, -top_k)[-top_k:]
-        scores = self._scores(probe, slots[first])
-        last = scores.max() if self._metric is Metric.EUCLIDEAN else scores.min()
-        reach = self._closeness(probe, last)
-        reaching = bounds >= reach
-        reaching[first] = False
-        others = slots[reaching]
-        if len(others) > SCORED_AT_ONCE:
-            others = others[self._bounds(probe, others) >= reach]
-        ranking = ranked(
-            np.concatenate([slots[first], others]),
-            np.concatenate([scores, self._scores(probe, others)]),
-            top_k,
-            self._metric,
-        )
-        return ranking, self._closeness(probe, ranking.scores[-1])
+        there = slots >= 0
+        if slots.shape[1] <= max(top_k, SCORED_AT_ONCE):
+            scored = self._scores(probes, slots, there)
+        else:
+            first = np.zeros_like(there)
+            first[np.arange(len(first))[:, None], np.argpartition(bounds, -top_k, axis=1)[:, -top_k:]] = True
+            scored = self._scores(probes, slots, first & there)
+            reach = self._closeness(probes, self._last(scored, len(probes), top_k))
+            scored += self._scores(probes, slots, self._reaching(probes, reach, slots, bounds, ~first & there))
+        answers = rankings(len(probes), scored, top_k, self._metric)
+        return answers, self._closeness(probes, np.array([self._cut(answer, top_k) for answer in answers]))
 
-    def _scores(self, probe: Probe, slots: Numbers) -> Scores:
-        return scanned(probe.query, slots, self.vectors, self._metric)
+    def _reaching(self, probes: Probes, reach: Doubles, slots: Numbers, bounds: Doubles, there: Mask) -> Mask:
+        """Return which of `slots`, of those `there`, may be as close as `reach`, shape (queries,)."""
+        reaching: Mask = there & (bounds >= reach[:, None])
+        for number in np.flatnonzero(np.count_nonzero(reaching, axis=1) > SCORED_AT_ONCE).tolist():
+            places = np.flatnonzero(reaching[number])
+            closest = self._bounds(probes.one(number), slots[number, places][None])[0]
+            reaching[number, places] = closest >= reach[number]
+        return reaching
 
-    def _closeness(self, probe: Probe, score: np.float32) -> float:
-        """Return how close, at least, a vector is whose score is `score` or better."""
+    def _scores(self, probes: Probes, slots: Numbers, wanted: Mask) -> Scored:
+        """Score those of `slots` that are `wanted`."""
+        numbers, places = np.nonzero(wanted)
+        chosen = slots[numbers, places]
+        scores = np.empty(len(chosen), np.float32)
+        for part in chunks(len(chosen), self._dimensions):
+            asked = probes.queries[numbers[part]] if len(probes) > 1 else probes.queries[0]
+            scores[part] = scores_of(asked, self.vectors(chosen[part]), self._metric)
+        return Scored(numbers, chosen, scores)
+
+    def _last(self, scored: Scored, queries: int, top_k: int) -> Doubles:
+        """Return the score of the last of each query's `top_k`; the worst there is, where it has fewer."""
+        further = np.maximum if self._metric is Metric.EUCLIDEAN else np.minimum
+        last = np.full(queries, -self._worst)
+        further.at(last, scored.numbers, scored.scores)
+        last[np.bincount(scored.numbers, minlength=queries) < top_k] = self._worst
+        return last
+
+    def _cut(self, answer: Ranking, top_k: int) -> float:
+        return float(answer.scores[-1]) if len(answer.scores) >= top_k else self._worst
+
+    @property
+    def _worst(self) -> float:
+        return np.inf if self._metric is Metric.EUCLIDEAN else -np.inf
+
+    def _closeness(self, probes: Probes, scores: Doubles) -> Doubles:
+        """Return how close, at least, a vector is whose score for query i is scores[i] or better."""
         match self._metric:
             case Metric.COSINE:
-                return float(score) - _SCORE_ERROR - TINY
+                return scores - _SCORE_ERROR - TINY
             case Metric.DOT_PRODUCT:
-                return float(score) - _SCORE_ERROR * probe.length * self._longest - TINY
+                return scores - _SCORE_ERROR * probes.lengths * self._longest - TINY
             case Metric.EUCLIDEAN:
-                square, distance = probe.length**2, float(score) ** 2
-                return (square - distance * (1 + _SCORE_ERROR)) / 2 - _DOUBLE_ERROR * (square + distance) - TINY
+                squares, distances = probes.lengths**2, scores**2
+                close: Doubles = (squares - distances * (1 + _SCORE_ERROR)) / 2
+                return close - _DOUBLE_ERROR * (squares + distances) - TINY
 
 
 def _coding(dimensions: int, metric: Metric, storage: VectorStorage) -> Coding | None:
@@ -225,19 +258,18 @@ def _coding(dimensions: int, metric: Metric, storage: VectorStorage) -> Coding |
     return coding if coding.expansion <= EXPANSION_AT_MOST else None
 
 
-def _chosen(selection: Selection, begin: int, rows: int) -> Chosen | None:
+def _chosen(selection: Selection, begin: int, rows: int, sifted_share: float) -> Chosen | None:
     """Return what `selection` chooses of a segment's `rows`, from slot `begin` on; None where that is nothing."""
     count = min(rows, selection.extent - begin)
     if selection.bits is None:
         return Chosen(count)
     bits = selection.bits[begin // 8 : (begin + count + 7) // 8]
-    return Chosen(count, bits, selection.count / selection.extent) if bits.any() else None
+    return Chosen(count, bits, selection.count / selection.extent, sifted_share) if bits.any() else None
 
 
-def _proposed(probes: Sequence[Probe], wanted: int, parts: Sequence[Part]) -> Sequence[Best]:
+def _proposed(probes: Probes, wanted: int, parts: Sequence[Part]) -> Best:
     """Ask segment by segment, so that what a segment holds is read from memory once for all of `probes`."""
-    bests = [Best(wanted) for _ in probes]
+    best = Best(len(probes), wanted)
     for part in parts:
-        for probe, best in zip(probes, bests, strict=True):
-            best.add(part.begin, part.segment.nearest(probe, wanted, best.beyond, part.chosen))
-    return bests
+        best.add(part.begin, part.segment.nearest(probes, wanted, part.chosen))
+    return best

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_scan import scans_floats, scans_whole
-from services.search.index import Mask
+from services.search.index import Mask, Scores
 from services.search.scoring import Doubles
 
 Codes = NDArray[np.uint8]
@@ -78,20 +78,37 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A query as codes of one scale are scanned for it. A score s of the scan says: no closer than s·unit + offset."""
+class Turned:
+    """Queries turned as coded vectors are, whatever the scale of the codes, as wide as codes: shape (n, width).
+
+    Where both sides are whole, `numbers` are the queries times `factors`, shape (n,), rounded, with the weights of the
+    digits; `missed` is how far off that is.
+    """
 
     numbers: Matrix
-    unit: float = 1.0
-    offset: float = 0.0
+    factors: Doubles
+    missed: Doubles
 
-    def bounds(self, scores: NDArray[np.float32]) -> Doubles:
-        """Return what bounds `scores` are."""
-        return scores.astype(np.float64) * self.unit + self.offset
 
-    def score(self, bound: float) -> float:
-        """Return a score that all those exceed whose bounds are at least `bound`."""
-        return float(np.nextafter(np.float32((bound - self.offset) / self.unit), np.float32(-np.inf)))
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Queries as codes of one scale are scanned for them. A score s of the scan says: no closer than s·unit + offset.
+
+    `numbers` has shape (n, width), `units` and `offsets` (n,).
+    """
+
+    numbers: Matrix
+    units: Doubles
+    offsets: Doubles
+
+    def bounds(self, scores: Scores) -> Doubles:
+        """Return what bounds `scores`, shape (n, m), are."""
+        return scores * self.units[:, None] + self.offsets[:, None]
+
+    def score(self, number: int, bound: float) -> float:
+        """Return a score that all those exceed whose bounds for queries[number] are at least `bound`."""
+        score = np.float32((bound - self.offsets[number]) / self.units[number])
+        return float(np.nextafter(score, np.float32(-np.inf)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,32 +170,35 @@ class Coding:
         numbers[loose] = 0
         return Coded(self._packed(numbers), loose)
 
-    def turned_queries(self, queries: Doubles) -> Matrix:
-        """Return `queries`, shape (n, dimensions), turned as coded vectors are.
+    def turned_queries(self, queries: Doubles, lengths: Doubles) -> Turned:
+        """Return `queries`, shape (n, dimensions), of `lengths`, as scans take them.
 
         One longer than `LONGEST` becomes something else, which is of no use.
         """
-        turned = self._turned(queries)
-        return np.clip(turned, -LONGEST, LONGEST).astype(np.float32)
-
-    def asked(self, turned: Matrix, length: float, scale: float) -> Asked:
-        """Return how codes of `scale` are scanned for a query: one of `turned_queries`, of that length."""
-        weights = np.zeros(self._width, np.float32)
+        turned = np.clip(self._turned(queries), -LONGEST, LONGEST).astype(np.float32)
+        numbers = np.zeros((len(queries), self._width), np.float32)
         if self._whole:
-            return self._asked_whole(turned, length, scale, weights)
-        np.multiply(turned, np.float32(1 / scale), out=weights[: self._turned_dimensions])
-        weights[self._error_digits] = _powers(self._error_digits) * (length * self._error_unit(scale))
-        weights[self._square_digits] = _powers(self._square_digits) * -self._square_unit(scale)
-        return Asked(weights)
+            return self._rounded(turned.astype(np.float64), lengths, numbers)
+        numbers[:, : self._turned_dimensions] = turned
+        return Turned(numbers, np.ones(len(queries)), np.zeros(len(queries)))
 
-    def _asked_whole(self, turned: Matrix, length: float, scale: float, weights: Matrix) -> Asked:
-        exact = turned.astype(np.float64)
-        factor = _MOST_DIGIT / max(float(np.abs(exact).max()), _SMALLEST)
-        rounded = np.rint(exact * factor)
-        missed = float(np.linalg.norm(exact - rounded / factor)) * (1 + _NORM_LOSS)
-        weights[: self._turned_dimensions] = rounded
-        weights[self._error_digits] = math.ceil((length + missed) * self._error_unit(scale) * scale * factor)
-        return Asked(weights, 1 / (scale * factor), missed * _LONGEST_UNIT)
+    def asked(self, turned: Turned, lengths: Doubles, scale: float) -> Asked:
+        """Return how codes of `scale` are scanned for queries of `lengths`."""
+        if self._whole:
+            return Asked(turned.numbers, 1 / (scale * turned.factors), turned.missed * _LONGEST_UNIT)
+        numbers = turned.numbers * np.float32(1 / scale)
+        numbers[:, self._error_digits] = _powers(self._error_digits) * (lengths[:, None] * self._error_unit(scale))
+        numbers[:, self._square_digits] = _powers(self._square_digits) * -self._square_unit(scale)
+        return Asked(numbers, turned.factors, turned.missed)
+
+    def _rounded(self, exact: Doubles, lengths: Doubles, numbers: Matrix) -> Turned:
+        """Fill `numbers` with `exact` as whole numbers; the weights of the digits suit every scale."""
+        factors = _MOST_DIGIT / np.maximum(np.abs(exact).max(axis=1), _SMALLEST)
+        rounded = np.rint(exact * factors[:, None])
+        missed = np.linalg.norm(exact - rounded / factors[:, None], axis=1) * (1 + _NORM_LOSS)
+        numbers[:, : self._turned_dimensions] = rounded
+        numbers[:, self._error_digits] = np.ceil((lengths + missed) * self._error_unit(1.0) * factors)[:, None]
+        return Turned(numbers, factors, missed)
 
     def _turned(self, vectors: NDArray[Float]) -> NDArray[Float]:
         """Return `vectors` turned, an odd number of dimensions made even."""

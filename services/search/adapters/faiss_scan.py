@@ -1,42 +1,59 @@
 """The scans of FAISS that an exact search is made of, over memory that numpy holds. A scan lets other threads run."""
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.vectors import Matrix
+from services.common.vectors import MAX_DIMENSIONS, Matrix
 from services.search.index import Bits, Mask, Numbers, Scores
 
+NOWHERE = -1
+"""The row of what was not found."""
+MATRIX_NUMBERS = MAX_DIMENSIONS + 1
+"""Numbers in queries from which FAISS multiplies matrices of float32: more than any one query has."""
+
 _faiss: Any = faiss  # its stubs know the C++ signatures only, and not all of them
-_SIFTED_SHARE = 0.6
+_faiss.cvar.distance_compute_blas_threshold = MATRIX_NUMBERS
+_MULTIPLIED_QUERIES, _MULTIPLIED_QUERIES_AVX512 = 12, 32
 _SIFTED_SPARE = 1.25
 _RANGE_SHARE = 1 / 8  # of the rows wanted: from there on a heap costs more than taking all there are
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Rows and their scores, in no order. No row left out has a score above `rest`."""
+    """Rows and their scores, shape (queries, n), in no order. Where a query has fewer, rows are `NOWHERE`.
+
+    Those have a score that is further than any. No row left out has a score above `rest`, shape (queries,).
+    """
 
     rows: Numbers
     scores: Scores
-    rest: float = -np.inf
+    rest: Scores
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """The rows that a scan compares: the first `count`, of them those whose bit is set, where there are `bits`.
 
-    `share` is about how many of them those are.
+    `share` is about how many of them those are; from `sifted_share` on, a scan of codes takes no notice of bits, and
+    what is not chosen is sifted out of what it finds.
     """
 
     count: int
     bits: Bits | None = None
     share: float = 1.0
+    sifted_share: float = 1.0
+
+    @property
+    def sifted(self) -> bool:
+        """Whether it costs less to scan all rows than to look at each one's bit."""
+        return self.bits is not None and self.share >= self.sifted_share
 
     def among(self, rows: Numbers) -> Numbers:
         """Return those of `rows` that are chosen."""
@@ -44,7 +61,7 @@ class Chosen:
         return rows if self.bits is None else rows[self.holds(rows)]
 
     def holds(self, rows: Numbers) -> Mask:
-        """Return for each of `rows`, below `count`, whether its bit is set; there must be bits."""
+        """Return for each of `rows`, from 0 up to `count`, whether its bit is set; there must be bits."""
         assert self.bits is not None, "asked of all rows"
         held: Mask = (self.bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
         return held
@@ -65,20 +82,28 @@ class FloatScan:
     vectors: Matrix
     squared_distances: bool
 
-    def nearest(self, query: Matrix, wanted: int, chosen: Chosen) -> Found:
-        """Return the `wanted` chosen rows nearest to `query`, shape (dimensions,); all where there are fewer."""
+    def nearest(self, queries: Matrix, wanted: int, chosen: Chosen) -> tuple[Numbers, Scores]:
+        """Return the `wanted` chosen rows nearest to each of `queries`, shape (n, dimensions), and their scores."""
         wanted = min(wanted, chosen.count)
-        scores, rows = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
+        rows, scores = np.empty((len(queries), wanted), np.int64), np.empty((len(queries), wanted), np.float32)
         scan: Callable[..., None] = _faiss.knn_L2sqr if self.squared_distances else _faiss.knn_inner_product
         values = (None,) if self.squared_distances else ()
-        sizes = (self.vectors.shape[1], 1, chosen.count, wanted)
+        sizes = (self.vectors.shape[1], len(queries), chosen.count, wanted)
         pointers = (_faiss.swig_ptr(scores), _faiss.swig_ptr(rows))
-        scan(_faiss.swig_ptr(query), _faiss.swig_ptr(self.vectors), *sizes, *pointers, *values, chosen.selector())
-        found = rows >= 0
-        return Found(rows[found], scores[found])
+        scan(_faiss.swig_ptr(queries), _faiss.swig_ptr(self.vectors), *sizes, *pointers, *values, chosen.selector())
+        scores[rows < 0] = np.inf if self.squared_distances else -np.inf
+        return rows, scores
+
+    def multiplies(self, queries: Matrix, chosen: Chosen) -> bool:
+        """Return whether `nearest` multiplies matrices for them, and so costs less than scans of codes would.
+
+        AVX-512 multiplies whole numbers far faster than AVX2 does, floats little.
+        """
+        fewest = _MULTIPLIED_QUERIES_AVX512 if _has_avx512() else _MULTIPLIED_QUERIES
+        return chosen.bits is None and len(queries) >= fewest and queries.size >= MATRIX_NUMBERS
 
     def within(self, query: Matrix, limit: float, chosen: Chosen) -> Numbers:
-        """Return all chosen rows whose score is `limit` or nearer."""
+        """Return all chosen rows whose score for `query`, shape (dimensions,), is `limit` or nearer."""
         scan: Callable[..., None] = (
             _faiss.range_search_L2sqr if self.squared_distances else _faiss.range_search_inner_product
         )
@@ -86,16 +111,17 @@ class FloatScan:
         result = _faiss.RangeSearchResult(1)
         pointers = (_faiss.swig_ptr(query), _faiss.swig_ptr(self.vectors))
         scan(*pointers, self.vectors.shape[1], 1, chosen.count, float(radius), result, chosen.selector())
-        return _taken(result).rows
+        return _taken(result)[0]
 
-    def at(self, query: Matrix, rows: Numbers) -> Scores:
-        """Return the scores of `rows`."""
+    def at(self, queries: Matrix, rows: Numbers) -> Scores:
+        """Return the scores of rows[i], for queries[i] each, in the shape of `rows`: (queries, n)."""
         scan: Callable[..., None] = (
             _faiss.fvec_L2sqr_by_idx if self.squared_distances else _faiss.fvec_inner_products_by_idx
         )
-        scores = np.empty(len(rows), np.float32)
-        pointers = [_faiss.swig_ptr(array) for array in (scores, query, self.vectors, rows)]
-        scan(*pointers, self.vectors.shape[1], 1, len(rows))
+        rows = np.ascontiguousarray(rows)
+        scores = np.empty(rows.shape, np.float32)
+        pointers = [_faiss.swig_ptr(array) for array in (scores, queries, self.vectors, rows)]
+        scan(*pointers, self.vectors.shape[1], *rows.shape)
         return scores
 
 
@@ -105,49 +131,61 @@ class CodeScan:
 
     codes: NDArray[np.uint8]
     quantizer: Any
-    _pointer: Any = field(init=False)
+    _own: threading.local = field(init=False, default_factory=threading.local)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_pointer", _faiss.swig_ptr(self.codes))
-
-    def nearest(self, query: Matrix, wanted: int, beyond: float, chosen: Chosen) -> Found:
-        """Return about `wanted` chosen rows, those of the highest scores above `beyond`.
-
-        Where most rows are chosen, it costs less to scan all and sift than to look at each one's bit; unless those that
-        are near are not those that are chosen.
-        """
-        beyond = float(np.float32(beyond))
-        if chosen.bits is not None and chosen.share >= _SIFTED_SHARE:
-            every = self._nearest(query, int(wanted / chosen.share * _SIFTED_SPARE), beyond, Chosen(chosen.count))
-            kept = chosen.holds(every.rows)
-            if every.rest == beyond or np.count_nonzero(kept) >= wanted / 2:
-                return Found(every.rows[kept], every.scores[kept], every.rest)
-        return self._nearest(query, wanted, beyond, chosen)
-
-    def _nearest(self, query: Matrix, wanted: int, beyond: float, chosen: Chosen) -> Found:
+    def nearest(self, queries: Matrix, wanted: int, chosen: Chosen) -> Found:
+        """Return about `wanted` chosen rows for each of `queries`, shape (n, width), those of the highest scores."""
         if wanted > chosen.count * _RANGE_SHARE:
-            return replace(self.above(query, beyond, chosen), rest=beyond)
-        scores, rows = np.full(wanted, beyond, np.float32), np.full(wanted, -1, np.int64)
-        selector = chosen.selector()
-        pointers = (_faiss.swig_ptr(scores), _faiss.swig_ptr(rows))
-        self._scanner(query, selector).scan_codes(chosen.count, self._pointer, None, *pointers, wanted)
-        found = rows >= 0
-        return Found(rows[found], scores[found], float(scores.min()))
+            return self._every(queries, chosen)
+        if not chosen.sifted:
+            return self._nearest(queries, wanted, chosen)
+        found = self._nearest(queries, int(wanted / chosen.share * _SIFTED_SPARE), Chosen(chosen.count))
+        found.rows[~chosen.holds(found.rows)] = NOWHERE
+        found.scores[found.rows < 0] = -np.inf
+        few = np.flatnonzero(np.count_nonzero(found.rows >= 0, axis=1) < wanted / 2)
+        if len(few):  # what is near these is not what is chosen
+            looked_at = self._nearest(queries[few], wanted, chosen)
+            found.rows[few], found.scores[few] = NOWHERE, -np.inf
+            found.rows[few, :wanted], found.scores[few, :wanted] = looked_at.rows, looked_at.scores
+            found.rest[few] = looked_at.rest
+        return found
 
-    def above(self, query: Matrix, limit: float, chosen: Chosen) -> Found:
-        """Return all chosen rows whose score is above `limit`."""
+    def above(self, query: Matrix, limit: float, chosen: Chosen) -> tuple[Numbers, Scores]:
+        """Return all chosen rows whose score for `query`, shape (width,), is above `limit`, and their scores."""
         result = _faiss.RangeSearchResult(1)
         partial = _faiss.RangeSearchPartialResult(result)
         selector = chosen.selector()
-        self._scanner(query, selector).scan_codes_range(chosen.count, self._pointer, None, limit, partial.new_result(0))
-        partial.finalize()
-        return _taken(result)
-
-    def _scanner(self, query: Matrix, selector: Any) -> Any:
         scanner = self.quantizer.select_InvertedListScanner(_faiss.METRIC_INNER_PRODUCT, None, True, selector, False)
         scanner.list_no = 0  # rows are then told by their number
         scanner.set_query(_faiss.swig_ptr(query))
-        return scanner
+        codes = _faiss.swig_ptr(self.codes)
+        scanner.scan_codes_range(chosen.count, codes, None, limit, partial.new_result(0))
+        partial.finalize()
+        return _taken(result)
+
+    def _nearest(self, queries: Matrix, wanted: int, chosen: Chosen) -> Found:
+        """Let FAISS search all in one call: between calls another thread may take the interpreter, which then waits."""
+        parameters = None if chosen.bits is None else _faiss.SearchParameters(sel=chosen.selector())
+        scores, rows = self._index(chosen.count).search(queries, min(wanted, chosen.count), params=parameters)
+        scores[rows < 0] = -np.inf
+        return Found(rows, scores, scores[:, -1].copy())
+
+    def _every(self, queries: Matrix, chosen: Chosen) -> Found:
+        """Return all chosen rows: for each query the same, in the same order."""
+        rows, scores = zip(*(self.above(query, -np.inf, chosen) for query in queries), strict=True)
+        return Found(np.stack(rows), np.stack(scores), np.full(len(queries), -np.inf, np.float32))
+
+    def _index(self, count: int) -> Any:
+        """Return FAISS's index of the first `count` codes, where they lie. A thread has its own: it holds the count."""
+        if not hasattr(self._own, "index"):
+            quantizer = (self.quantizer.d, self.quantizer.qtype, _faiss.METRIC_INNER_PRODUCT)
+            self._own.index, self._own.count = _faiss.IndexScalarQuantizer(*quantizer), 0
+            codes = self._own.index.codes
+            view = codes.create_view(_faiss.swig_ptr(self.codes), self.codes.size, codes.owner)
+            self._own.index.codes = view
+        if self._own.count != count:
+            self._own.index.ntotal = self._own.count = count
+        return self._own.index
 
 
 def one_thread() -> None:
@@ -159,8 +197,13 @@ def scans_floats(quantizer: Any) -> bool:
     """Return whether scans of `quantizer`'s codes take queries as they are, not rounded to whole numbers."""
     query = np.linspace(0.1, 0.4, quantizer.d, dtype=np.float32)
     codes = quantizer.compute_codes(np.ones((1, quantizer.d), np.float32))
-    (score,) = CodeScan(codes, quantizer).above(query, -np.inf, Chosen(1)).scores
+    _, (score,) = CodeScan(codes, quantizer).above(query, -np.inf, Chosen(1))
     return bool(abs(score - query.sum()) < 1e-3 * query.sum())
+
+
+@cache
+def _has_avx512() -> bool:
+    return bool(_faiss.SIMDConfig.is_simd_level_available(_faiss.SIMDLevel_AVX512))
 
 
 @lru_cache
@@ -169,14 +212,13 @@ def scans_whole(width: int, quantizer: int) -> bool:
     made = _faiss.ScalarQuantizer(width, quantizer)
     numbers = (np.arange(3 * width) * 37 % 255 - 127).reshape(3, width)
     query = (np.arange(width) * 53 % 255 - 127).astype(np.float32)
-    found = CodeScan((numbers + 128).astype(np.uint8), made).above(query, -np.inf, Chosen(3))
-    return bool(np.array_equal(found.scores[np.argsort(found.rows)], numbers @ query))
+    rows, scores = CodeScan((numbers + 128).astype(np.uint8), made).above(query, -np.inf, Chosen(3))
+    return bool(np.array_equal(scores[np.argsort(rows)], numbers @ query))
 
 
-def _taken(result: Any) -> Found:
+def _taken(result: Any) -> tuple[Numbers, Scores]:
     count = int(_faiss.rev_swig_ptr(result.lims, 2)[1])
     if not count:
-        return Found(np.empty(0, np.int64), np.empty(0, np.float32))
-    return Found(
-        _faiss.rev_swig_ptr(result.labels, count).astype(np.int64), _faiss.rev_swig_ptr(result.distances, count).copy()
-    )
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    rows, scores = _faiss.rev_swig_ptr(result.labels, count), _faiss.rev_swig_ptr(result.distances, count)
+    return rows.astype(np.int64), scores.copy()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from services.common.vectors import Matrix, Metric
-from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Asked, Coding
-from services.search.adapters.faiss_scan import Chosen, CodeScan, FloatScan
+from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Asked, Coding, Turned
+from services.search.adapters.faiss_scan import NOWHERE, Chosen, CodeScan, FloatScan
 from services.search.index import Mask, Numbers
 from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of
 
@@ -21,30 +21,41 @@ _NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """A query as segments are asked it.
+class Probes:
+    """Queries as segments are asked them, each array a row a query.
 
-    `direction` is the query as held vectors are (see `scoring.prepared`), `length` its length; `turned` is it as
-    `coding` turns it.
+    `directions` are the queries as held vectors are (see `scoring.prepared`), `lengths` their lengths; `turned` is what
+    `coding` makes of them, None where no codes are to be scanned.
     """
 
-    query: Matrix
-    direction: Matrix
-    length: float
-    turned: Matrix
-    coding: Coding | None
+    queries: Matrix
+    directions: Matrix
+    lengths: Doubles
+    turned: Turned | None = None
+    coding: Coding | None = None
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def one(self, number: int) -> "Probes":
+        """Return one of the queries."""
+        only, turned = slice(number, number + 1), self.turned
+        if turned is not None:
+            turned = Turned(turned.numbers[only], turned.factors[only], turned.missed[only])
+        return Probes(self.queries[only], self.directions[only], self.lengths[only], turned, self.coding)
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """Rows that may be an answer, by upper bounds of their closeness (see `faiss_codes`), in no order.
 
-    No row besides them is closer than `rest`, but for those of `unbounded`, of which nothing is known.
+    Both have shape (queries, n); rows that are `NOWHERE` have bounds of minus infinity. No row besides them is closer
+    than `rest`, shape (queries,), but for those of `unbounded`, of which nothing is known for any query.
     """
 
     rows: Numbers
     bounds: Doubles
-    rest: float = -np.inf
+    rest: Doubles
     unbounded: Numbers = field(default_factory=lambda: _NONE)
 
 
@@ -57,9 +68,10 @@ class _Codes:
     scale: float
     loose: Numbers
 
-    def asked(self, probe: Probe) -> Asked:
-        """Return how the codes are scanned for the query."""
-        return self.coding.asked(probe.turned, probe.length, self.scale)
+    def asked(self, probes: Probes) -> Asked:
+        """Return how the codes are scanned for the queries, which are turned."""
+        assert probes.turned is not None, "asked without what the coding makes of queries"
+        return self.coding.asked(probes.turned, probes.lengths, self.scale)
 
     def put(self, rows: Numbers, vectors: Matrix, lengths: Doubles) -> Numbers:
         """Code `vectors`, of `lengths`, as those of `rows`; return the rows that are loose."""
@@ -111,60 +123,75 @@ class Segment:
         if coding is not None and self._extent:
             self._codes = self._coded_anew(coding, self._suiting_scale(coding))
 
-    def nearest(self, probe: Probe, wanted: int, beyond: float, chosen: Chosen) -> Proposal:
-        """Return the `wanted` chosen rows of the highest bounds above `beyond`, or about as many."""
-        if (codes := self._scanned(probe)) is not None:
-            asked = codes.asked(probe)
-            found = codes.scan.nearest(asked.numbers, wanted, asked.score(beyond), chosen)
-            kept = _outside(found.rows, codes.loose)
-            rest = found.rest * asked.unit + asked.offset
-            return Proposal(found.rows[kept], asked.bounds(found.scores[kept]), rest, chosen.among(codes.loose))
-        if self._overflows(probe):
-            return Proposal(_NONE, np.empty(0), unbounded=chosen.all())
-        found = self._floats.nearest(probe.direction, wanted, chosen)
-        bounds = self._bounds(probe, found.scores.astype(np.float64))
-        return Proposal(found.rows, bounds, float(bounds.min()) if len(bounds) == wanted else -np.inf)
+    def nearest(self, probes: Probes, wanted: int, chosen: Chosen) -> Proposal:
+        """Return for each query the `wanted` chosen rows of the highest bounds, or about as many."""
+        multiplied = self._floats.multiplies(probes.directions, chosen)
+        if (codes := self._scanned(probes)) is not None and not multiplied:
+            return self._coded_nearest(codes, probes, wanted, chosen)
+        if self._overflows(probes):
+            nothing = np.empty((len(probes), 0))
+            return Proposal(nothing.astype(np.int64), nothing, np.full(len(probes), -np.inf), chosen.all())
+        rows, scores = self._floats.nearest(probes.directions, wanted, chosen)
+        bounds = self._bounds(probes, scores.astype(np.float64))
+        left_out = bounds.min(axis=1) if wanted < chosen.count else np.full(len(probes), -np.inf)
+        return Proposal(rows, bounds, left_out)
 
-    def within(self, probe: Probe, closeness: float, chosen: Chosen) -> Numbers:
-        """Return all chosen rows that may be that close."""
+    def within(self, probe: Probes, closeness: float, chosen: Chosen) -> Numbers:
+        """Return all chosen rows that may be that close to the one query."""
         if (codes := self._scanned(probe)) is not None:
             asked = codes.asked(probe)
-            found = codes.scan.above(asked.numbers, asked.score(closeness), chosen).rows
+            found, _ = codes.scan.above(asked.numbers[0], asked.score(0, closeness), chosen)
             return np.concatenate([found[_outside(found, codes.loose)], chosen.among(codes.loose)])
         if self._overflows(probe):
             return chosen.all()
-        return self._floats.within(probe.direction, self._limit(probe, closeness), chosen)
+        return self._floats.within(probe.directions[0], self._limit(probe, closeness), chosen)
 
-    def bounds(self, probe: Probe, rows: Numbers) -> Doubles:
-        """Return the bounds of `rows` by their float32 vectors, infinite where there is none."""
-        if self._overflows(probe):
-            return np.full(len(rows), np.inf)
-        return self._bounds(probe, self._floats.at(probe.direction, rows).astype(np.float64))
+    def bounds(self, probes: Probes, rows: Numbers) -> Doubles:
+        """Return the bounds of rows[i], for query i each, by their float32 vectors; infinite where there is none."""
+        if self._overflows(probes):
+            return np.full(rows.shape, np.inf)
+        return self._bounds(probes, self._floats.at(probes.directions, rows).astype(np.float64))
 
-    def _scanned(self, probe: Probe) -> _Codes | None:
+    def _coded_nearest(self, codes: _Codes, probes: Probes, wanted: int, chosen: Chosen) -> Proposal:
+        asked = codes.asked(probes)
+        found = codes.scan.nearest(asked.numbers, wanted, chosen)
+        bounds = asked.bounds(found.scores)
+        if len(codes.loose):
+            loose = np.isin(found.rows, codes.loose)
+            found.rows[loose], bounds[loose] = NOWHERE, -np.inf
+        rest = found.rest * asked.units + asked.offsets
+        return Proposal(found.rows, bounds, rest, chosen.among(codes.loose))
+
+    def _scanned(self, probes: Probes) -> _Codes | None:
         codes = self._codes
-        return codes if codes and codes.coding is probe.coding and probe.length <= LONGEST else None
+        return codes if codes and codes.coding is probes.coding and probes.lengths.max() <= LONGEST else None
 
-    def _bounds(self, probe: Probe, scores: Doubles) -> Doubles:
-        """Return the closest that vectors of float32 `scores` can be."""
-        if self._metric is Metric.EUCLIDEAN:
-            return (probe.length**2 - scores * (1 - self._relative_error)) / 2 + TINY
-        return scores + self._relative_error * probe.length * self._longest + TINY
+    def _bounds(self, probes: Probes, scores: Doubles) -> Doubles:
+        """Return the closest that vectors of float32 `scores`, shape (queries, n), can be."""
+        lengths = probes.lengths[:, None]
+        if self._metric is Metric.DOT_PRODUCT or self._metric is Metric.COSINE:
+            return scores + self._relative_error * lengths * self._longest + TINY
+        if len(probes) == 1:
+            return (lengths**2 - scores * (1 - self._relative_error)) / 2 + TINY
+        # of a product of matrices and two squares, where what they are off by does not shrink with the distance
+        return (lengths**2 - scores + self._relative_error * (lengths + self._longest) ** 2) / 2 + TINY
 
-    def _limit(self, probe: Probe, closeness: float) -> float:
+    def _limit(self, probe: Probes, closeness: float) -> float:
         """Return the float32 score that no vector exceeds, or falls below, that may be that close."""
+        length = float(probe.lengths[0])
         if self._metric is Metric.EUCLIDEAN:
-            return max(0.0, probe.length**2 - 2 * closeness) * (1 + self._relative_error) + TINY
-        return closeness - self._relative_error * probe.length * self._longest - TINY
+            return max(0.0, length**2 - 2 * closeness) * (1 + self._relative_error) + TINY
+        return closeness - self._relative_error * length * self._longest - TINY
 
     @property
     def _relative_error(self) -> float:
         return (self._dimensions + ROUNDINGS) * 2 * UNIT_ROUNDOFF
 
-    def _overflows(self, probe: Probe) -> bool:
+    def _overflows(self, probes: Probes) -> bool:
+        length = float(probes.lengths.max())
         if self._metric is Metric.EUCLIDEAN:
-            return (probe.length + self._longest) ** 2 > _HUGE
-        return probe.length * self._longest > _HUGE
+            return (length + self._longest) ** 2 > _HUGE
+        return length * self._longest > _HUGE
 
     def _code(self, coding: Coding, rows: Numbers, vectors: Matrix, lengths: Doubles) -> None:
         codes = self._codes

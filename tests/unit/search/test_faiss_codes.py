@@ -19,10 +19,11 @@ def bounds(
 ) -> tuple[Doubles, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     coded = coding.coded(vectors, lengths_of(vectors), scale)
     scan = CodeScan(coded.codes, coding.quantizer)
-    asked = coding.asked(coding.turned_queries(query[None])[0], float(np.linalg.norm(query)), scale)
-    found = scan.above(asked.numbers, -np.inf, Chosen(len(vectors)))
+    length = np.array([np.linalg.norm(query)])
+    asked = coding.asked(coding.turned_queries(query[None], length), length, scale)
+    rows, scores = scan.above(asked.numbers[0], -np.inf, Chosen(len(vectors)))
     bounds = np.empty(len(vectors))
-    bounds[found.rows] = asked.bounds(found.scores)
+    bounds[rows] = asked.bounds(scores[None])[0]
     return bounds, coded.loose
 
 
