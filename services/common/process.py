@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import uvloop
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -24,7 +25,8 @@ def run_process(name: str, serve: Callable[[], Coroutine[Any, Any, None]]) -> No
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every variant for processors that are not here
     try:
-        asyncio.run(serve())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
     except ValidationError as error:
         sys.exit(f"{name} cannot start: {_problems(error)}")
     except (ListenError, MetricsAddressError, ServiceUnavailableError, OSError) as error:

@@ -8,6 +8,9 @@ from services.common.index_config import VectorStorage
 from services.common.vectors import Metric
 from services.search.adapters import faiss
 from services.search.adapters.faiss import FaissIndex
+from services.search.adapters.faiss_axes import Axes
+from services.search.adapters.faiss_choice import Trial
+from services.search.adapters.faiss_codes import Coding
 from services.search.adapters.memory import MemoryIndex
 from services.search.index import Ranking, Selection
 from tests.contract.vector_index import MakeIndex, VectorIndexContract, everything, filled
@@ -53,6 +56,23 @@ class TestFaissIndexOfManySegments(VectorIndexContract):
             return FaissIndex(dimensions, metric, storage=request.param, threads=2)
 
         return make
+
+
+class TestFaissIndexOfNarrowCodes(VectorIndexContract):
+    """Vectors of any dimension narrowed along axes that do not suit them: bounds are loose, and answers right."""
+
+    @pytest.fixture
+    def make_index(self, monkeypatch: pytest.MonkeyPatch) -> MakeIndex:
+        def narrow(trial: Trial, current: Coding, wide: Coding, metric: Metric) -> Coding:
+            dimensions = trial.vectors.shape[1]
+            numbers = np.random.default_rng(dimensions).standard_normal((dimensions, dimensions // 3 + 1))
+            axes = np.linalg.qr(numbers)[0].T.astype(np.float32)
+            return Coding(dimensions, metric, VectorStorage.INT8, Axes(axes))
+
+        monkeypatch.setattr(faiss, "EXPANSION_AT_MOST", 100)
+        monkeypatch.setattr(faiss, "CHOICE_ROWS", 32)
+        monkeypatch.setattr(faiss, "chosen", narrow)
+        return FaissIndex
 
 
 @pytest.mark.parametrize("metric", Metric)

@@ -6,6 +6,7 @@ the vectors of the highest bounds our way, and then every other one whose bound 
 the rest cannot belong to the answer. If the scan left out some that might, a second one fetches all that reach it.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,22 +16,26 @@ import numpy as np
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_best import Best
+from services.search.adapters.faiss_choice import SAMPLE_ROWS, TRIED_QUERIES, Misses, Trial, chosen, usable
 from services.search.adapters.faiss_codes import LONGEST, UNIT_ROUNDOFF, Coding
 from services.search.adapters.faiss_scan import Chosen, one_thread
 from services.search.adapters.faiss_segment import TINY, Probes, Segment
 from services.search.index import Mask, Numbers, Ranking, Selection
-from services.search.scoring import CHUNK_FLOATS, Doubles, Scored, chunks, lengths_of, prepared, rankings, scores_of
+from services.search.scoring import Doubles, Scored, chunks, lengths_of, prepared, rankings, scores_of
 
 SEGMENT_BYTES = 48 * 2**20
 SEGMENT_ROWS_AT_MOST = 2**16
 EXPANSION_AT_MOST = 1.18
-SPARE_CANDIDATES = 64
+SPARE_CANDIDATES = 128
 SPARE_SHARE = 1 / 2
 SCORED_AT_ONCE = 32
 CACHE_BYTES = 32 * 2**20
 SIFTED_SHARE_IN_CACHE = 0.6
 SIFTED_SHARE = 0.3
 """What is not in a processor's cache is read whole from this share of it on: with gaps, memory is read more slowly."""
+CHOICE_ROWS, CHOICE_GROWTH = 8192, 4
+TRIED_HITS = 10
+MISSED_AT_LEAST, MISSED_SHARE = 512, 1 / 64
 _SCORE_ERROR = 64 * UNIT_ROUNDOFF  # of a score, of the product of the lengths or of the square of the distance
 _DOUBLE_ERROR = 2.0**-40
 
@@ -67,6 +72,11 @@ class FaissIndex:
         self._pool = ThreadPoolExecutor(threads, "scan", one_thread) if threads > 1 else None
         self._segments: list[Segment] = []
         self._longest = 0.0
+        self._coding_anew = threading.RLock()
+        self._extent = 0
+        self._written = 0
+        self._written_at_choice = CHOICE_ROWS // CHOICE_GROWTH
+        self._misses = Misses()
 
     @property
     def memory_bytes(self) -> int:
@@ -75,17 +85,21 @@ class FaissIndex:
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
         """See `VectorIndex`."""
-        size = max(1, CHUNK_FLOATS // self._dimensions)
-        for begin in range(0, len(slots), size):
-            self._write(slots[begin : begin + size], vectors[begin : begin + size])
+        one_thread()
+        with self._coding_anew:
+            for part in chunks(len(slots), self._dimensions):
+                self._write(slots[part], vectors[part])
+            self._look_for_coding()
 
     def store_as(self, storage: VectorStorage) -> None:
         """See `StoresCompactly`. A segment that is not there yet is scanned as float32 meanwhile."""
         if storage is self._storage:
             return
-        self._storage, self._coding = storage, _coding(self._dimensions, self._metric, storage)
-        for segment in self._segments:
-            segment.code_by(self._coding)
+        with self._coding_anew:
+            self._storage = storage
+            self._code_by(_coding(self._dimensions, self._metric, storage))
+            self._written_at_choice = CHOICE_ROWS // CHOICE_GROWTH
+            self._look_for_coding()
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """See `VectorIndex`."""
@@ -98,8 +112,8 @@ class FaissIndex:
             return self._ranked(self._probes(queries, lengths, None), top_k, slots)
         probes = self._probes(queries, lengths, self._coding)
         parts = self._parts(selection)
-        wanted = top_k + SPARE_CANDIDATES + int(top_k * SPARE_SHARE)
-        return self._settled(probes, top_k, self._proposed(probes, wanted, parts), parts)
+        self._misses.searched(len(queries))
+        return self._settled(probes, top_k, self._proposed(probes, _wanted(top_k), parts), parts)
 
     def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
         """See `VectorIndex`."""
@@ -124,6 +138,52 @@ class FaissIndex:
             self._segments.append(Segment(self._segment_rows, self._dimensions, self._metric, self._coding))
         for segment, places, held in self._by_segment(slots):
             segment.write(held, rows[places], lengths[places])
+        self._extent = max(self._extent, int(slots.max()) + 1)
+        self._written += len(slots)
+
+    def _look_for_coding(self) -> None:
+        """Choose a coding once enough was written to know, and again whenever that has become much more."""
+        if self._storage is VectorStorage.INT8 and self._written >= CHOICE_GROWTH * self._written_at_choice:
+            self._written_at_choice = self._written
+            self._choose_coding()
+
+    def _choose_coding(self) -> None:
+        """Code by what costs the least for the vectors there are, and the queries that missed or, like them, some."""
+        current, wide = self._coding, _coding(self._dimensions, self._metric, VectorStorage.INT8)
+        if current is None or wide is None or (trial := self._trial()) is None:
+            return
+        found = chosen(trial, current, wide if current.axes else current, self._metric)
+        if found is not current:
+            self._code_by(found)
+
+    def _trial(self) -> Trial | None:
+        extent = self._extent
+        sample = usable(self.vectors(np.arange(0, extent, max(1, extent // SAMPLE_ROWS))))
+        if len(sample) < TRIED_QUERIES:
+            return None
+        queries = np.array(self._misses.latest() or list(sample[:: len(sample) // TRIED_QUERIES]))
+        probes = self._probes(queries, lengths_of(queries), None)
+        answers = self.search(queries, TRIED_HITS, Selection(extent, extent))
+        closeness = self._closeness(probes, np.array([self._cut(answer, TRIED_HITS) for answer in answers]))
+        directions = probes.directions.astype(np.float64)
+        return Trial(sample, extent, directions, probes.lengths, closeness, _wanted(TRIED_HITS))
+
+    def _code_by(self, coding: Coding | None) -> None:
+        self._coding = coding
+        for segment in self._segments:
+            segment.code_by(coding)
+
+    def _note_miss(self, probe: Probes) -> None:
+        """Take note of a query for which narrow codes tell too little; of many, code anew behind the searches."""
+        if self._misses.add(probe.queries[0]):
+            threading.Thread(target=self._recover, name="coding", daemon=True).start()
+
+    def _recover(self) -> None:
+        one_thread()
+        with self._coding_anew:
+            before = self._coding
+            self._choose_coding()
+            self._misses.recovered(changed=self._coding is not before)
 
     def _by_segment(self, slots: Numbers) -> Iterator[tuple[Segment, Mask | slice, Numbers]]:
         """Yield the segments of `slots`, the places in `slots` of what lies in each, and its rows there."""
@@ -165,10 +225,13 @@ class FaissIndex:
     def _settled(self, probes: Probes, top_k: int, best: Best, parts: Sequence[Part]) -> list[Ranking]:
         """Return the answers, given the slots of the highest bounds."""
         answers, closeness = self._scored(probes, top_k, best.slots, best.bounds)
+        missed = max(MISSED_AT_LEAST, MISSED_SHARE * sum(part.chosen.count for part in parts))
         for number in np.flatnonzero(best.leaves_out(closeness)).tolist():
             probe, reach = probes.one(number), float(closeness[number])
-            slots = [part.segment.within(probe, reach, part.chosen) + part.begin for part in parts]
-            (answers[number],) = self._ranked(probe, top_k, np.concatenate(slots)[None])
+            slots = np.concatenate([part.segment.within(probe, reach, part.chosen) + part.begin for part in parts])
+            (answers[number],) = self._ranked(probe, top_k, slots[None])
+            if probes.coding and probes.coding.axes and len(slots) > missed:
+                self._note_miss(probe)
         return answers
 
     def _ranked(self, probes: Probes, top_k: int, slots: Numbers) -> list[Ranking]:
@@ -249,6 +312,11 @@ class FaissIndex:
                 squares, distances = probes.lengths**2, scores**2
                 close: Doubles = (squares - distances * (1 + _SCORE_ERROR)) / 2
                 return close - _DOUBLE_ERROR * (squares + distances) - TINY
+
+
+def _wanted(top_k: int) -> int:
+    """Return how many candidates a scan is to propose."""
+    return top_k + SPARE_CANDIDATES + int(top_k * SPARE_SHARE)
 
 
 def _coding(dimensions: int, metric: Metric, storage: VectorStorage) -> Coding | None:

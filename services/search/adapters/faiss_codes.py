@@ -24,7 +24,7 @@ the absolute products, u = 2^-24 (Higham, "Accuracy and Stability of Numerical A
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import faiss
 import numpy as np
@@ -32,18 +32,18 @@ from numpy.typing import NDArray
 
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
+from services.search.adapters.faiss_axes import Axes, Float
 from services.search.adapters.faiss_scan import scans_floats, scans_whole
 from services.search.index import Mask, Scores
 from services.search.scoring import Doubles
 
 Codes = NDArray[np.uint8]
-Float = TypeVar("Float", np.float32, np.float64)
 
 UNIT_ROUNDOFF = 2.0**-24
 ROUNDINGS = 32  # besides those of a sum: turning, scaling, the weights of the digits, the last one to float32
 READ_TOGETHER = (16, 8)  # numbers of a code, by FAISS
 WHOLE_TOGETHER = 32  # and where both sides are whole
-WHOLE_EXPANSION_AT_MOST = 1.15
+WHOLE_EXPANSION_AT_MOST, NARROW_EXPANSION_AT_MOST = 1.15, 1.5
 LONGEST = 2.0**30  # vectors up to this length are coded, and no product of two of them leaves float32
 _BASE = 128
 _MOST_DIGIT = _BASE - 1
@@ -120,21 +120,29 @@ class Coded:
 
 
 class Coding:
-    """How the vectors of an index are coded. Codes of one scale are scanned together; the caller keeps the scales."""
+    """How the vectors of an index are coded. Codes of one scale are scanned together; the caller keeps the scales.
 
-    def __init__(self, dimensions: int, metric: Metric, storage: VectorStorage) -> None:
+    With `axes`, vectors are narrowed before they are turned: their inner products may then come out too large, so that
+    bounds stay bounds.
+    """
+
+    def __init__(self, dimensions: int, metric: Metric, storage: VectorStorage, axes: Axes | None = None) -> None:
         self._kind = _KINDS[storage]
-        self._dimensions = dimensions
-        self._turned_dimensions = dimensions + dimensions % 2
-        self._signs = _signs(dimensions) if storage is VectorStorage.INT8 else None
+        self.axes = axes
+        self._loss = axes.loss if axes else 0.0
+        self._dimensions = axes.width if axes else dimensions
+        self._turned_dimensions = self._dimensions + self._dimensions % 2
+        self._signs = _signs(self._dimensions) if storage is VectorStorage.INT8 else None
         square_digits = 3 if metric is Metric.EUCLIDEAN else 0
-        whole = _whole_width(self._turned_dimensions) if metric is Metric.COSINE else None
+        expansion = NARROW_EXPANSION_AT_MOST if axes else WHOLE_EXPANSION_AT_MOST
+        whole = _whole_width(self._turned_dimensions, expansion) if metric is Metric.COSINE else None
         self._whole = storage is VectorStorage.INT8 and whole is not None and scans_whole(whole, self._kind.quantizer)
         counters = (whole or 0) - self._turned_dimensions if self._whole else 2
         self._error_digits = slice(self._turned_dimensions, self._turned_dimensions + counters)
         self._square_digits = slice(self._error_digits.stop, self._error_digits.stop + square_digits)
         self._width = whole if whole and self._whole else _width(self._square_digits.stop, self._kind)
-        self._float_error = 2 * (self._width + ROUNDINGS) * UNIT_ROUNDOFF
+        self._float_error = 2 * (self._width + ROUNDINGS) * UNIT_ROUNDOFF + self._loss
+        self.expansion = self._width / dimensions
         self.quantizer: Any = faiss.ScalarQuantizer(self._width, self._kind.quantizer)
 
     @property
@@ -142,21 +150,16 @@ class Coding:
         """Bytes of one code."""
         return self._width * self._kind.item_bytes
 
-    @property
-    def expansion(self) -> float:
-        """Numbers of a code by dimension."""
-        return self._width / self._dimensions
-
-    def scale_for(self, vectors: Matrix) -> float:
+    def scale_for(self, vectors: Matrix, lengths: Doubles) -> float:
         """Return a scale that suits `vectors`: their largest numbers fit, those of few that exceed the rest do not."""
-        largest = np.abs(self._turned(vectors)).max(axis=1)
+        largest = np.abs(self._turned(vectors, lengths)).max(axis=1)
         usual = -1 - int(len(largest) * _USUAL_SHARE)
         reach = min(float(largest.max()), _LEEWAY * float(np.partition(largest, usual)[usual]))
         return self._kind.full / max(reach, _SMALLEST)
 
     def coded(self, vectors: Matrix, lengths: Doubles, scale: float) -> Coded:
         """Return the codes of `vectors`, shape (n, dimensions), given their lengths, at most `LONGEST`."""
-        exact = self._turned(vectors) * np.float32(scale)
+        exact = self._turned(vectors, lengths) * np.float32(scale)
         numbers = np.zeros((len(vectors), self._width), np.float32)
         rounded = numbers[:, : self._turned_dimensions]
         np.clip(exact, -self._kind.most, self._kind.most, out=rounded)
@@ -175,7 +178,7 @@ class Coding:
 
         One longer than `LONGEST` becomes something else, which is of no use.
         """
-        turned = np.clip(self._turned(queries), -LONGEST, LONGEST).astype(np.float32)
+        turned = np.clip(self._turned(queries, lengths), -LONGEST, LONGEST).astype(np.float32)
         numbers = np.zeros((len(queries), self._width), np.float32)
         if self._whole:
             return self._rounded(turned.astype(np.float64), lengths, numbers)
@@ -185,9 +188,11 @@ class Coding:
     def asked(self, turned: Turned, lengths: Doubles, scale: float) -> Asked:
         """Return how codes of `scale` are scanned for queries of `lengths`."""
         if self._whole:
-            return Asked(turned.numbers, 1 / (scale * turned.factors), turned.missed * _LONGEST_UNIT)
+            longest = _LONGEST_UNIT * (1 + self._loss)
+            return Asked(turned.numbers, 1 / (scale * turned.factors), turned.missed * longest)
         numbers = turned.numbers * np.float32(1 / scale)
-        numbers[:, self._error_digits] = _powers(self._error_digits) * (lengths[:, None] * self._error_unit(scale))
+        error_units = lengths[:, None] * (1 + self._loss) * self._error_unit(scale)
+        numbers[:, self._error_digits] = _powers(self._error_digits) * error_units
         numbers[:, self._square_digits] = _powers(self._square_digits) * -self._square_unit(scale)
         return Asked(numbers, turned.factors, turned.missed)
 
@@ -197,11 +202,14 @@ class Coding:
         rounded = np.rint(exact * factors[:, None])
         missed = np.linalg.norm(exact - rounded / factors[:, None], axis=1) * (1 + _NORM_LOSS)
         numbers[:, : self._turned_dimensions] = rounded
-        numbers[:, self._error_digits] = np.ceil((lengths + missed) * self._error_unit(1.0) * factors)[:, None]
+        longest = lengths * (1 + self._loss) + missed
+        numbers[:, self._error_digits] = np.ceil(longest * self._error_unit(1.0) * factors)[:, None]
         return Turned(numbers, factors, missed)
 
-    def _turned(self, vectors: NDArray[Float]) -> NDArray[Float]:
-        """Return `vectors` turned, an odd number of dimensions made even."""
+    def _turned(self, vectors: NDArray[Float], lengths: Doubles) -> NDArray[Float]:
+        """Return `vectors` narrowed and turned, an odd number of dimensions made even."""
+        if self.axes is not None:
+            vectors = self.axes.narrowed(vectors, lengths)
         turned = np.zeros((len(vectors), self._turned_dimensions), vectors.dtype)
         turned[:, : self._dimensions] = vectors
         return turned if self._signs is None else _turned(turned * self._signs.astype(vectors.dtype))
@@ -243,11 +251,11 @@ def _width(least: int, kind: _Kind) -> int:
     raise RuntimeError(f"this FAISS has no scan of {least} coded numbers for a float query")
 
 
-def _whole_width(turned_dimensions: int) -> int | None:
+def _whole_width(turned_dimensions: int, expansion: float) -> int | None:
     """Return the width of codes scanned for whole queries; None where that would be much more than their numbers."""
     counters = max(_COUNTERS_AT_LEAST, turned_dimensions // _DIMENSIONS_A_COUNTER)
     width = -(-(turned_dimensions + counters) // WHOLE_TOGETHER) * WHOLE_TOGETHER
-    return width if width <= WHOLE_EXPANSION_AT_MOST * turned_dimensions else None
+    return width if width <= expansion * turned_dimensions else None
 
 
 def _counted(numbers: Doubles, places: slice) -> Doubles:

@@ -124,9 +124,12 @@ class Segment:
             self._codes = self._coded_anew(coding, self._suiting_scale(coding))
 
     def nearest(self, probes: Probes, wanted: int, chosen: Chosen) -> Proposal:
-        """Return for each query the `wanted` chosen rows of the highest bounds, or about as many."""
-        multiplied = self._floats.multiplies(probes.directions, chosen)
-        if (codes := self._scanned(probes)) is not None and not multiplied:
+        """Return for each query the `wanted` chosen rows of the highest bounds, or about as many.
+
+        Of wide codes and many queries, that is left to products of float32 matrices, which cost less.
+        """
+        codes = self._scanned(probes)
+        if codes and (codes.coding.axes or not self._floats.multiplies(probes.directions, chosen)):
             return self._coded_nearest(codes, probes, wanted, chosen)
         if self._overflows(probes):
             nothing = np.empty((len(probes), 0))
@@ -210,7 +213,9 @@ class Segment:
         sample = self.vectors[: self._extent : 1 + self._extent // _SAMPLE]
         lengths = lengths_of(sample)
         telling = (lengths > 0) & (lengths <= LONGEST)
-        return coding.scale_for(sample[telling] if telling.any() else np.zeros_like(sample[:1]))
+        if not telling.any():
+            return coding.scale_for(np.zeros_like(sample[:1]), np.zeros(1))
+        return coding.scale_for(sample[telling], lengths[telling])
 
     def _coded_anew(self, coding: Coding, scale: float) -> _Codes | None:
         """Return the codes of all rows; None where they would tell too little."""

@@ -6,6 +6,7 @@ import pytest
 
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
+from services.search.adapters.faiss_axes import Axes, principal_axes
 from services.search.adapters.faiss_codes import Coding
 from services.search.adapters.faiss_scan import Chosen, CodeScan, scans_floats, scans_whole
 from services.search.scoring import Doubles, lengths_of, prepared
@@ -44,10 +45,30 @@ def test_no_vector_is_closer_than_its_bound(
     vectors = prepared((spread * random.standard_normal((500, dimensions))).astype(np.float32), metric)
     vectors[3] = 0
     coding = Coding(dimensions, metric, storage)
-    for scale in (coding.scale_for(vectors), 3 * coding.scale_for(vectors), coding.scale_for(vectors) / 7):
+    for scale in (
+        coding.scale_for(vectors, lengths_of(vectors)),
+        3 * coding.scale_for(vectors, lengths_of(vectors)),
+        coding.scale_for(vectors, lengths_of(vectors)) / 7,
+    ):
         for query in (vectors[7].astype(np.float64), random.standard_normal(dimensions)):
             above, loose = bounds(coding, vectors, scale, query)
             assert (above[~loose] >= closeness(vectors, query, metric)[~loose]).all()
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("width", [3, 48, 112])
+@pytest.mark.parametrize("spread", [0.0, 0.05, 1.0])
+def test_no_vector_is_closer_than_the_bound_of_its_narrow_code(metric: Metric, width: int, spread: float) -> None:
+    random = np.random.default_rng(width)
+    along = random.standard_normal((500, 40)) @ random.standard_normal((40, 256))
+    vectors = prepared((along + spread * random.standard_normal((500, 256))).astype(np.float32), metric)
+    coding = Coding(256, metric, VectorStorage.INT8, Axes(principal_axes(vectors)[: width - 1]))
+    scale = coding.scale_for(vectors, lengths_of(vectors))
+    for query in (vectors[7].astype(np.float64), random.standard_normal(256)):
+        asked = query / np.linalg.norm(query) if metric is Metric.COSINE else query
+        above, loose = bounds(coding, vectors, scale, asked)
+        assert not loose.all()
+        assert (above[~loose] >= closeness(vectors, asked, metric)[~loose]).all()
 
 
 @pytest.mark.parametrize("storage", COMPACT)
@@ -61,7 +82,7 @@ def test_bounds_are_close_to_the_truth(storage: VectorStorage, metric: Metric, d
     vectors = prepared(vectors, Metric.COSINE)
     coding = Coding(dimensions, metric, storage)
     query = vectors[7].astype(np.float64)
-    above, loose = bounds(coding, vectors, coding.scale_for(vectors), query)
+    above, loose = bounds(coding, vectors, coding.scale_for(vectors, lengths_of(vectors)), query)
     assert not loose.any()
     assert np.median(above - closeness(vectors, query, metric)) < USUAL_GAPS[storage]
 
@@ -71,7 +92,7 @@ def test_what_a_code_cannot_tell_is_loose(storage: VectorStorage) -> None:
     random = np.random.default_rng(1)
     vectors = random.standard_normal((100, 128)).astype(np.float32)
     coding = Coding(128, Metric.DOT_PRODUCT, storage)
-    scale = coding.scale_for(vectors)
+    scale = coding.scale_for(vectors, lengths_of(vectors))
     vectors[[4, 60]] *= 1e6
     coded = coding.coded(vectors, lengths_of(vectors), scale)
     assert np.flatnonzero(coded.loose).tolist() == [4, 60]
@@ -82,9 +103,9 @@ def test_few_far_larger_vectors_do_not_make_the_scale_coarse(storage: VectorStor
     random = np.random.default_rng(2)
     vectors = random.standard_normal((1000, 128)).astype(np.float32)
     coding = Coding(128, Metric.DOT_PRODUCT, storage)
-    usual = coding.scale_for(vectors)
+    usual = coding.scale_for(vectors, lengths_of(vectors))
     vectors[::100] *= 1e6
-    assert coding.scale_for(vectors) == pytest.approx(usual, rel=0.5)
+    assert coding.scale_for(vectors, lengths_of(vectors)) == pytest.approx(usual, rel=0.5)
 
 
 @pytest.mark.parametrize("least", [1, 14, 30, 62, 98, 254, 382, 766, 1022, 4095])
@@ -121,7 +142,7 @@ def test_bounds_hold_for_queries_that_round_badly(dimensions: int) -> None:
     random = np.random.default_rng(dimensions)
     vectors = prepared(random.standard_normal((300, dimensions)).astype(np.float32), Metric.COSINE)
     coding = Coding(dimensions, Metric.COSINE, VectorStorage.INT8)
-    scale = coding.scale_for(vectors)
+    scale = coding.scale_for(vectors, lengths_of(vectors))
     flat = np.ones(dimensions) / np.sqrt(dimensions)
     spike = np.eye(dimensions)[3]
     mixed = 0.999 * spike + 1e-3 * flat

@@ -1,0 +1,121 @@
+"""Which coding costs the least for the vectors and the queries there are: how narrow, or as wide as they are."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.common.index_config import VectorStorage
+from services.common.vectors import Matrix, Metric
+from services.search.adapters.faiss_axes import Axes, principal_axes
+from services.search.adapters.faiss_codes import LONGEST, Coding
+from services.search.adapters.faiss_scan import Chosen, CodeScan
+from services.search.scoring import Doubles, lengths_of
+
+TURNED_WIDTHS = (48, 80, 112, 144, 176, 240, 304, 368, 496, 624)
+"""Numbers of narrowed vectors: with the digits behind them, codes of these are whole multiples of what FAISS reads."""
+NARROW_SHARE = 0.6
+SAMPLE_ROWS = 4096
+TRIED_QUERIES = 24
+RARE = 8
+"""Misses are many where there is at least one in so many searches."""
+CANDIDATE_COST = 4
+"""What a candidate costs besides the scan, in times the bytes of its float32 vector: it lies anywhere in memory."""
+KEPT_COST = 1.3
+"""The coding there is stays while it costs at most this many times what the best one does: coding anew costs, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Vectors like those of an index of `count`, and queries by which to try codings on them.
+
+    `directions`, shape (n, dimensions), are the queries as codings take them, of `lengths`; the last answer to each is
+    as close as `closeness` says. A scan proposes `wanted` candidates, more take a second one.
+    """
+
+    vectors: Matrix
+    count: int
+    directions: Doubles
+    lengths: Doubles
+    closeness: Doubles
+    wanted: int
+
+    def cost(self, coding: Coding) -> float:
+        """Return about how many bytes a search reads."""
+        lengths = lengths_of(self.vectors)
+        scale = coding.scale_for(self.vectors, lengths)
+        coded = coding.coded(self.vectors, lengths, scale)
+        scan, every = CodeScan(coded.codes, coding.quantizer), Chosen(len(self.vectors))
+        asked = coding.asked(coding.turned_queries(self.directions, self.lengths), self.lengths, scale)
+        reaching = [
+            len(scan.above(numbers, asked.score(number, closeness), every)[0])
+            for number, (numbers, closeness) in enumerate(zip(asked.numbers, self.closeness.tolist(), strict=True))
+        ]
+        candidates = (np.array(reaching) + np.count_nonzero(coded.loose)) * (self.count / len(self.vectors))
+        scans = 1 + np.mean(candidates > self.wanted)
+        of_candidates = CANDIDATE_COST * 4 * self.vectors.shape[1] * candidates.mean()
+        return float(self.count * coding.code_bytes * scans + of_candidates)
+
+
+def usable(vectors: Matrix) -> Matrix:
+    """Return those of `vectors` that a code can tell of."""
+    lengths = lengths_of(vectors)
+    return vectors[(lengths > 0) & (lengths <= LONGEST)]
+
+
+def chosen(trial: Trial, current: Coding, wide: Coding, metric: Metric) -> Coding:
+    """Return the coding of int8 that costs the least in `trial`; `current`, where it costs little more."""
+    costs = {coding: trial.cost(coding) for coding in (wide, *_narrow(trial.vectors, metric))}
+    best = min(costs, key=costs.__getitem__)
+    cost = costs[current] if current in costs else trial.cost(current)
+    return current if cost <= KEPT_COST * costs[best] else best
+
+
+def _narrow(vectors: Matrix, metric: Metric) -> Iterator[Coding]:
+    dimensions = vectors.shape[1]
+    axes = principal_axes(vectors[::4])
+    for width in TURNED_WIDTHS:
+        if width <= min(NARROW_SHARE * dimensions, len(axes)):
+            yield Coding(dimensions, metric, VectorStorage.INT8, Axes(axes[: width - 1]))
+
+
+class Misses:
+    """Queries for which narrow codes told too little: the latest of them, and whether they are many."""
+
+    def __init__(self) -> None:
+        self._queries: deque[Matrix] = deque(maxlen=TRIED_QUERIES)
+        self._lock = threading.Lock()
+        self._searches = self._count = 0
+        self._needed = TRIED_QUERIES
+        self._recovering = False
+
+    def latest(self) -> list[Matrix]:
+        """Return the latest queries that missed."""
+        with self._lock:
+            return list(self._queries)
+
+    def searched(self, queries: int) -> None:
+        """Count searches: misses that are rare among them do not add up."""
+        with self._lock:
+            self._searches += queries
+            if self._searches > RARE * self._needed:
+                self._searches = self._count = 0
+
+    def add(self, query: Matrix) -> bool:
+        """Take a query that missed, shape (dimensions,); return whether now is the time to choose another coding."""
+        with self._lock:
+            self._queries.append(query.copy())
+            self._count += 1
+            if self._recovering or self._count < self._needed:
+                return False
+            self._recovering = True
+            return True
+
+    def recovered(self, *, changed: bool) -> None:
+        """Begin to count anew. What did not help is tried again ever more seldom."""
+        with self._lock:
+            self._needed = TRIED_QUERIES if changed else 2 * self._needed
+            self._searches = self._count = 0
+            self._recovering = False
