@@ -33,7 +33,7 @@ class SearchSettings(S3Settings, ServerSettings):
         0.01, ge=0, le=1, description="share of approximate answers that are repeated exactly to know their recall"
     )
     bulk_threads: int = Field(
-        0, ge=0, description="pieces of batches and pages computed besides; 0: half the processors"
+        0, ge=0, description="pieces of batches and pages computed besides; 0: as many as processors"
     )
     max_searches: int = Field(256, gt=0, description="searches taken on at a time; one more is refused")
     max_batch: int = Field(64, gt=0, description="searches that wait for a thread and are merged into one at most")

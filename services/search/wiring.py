@@ -139,8 +139,8 @@ def _candidate_maker(settings: SearchSettings) -> CandidateMaker:
 @contextmanager
 def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) -> Iterator[Searcher]:
     """Build the searcher over any indexes."""
-    half = (os.cpu_count() or 2) // 2
-    lanes, bulk_lanes = settings.threads or max(2, half), settings.bulk_threads or max(1, half)
+    processors = os.cpu_count() or 2
+    lanes, bulk_lanes = settings.threads or max(2, processors // 2), settings.bulk_threads or processors
     with (
         ThreadPoolExecutor(lanes, "search") as pool,
         ThreadPoolExecutor(bulk_lanes, "bulk") as bulk,

@@ -29,10 +29,6 @@ EXPANSION_AT_MOST = 1.18
 SPARE_CANDIDATES = 128
 SPARE_SHARE = 1 / 2
 SCORED_AT_ONCE = 32
-CACHE_BYTES = 32 * 2**20
-SIFTED_SHARE_IN_CACHE = 0.6
-SIFTED_SHARE = 0.3
-"""What is not in a processor's cache is read whole from this share of it on: with gaps, memory is read more slowly."""
 CHOICE_ROWS, CHOICE_GROWTH = 8192, 4
 TRIED_HITS = 10
 MISSED_AT_LEAST, MISSED_SHARE = 512, 1 / 64
@@ -196,13 +192,11 @@ class FaissIndex:
             yield self._segments[number], places, rows[places]
 
     def _parts(self, selection: Selection) -> list[Part]:
-        scanned_bytes = selection.extent * (self._coding.code_bytes if self._coding else 4 * self._dimensions)
-        sifted_share = SIFTED_SHARE_IN_CACHE if scanned_bytes <= CACHE_BYTES else SIFTED_SHARE
         return [
             Part(begin, segment, chosen)
             for number, segment in enumerate(self._segments)
             if (begin := number * self._segment_rows) < selection.extent
-            and (chosen := _chosen(selection, begin, self._segment_rows, sifted_share)) is not None
+            and (chosen := _chosen(selection, begin, self._segment_rows)) is not None
         ]
 
     def _probes(self, queries: Matrix, lengths: Doubles, coding: Coding | None) -> Probes:
@@ -326,13 +320,13 @@ def _coding(dimensions: int, metric: Metric, storage: VectorStorage) -> Coding |
     return coding if coding.expansion <= EXPANSION_AT_MOST else None
 
 
-def _chosen(selection: Selection, begin: int, rows: int, sifted_share: float) -> Chosen | None:
+def _chosen(selection: Selection, begin: int, rows: int) -> Chosen | None:
     """Return what `selection` chooses of a segment's `rows`, from slot `begin` on; None where that is nothing."""
     count = min(rows, selection.extent - begin)
     if selection.bits is None:
         return Chosen(count)
     bits = selection.bits[begin // 8 : (begin + count + 7) // 8]
-    return Chosen(count, bits, selection.count / selection.extent, sifted_share) if bits.any() else None
+    return Chosen(count, bits, selection.count / selection.extent) if bits.any() else None
 
 
 def _proposed(probes: Probes, wanted: int, parts: Sequence[Part]) -> Best:

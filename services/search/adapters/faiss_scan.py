@@ -20,8 +20,8 @@ MATRIX_NUMBERS = MAX_DIMENSIONS + 1
 
 _faiss: Any = faiss  # its stubs know the C++ signatures only, and not all of them
 _faiss.cvar.distance_compute_blas_threshold = MATRIX_NUMBERS
-_MULTIPLIED_QUERIES, _MULTIPLIED_QUERIES_AVX512 = 12, 32
-_SIFTED_SPARE = 1.25
+_MULTIPLIED_QUERIES, _MULTIPLIED_QUERIES_AVX512, _NARROW_TIMES = 12, 32, 4
+_SIFTED_SHARE, _SIFTED_SPARE = 0.3, 1.25
 _RANGE_SHARE = 1 / 8  # of the rows wanted: from there on a heap costs more than taking all there are
 
 
@@ -41,19 +41,17 @@ class Found:
 class Chosen:
     """The rows that a scan compares: the first `count`, of them those whose bit is set, where there are `bits`.
 
-    `share` is about how many of them those are; from `sifted_share` on, a scan of codes takes no notice of bits, and
-    what is not chosen is sifted out of what it finds.
+    `share` is about how many of them those are.
     """
 
     count: int
     bits: Bits | None = None
     share: float = 1.0
-    sifted_share: float = 1.0
 
     @property
     def sifted(self) -> bool:
-        """Whether it costs less to scan all rows than to look at each one's bit."""
-        return self.bits is not None and self.share >= self.sifted_share
+        """Whether it costs less to scan all rows, and sift what that finds, than to look at each one's bit."""
+        return self.bits is not None and self.share >= _SIFTED_SHARE
 
     def among(self, rows: Numbers) -> Numbers:
         """Return those of `rows` that are chosen."""
@@ -94,13 +92,14 @@ class FloatScan:
         scores[rows < 0] = np.inf if self.squared_distances else -np.inf
         return rows, scores
 
-    def multiplies(self, queries: Matrix, chosen: Chosen) -> bool:
+    def multiplies(self, queries: Matrix, chosen: Chosen, *, narrow_codes: bool) -> bool:
         """Return whether `nearest` multiplies matrices for them, and so costs less than scans of codes would.
 
         AVX-512 multiplies whole numbers far faster than AVX2 does, floats little.
         """
         fewest = _MULTIPLIED_QUERIES_AVX512 if _has_avx512() else _MULTIPLIED_QUERIES
-        return chosen.bits is None and len(queries) >= fewest and queries.size >= MATRIX_NUMBERS
+        many = len(queries) >= fewest * (_NARROW_TIMES if narrow_codes else 1)
+        return chosen.bits is None and many and queries.size >= MATRIX_NUMBERS
 
     def within(self, query: Matrix, limit: float, chosen: Chosen) -> Numbers:
         """Return all chosen rows whose score for `query`, shape (dimensions,), is `limit` or nearer."""

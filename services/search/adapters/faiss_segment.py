@@ -126,10 +126,10 @@ class Segment:
     def nearest(self, probes: Probes, wanted: int, chosen: Chosen) -> Proposal:
         """Return for each query the `wanted` chosen rows of the highest bounds, or about as many.
 
-        Of wide codes and many queries, that is left to products of float32 matrices, which cost less.
+        Of many queries, that is left to products of float32 matrices, which cost less.
         """
         codes = self._scanned(probes)
-        if codes and (codes.coding.axes or not self._floats.multiplies(probes.directions, chosen)):
+        if codes and not self._floats.multiplies(probes.directions, chosen, narrow_codes=codes.coding.axes is not None):
             return self._coded_nearest(codes, probes, wanted, chosen)
         if self._overflows(probes):
             nothing = np.empty((len(probes), 0))
