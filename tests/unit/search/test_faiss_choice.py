@@ -65,7 +65,7 @@ def test_codes_become_wide_again_where_queries_lie_along_other_directions() -> N
     random = np.random.default_rng(4)
     index = filled(along_few_directions(random, ROWS, 0.1))
     assert bytes_a_vector(index) < DIMENSIONS / 2
-    queries = random.standard_normal((2 * TRIED_QUERIES, DIMENSIONS)).astype(np.float32)
+    queries = random.standard_normal((8, DIMENSIONS)).astype(np.float32)
     give_up = time.monotonic() + PATIENCE_SECONDS
     while bytes_a_vector(index) < DIMENSIONS:
         assert time.monotonic() < give_up
