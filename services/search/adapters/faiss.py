@@ -26,7 +26,7 @@ from services.search.scoring import Doubles, Scored, chunks, lengths_of, prepare
 SEGMENT_BYTES = 48 * 2**20
 SEGMENT_ROWS_AT_MOST = 2**16
 EXPANSION_AT_MOST = 1.18
-SPARE_CANDIDATES = 128
+SPARE_CANDIDATES = 96
 SPARE_SHARE = 1 / 2
 SCORED_AT_ONCE = 32
 CHOICE_ROWS, CHOICE_GROWTH = 8192, 4

@@ -21,7 +21,7 @@ MATRIX_NUMBERS = MAX_DIMENSIONS + 1
 _faiss: Any = faiss  # its stubs know the C++ signatures only, and not all of them
 _faiss.cvar.distance_compute_blas_threshold = MATRIX_NUMBERS
 _MULTIPLIED_QUERIES, _MULTIPLIED_QUERIES_AVX512, _NARROW_TIMES = 12, 32, 4
-_SIFTED_SHARE, _SIFTED_SPARE = 0.3, 1.25
+_SIFTED_SHARE, _SIFTED_SPARE = 0.3, 1.1
 _RANGE_SHARE = 1 / 8  # of the rows wanted: from there on a heap costs more than taking all there are
 
 
@@ -151,6 +151,10 @@ class CodeScan:
 
     def above(self, query: Matrix, limit: float, chosen: Chosen) -> tuple[Numbers, Scores]:
         """Return all chosen rows whose score for `query`, shape (width,), is above `limit`, and their scores."""
+        if chosen.sifted:
+            rows, scores = self.above(query, limit, Chosen(chosen.count))
+            kept = chosen.holds(rows)
+            return rows[kept], scores[kept]
         result = _faiss.RangeSearchResult(1)
         partial = _faiss.RangeSearchPartialResult(result)
         selector = chosen.selector()
