@@ -131,7 +131,7 @@ def _products(left: Doubles, right: Doubles) -> Doubles:
     return products
 
 
-def chunks(count: int, dimensions: int) -> Iterator[slice]:
-    """Yield slices of `count` vectors, so many at a time as should be worked on at once."""
-    size = max(1, CHUNK_FLOATS // dimensions)
+def chunks(count: int, dimensions: int, floats: int = CHUNK_FLOATS) -> Iterator[slice]:
+    """Yield slices of `count` vectors, as many at a time as have about `floats` numbers."""
+    size = max(1, floats // dimensions)
     return (slice(begin, begin + size) for begin in range(0, count, size))

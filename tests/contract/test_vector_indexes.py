@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from services.common.index_config import VectorStorage
-from services.common.vectors import Metric
-from services.search.adapters import faiss
+from services.common.vectors import Matrix, Metric
+from services.search.adapters import faiss, faiss_segments
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_axes import Axes
 from services.search.adapters.faiss_choice import Trial
 from services.search.adapters.faiss_codes import Coding
 from services.search.adapters.memory import MemoryIndex
-from services.search.index import Ranking, Selection
+from services.search.index import Numbers, Ranking, Selection
 from tests.contract.vector_index import MakeIndex, VectorIndexContract, everything, filled
 
 
@@ -52,7 +52,7 @@ class TestFaissIndexOfManySegments(VectorIndexContract):
         monkeypatch.setattr(faiss, "EXPANSION_AT_MOST", 100)
 
         def make(dimensions: int, metric: Metric) -> FaissIndex:
-            monkeypatch.setattr(faiss, "SEGMENT_BYTES", 64 * 4 * dimensions)
+            monkeypatch.setattr(faiss_segments, "SEGMENT_BYTES", 64 * 4 * dimensions)
             return FaissIndex(dimensions, metric, storage=request.param, threads=2)
 
         return make
@@ -71,8 +71,15 @@ class TestFaissIndexOfNarrowCodes(VectorIndexContract):
 
         monkeypatch.setattr(faiss, "EXPANSION_AT_MOST", 100)
         monkeypatch.setattr(faiss, "CHOICE_ROWS", 32)
+        monkeypatch.setattr(faiss, "narrowable", lambda dimensions: True)
         monkeypatch.setattr(faiss, "chosen", narrow)
-        return FaissIndex
+        return ChoosingAtOnce
+
+
+class ChoosingAtOnce(FaissIndex):
+    def write(self, slots: Numbers, vectors: Matrix) -> None:
+        super().write(slots, vectors)
+        self.settle()
 
 
 @pytest.mark.parametrize("metric", Metric)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,14 @@ SAMPLE_ROWS = 4096
 TRIED_QUERIES = 24
 RARE = 8
 """Misses are many where there is at least one in so many searches."""
+MISSES_AT_MOST = 2**16
 CANDIDATE_COST = 4
 """What a candidate costs besides the scan, in times the bytes of its float32 vector: it lies anywhere in memory."""
 KEPT_COST = 1.3
 """The coding there is stays while it costs at most this many times what the best one does: coding anew costs, too."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Choosing takes a processor for a while: one index of a process does at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,11 @@ def usable(vectors: Matrix) -> Matrix:
     return vectors[(lengths > 0) & (lengths <= LONGEST)]
 
 
+def narrowable(dimensions: int) -> bool:
+    """Return whether there is a narrow coding for vectors of `dimensions` at all."""
+    return min(TURNED_WIDTHS) <= NARROW_SHARE * dimensions
+
+
 def chosen(trial: Trial, current: Coding, wide: Coding, metric: Metric) -> Coding:
     """Return the coding of int8 that costs the least in `trial`; `current`, where it costs little more."""
     costs = {coding: trial.cost(coding) for coding in (wide, *_narrow(trial.vectors, metric))}
@@ -81,6 +90,14 @@ def _narrow(vectors: Matrix, metric: Metric) -> Iterator[Coding]:
             yield Coding(dimensions, metric, VectorStorage.INT8, Axes(axes[: width - 1]))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Queries to try codings by: those that `missed`, and `others`, for which stored vectors stand in."""
+
+    missed: Sequence[Matrix] = ()
+    others: int = TRIED_QUERIES
+
+
 class Misses:
     """Queries for which narrow codes told too little: the latest of them, and whether they are many."""
 
@@ -89,33 +106,34 @@ class Misses:
         self._lock = threading.Lock()
         self._searches = self._count = 0
         self._needed = TRIED_QUERIES
-        self._recovering = False
-
-    def latest(self) -> list[Matrix]:
-        """Return the latest queries that missed."""
-        with self._lock:
-            return list(self._queries)
 
     def searched(self, queries: int) -> None:
-        """Count searches: misses that are rare among them do not add up."""
+        """Count searches: misses that are rare among them are forgotten."""
         with self._lock:
             self._searches += queries
             if self._searches > RARE * self._needed:
-                self._searches = self._count = 0
+                self._forget()
 
     def add(self, query: Matrix) -> bool:
-        """Take a query that missed, shape (dimensions,); return whether now is the time to choose another coding."""
+        """Take a query that missed, shape (dimensions,); return whether there are many."""
         with self._lock:
             self._queries.append(query.copy())
             self._count += 1
-            if self._recovering or self._count < self._needed:
-                return False
-            self._recovering = True
-            return True
+            return self._count >= self._needed
 
-    def recovered(self, *, changed: bool) -> None:
-        """Begin to count anew. What did not help is tried again ever more seldom."""
+    def taken(self) -> Asked:
+        """Return what was asked of late, and begin to count anew."""
         with self._lock:
-            self._needed = TRIED_QUERIES if changed else 2 * self._needed
-            self._searches = self._count = 0
-            self._recovering = False
+            others = len(self._queries) * max(0, self._searches - self._count) // max(1, self._count)
+            asked = Asked(list(self._queries), min(TRIED_QUERIES, others))
+            self._forget()
+            return asked
+
+    def tried(self, *, changed: bool) -> None:
+        """Learn what came of trying: what did not help is tried again ever more seldom."""
+        with self._lock:
+            self._needed = TRIED_QUERIES if changed else min(2 * self._needed, MISSES_AT_MOST)
+
+    def _forget(self) -> None:
+        self._searches = self._count = 0
+        self._queries.clear()

@@ -22,7 +22,7 @@ _faiss: Any = faiss  # its stubs know the C++ signatures only, and not all of th
 _faiss.cvar.distance_compute_blas_threshold = MATRIX_NUMBERS
 _MULTIPLIED_QUERIES, _MULTIPLIED_QUERIES_AVX512, _NARROW_TIMES = 12, 32, 4
 _SIFTED_SHARE, _SIFTED_SPARE = 0.3, 1.1
-_RANGE_SHARE = 1 / 8  # of the rows wanted: from there on a heap costs more than taking all there are
+_RANGE_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,10 @@ class Chosen:
     def sifted(self) -> bool:
         """Whether it costs less to scan all rows, and sift what that finds, than to look at each one's bit."""
         return self.bits is not None and self.share >= _SIFTED_SHARE
+
+    def in_heap(self, wanted: int) -> bool:
+        """Return whether to look for the `wanted` best costs less than to take all there are."""
+        return wanted <= self.count * _RANGE_SHARE
 
     def among(self, rows: Numbers) -> Numbers:
         """Return those of `rows` that are chosen."""
@@ -92,14 +96,14 @@ class FloatScan:
         scores[rows < 0] = np.inf if self.squared_distances else -np.inf
         return rows, scores
 
-    def multiplies(self, queries: Matrix, chosen: Chosen, *, narrow_codes: bool) -> bool:
+    def multiplies(self, queries: Matrix, wanted: int, chosen: Chosen, *, narrow_codes: bool) -> bool:
         """Return whether `nearest` multiplies matrices for them, and so costs less than scans of codes would.
 
         AVX-512 multiplies whole numbers far faster than AVX2 does, floats little.
         """
         fewest = _MULTIPLIED_QUERIES_AVX512 if _has_avx512() else _MULTIPLIED_QUERIES
         many = len(queries) >= fewest * (_NARROW_TIMES if narrow_codes else 1)
-        return chosen.bits is None and many and queries.size >= MATRIX_NUMBERS
+        return chosen.bits is None and many and queries.size >= MATRIX_NUMBERS and chosen.in_heap(wanted)
 
     def within(self, query: Matrix, limit: float, chosen: Chosen) -> Numbers:
         """Return all chosen rows whose score for `query`, shape (dimensions,), is `limit` or nearer."""
@@ -134,11 +138,12 @@ class CodeScan:
 
     def nearest(self, queries: Matrix, wanted: int, chosen: Chosen) -> Found:
         """Return about `wanted` chosen rows for each of `queries`, shape (n, width), those of the highest scores."""
-        if wanted > chosen.count * _RANGE_SHARE:
+        if not chosen.in_heap(wanted):
             return self._every(queries, chosen)
-        if not chosen.sifted:
+        before_sifting = int(wanted / chosen.share * _SIFTED_SPARE)
+        if not chosen.sifted or not chosen.in_heap(before_sifting):
             return self._nearest(queries, wanted, chosen)
-        found = self._nearest(queries, int(wanted / chosen.share * _SIFTED_SPARE), Chosen(chosen.count))
+        found = self._nearest(queries, before_sifting, Chosen(chosen.count))
         found.rows[~chosen.holds(found.rows)] = NOWHERE
         found.scores[found.rows < 0] = -np.inf
         few = np.flatnonzero(np.count_nonzero(found.rows >= 0, axis=1) < wanted / 2)

@@ -15,6 +15,7 @@ TINY = 2.0**-100  # far above what float32 loses where numbers fade into 0
 SCALE_DRIFT = 1.25
 LOOSE_SHARE = 1 / 64
 LOOSE_SPARE = 16
+ALIKE_TIMES = 8
 _SAMPLE = 2048
 _HUGE = 1e37  # products up to here cannot overflow float32
 _NONE = np.empty(0, np.int64)
@@ -36,6 +37,11 @@ class Probes:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether codes to be scanned are narrower than vectors."""
+        return self.coding is not None and self.coding.axes is not None
 
     def one(self, number: int) -> "Probes":
         """Return one of the queries."""
@@ -96,7 +102,7 @@ class Segment:
         self._coding = coding
         self._floats = FloatScan(self.vectors, squared_distances=metric is Metric.EUCLIDEAN)
         self._codes: _Codes | None = None
-        self._longest = 0.0
+        self._longest = self._usual_length = 0.0
         self._extent = 0
         self._written = 0
         self._written_at_check = 0
@@ -129,7 +135,7 @@ class Segment:
         Of many queries, that is left to products of float32 matrices, which cost less.
         """
         codes = self._scanned(probes)
-        if codes and not self._floats.multiplies(probes.directions, chosen, narrow_codes=codes.coding.axes is not None):
+        if codes and not self._multiplies(probes, wanted, chosen):
             return self._coded_nearest(codes, probes, wanted, chosen)
         if self._overflows(probes):
             nothing = np.empty((len(probes), 0))
@@ -154,6 +160,11 @@ class Segment:
         if self._overflows(probes):
             return np.full(rows.shape, np.inf)
         return self._bounds(probes, self._floats.at(probes.directions, rows).astype(np.float64))
+
+    def _multiplies(self, probes: Probes, wanted: int, chosen: Chosen) -> bool:
+        """Return whether to leave codes for a product of matrices, whose bounds are those of the longest vector."""
+        many = self._floats.multiplies(probes.directions, wanted, chosen, narrow_codes=probes.narrow)
+        return many and self._longest <= ALIKE_TIMES * self._usual_length
 
     def _coded_nearest(self, codes: _Codes, probes: Probes, wanted: int, chosen: Chosen) -> Proposal:
         asked = codes.asked(probes)
@@ -215,6 +226,7 @@ class Segment:
         telling = (lengths > 0) & (lengths <= LONGEST)
         if not telling.any():
             return coding.scale_for(np.zeros_like(sample[:1]), np.zeros(1))
+        self._usual_length = float(np.median(lengths[telling]))
         return coding.scale_for(sample[telling], lengths[telling])
 
     def _coded_anew(self, coding: Coding, scale: float) -> _Codes | None:

@@ -1,15 +1,18 @@
 """Codes become narrow where that suits the vectors and the queries, and wide again where it does not."""
 
+import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
+from services.search.adapters import faiss
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_axes import Axes, principal_axes
-from services.search.adapters.faiss_choice import RARE, TRIED_QUERIES, Misses
+from services.search.adapters.faiss_choice import RARE, TRIED_QUERIES, Misses, chosen
 from services.search.index import Selection
 from services.search.scoring import lengths_of, ranked, scores_of
 
@@ -29,6 +32,7 @@ def along_few_directions(random: np.random.Generator, count: int, noise: float) 
 def filled(vectors: Matrix, metric: Metric = Metric.COSINE) -> FaissIndex:
     index = FaissIndex(vectors.shape[1], metric)
     index.write(np.arange(len(vectors)), vectors)
+    index.settle()
     return index
 
 
@@ -77,6 +81,7 @@ def test_a_choice_lasts_until_much_more_is_written() -> None:
     random = np.random.default_rng(5)
     index = filled(along_few_directions(random, ROWS, 0.02))
     index.write(np.arange(500), random.standard_normal((500, DIMENSIONS)).astype(np.float32))
+    index.settle()
     assert bytes_a_vector(index) < DIMENSIONS / 2
     assert_exact(index, Metric.COSINE, random.standard_normal((5, DIMENSIONS)).astype(np.float32))
 
@@ -89,6 +94,7 @@ def test_other_storages_are_not_narrowed() -> None:
     index.store_as(VectorStorage.FLOAT32)
     assert bytes_a_vector(index) == 0
     index.store_as(VectorStorage.INT8)
+    index.settle()
     assert 0 < bytes_a_vector(index) < DIMENSIONS / 2
 
 
@@ -104,12 +110,81 @@ def test_no_inner_product_of_narrowed_vectors_is_too_small(count: int) -> None:
     assert (np.linalg.norm(narrow, axis=1) <= lengths * (1 + axes.loss)).all()
 
 
-def test_misses_count_where_they_are_many() -> None:
+def test_storage_that_changes_while_a_coding_is_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*values: Any) -> Any:
+        begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return chosen(*values)
+
+    monkeypatch.setattr(faiss, "chosen", slow)
+    index = FaissIndex(DIMENSIONS, Metric.COSINE)
+    index.write(np.arange(ROWS), along_few_directions(np.random.default_rng(7), ROWS, 0.02))
+    assert begun.wait(PATIENCE_SECONDS)
+    index.store_as(VectorStorage.FLOAT16)
+    go_on.set()
+    index.settle()
+    assert bytes_a_vector(index) >= 2 * DIMENSIONS
+
+
+def test_what_goes_wrong_in_choosing_stops_neither_writes_nor_later_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*values: Any) -> Any:
+        raise np.linalg.LinAlgError("did not converge")
+
+    vectors = along_few_directions(np.random.default_rng(8), 4 * ROWS, 0.02)
+    monkeypatch.setattr(faiss, "chosen", failing)
+    index = filled(vectors[:ROWS])
+    assert bytes_a_vector(index) >= DIMENSIONS
+    monkeypatch.setattr(faiss, "chosen", chosen)
+    index.write(np.arange(ROWS, 4 * ROWS), vectors[ROWS:])
+    index.settle()
+    assert index.memory_bytes / len(vectors) - 4 * DIMENSIONS < DIMENSIONS / 2
+
+
+def test_a_stray_query_does_not_decide() -> None:
+    random = np.random.default_rng(9)
+    vectors = along_few_directions(random, 4 * ROWS, 0.02)
+    index = filled(vectors[:ROWS])
+    index.search(random.standard_normal((1, DIMENSIONS)).astype(np.float32), 10, EVERYTHING)
+    index.write(np.arange(ROWS, 4 * ROWS), vectors[ROWS:])
+    index.settle()
+    assert index.memory_bytes / len(vectors) - 4 * DIMENSIONS < DIMENSIONS / 2
+
+
+def test_one_vector_longer_than_all_leaves_batches_their_codes() -> None:
+    random = np.random.default_rng(10)
+    vectors = random.standard_normal((4000, DIMENSIONS)).astype(np.float32)
+    vectors[17] *= np.float32(1e30)
+    index = FaissIndex(DIMENSIONS, Metric.EUCLIDEAN)
+    index.write(np.arange(4000), vectors)
+    found = index.search(random.standard_normal((200, DIMENSIONS)).astype(np.float32), 10, Selection(4000, 4000))
+    assert max(ranking.compared for ranking in found) < 1000
+
+
+def test_an_empty_batch_finds_nothing() -> None:
+    assert not filled(along_few_directions(np.random.default_rng(11), 100, 0.1)).search(
+        np.empty((0, DIMENSIONS), np.float32), 10, Selection(100, 100)
+    )
+
+
+def test_misses_that_are_many_tell() -> None:
     misses, query = Misses(), np.zeros(2, np.float32)
-    assert [misses.add(query) for _ in range(TRIED_QUERIES + 1)] == [False] * (TRIED_QUERIES - 1) + [True, False]
+    assert [misses.add(query) for _ in range(TRIED_QUERIES)] == [False] * (TRIED_QUERIES - 1) + [True]
+    assert len(misses.taken().missed) == TRIED_QUERIES
+    assert not misses.taken().missed
 
 
-def test_misses_that_are_rare_do_not_add_up() -> None:
+@pytest.mark.parametrize(("hits", "others"), [(0, 0), (12, 12), (24, 24), (100, 24)])
+def test_of_other_queries_as_many_are_tried_as_there_were(hits: int, others: int) -> None:
+    misses = Misses()
+    misses.searched(TRIED_QUERIES + hits)
+    for _ in range(TRIED_QUERIES):
+        misses.add(np.zeros(2, np.float32))
+    assert misses.taken().others == others
+
+
+def test_misses_that_are_rare_are_forgotten() -> None:
     misses, query = Misses(), np.zeros(2, np.float32)
     for _ in range(3 * TRIED_QUERIES):
         misses.searched(2 * RARE)
@@ -120,6 +195,7 @@ def test_what_does_not_help_is_tried_ever_more_seldom() -> None:
     misses, query = Misses(), np.zeros(2, np.float32)
     for needed in (TRIED_QUERIES, 2 * TRIED_QUERIES, 4 * TRIED_QUERIES):
         assert [misses.add(query) for _ in range(needed)] == [False] * (needed - 1) + [True]
-        misses.recovered(changed=False)
-    misses.recovered(changed=True)
+        misses.taken()
+        misses.tried(changed=False)
+    misses.tried(changed=True)
     assert [misses.add(query) for _ in range(TRIED_QUERIES)][-1]

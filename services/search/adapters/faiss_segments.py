@@ -1,0 +1,104 @@
+"""The segments of a FAISS index: slots to rows, and what concerns all segments alike."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.common.vectors import Matrix, Metric
+from services.search.adapters.faiss_codes import Coding
+from services.search.adapters.faiss_scan import Chosen
+from services.search.adapters.faiss_segment import Probes, Segment
+from services.search.index import Mask, Numbers, Selection
+from services.search.scoring import Doubles, lengths_of
+
+SEGMENT_BYTES = 48 * 2**20
+SEGMENT_ROWS_AT_MOST = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A segment, the slot of its first row, and the rows that a search chooses of it."""
+
+    begin: int
+    segment: Segment
+    chosen: Chosen
+
+
+class Segments:
+    """Vectors by slot, prepared, in segments of fixed size whose memory the system hands out as it is touched.
+
+    So growing copies nothing, and a search under way is never moved from under. One writer; readers at any time.
+    """
+
+    def __init__(self, dimensions: int, metric: Metric) -> None:
+        self.metric = metric
+        self.dimensions = dimensions
+        self.longest = 0.0
+        self.extent = 0
+        self._rows = max(8, min(SEGMENT_ROWS_AT_MOST, SEGMENT_BYTES // (4 * dimensions)) // 8 * 8)
+        self._segments: list[Segment] = []
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the slots ever used."""
+        return sum(segment.memory_bytes for segment in self._segments)
+
+    def write(self, slots: Numbers, vectors: Matrix, coding: Coding | None) -> None:
+        """Store prepared `vectors`; segments that are new are coded by `coding`."""
+        lengths = lengths_of(vectors)
+        self.longest = max(self.longest, float(lengths.max()))
+        while len(self._segments) * self._rows <= int(slots.max()):
+            self._segments.append(Segment(self._rows, self.dimensions, self.metric, coding))
+        for segment, places, rows in self._by_segment(slots):
+            segment.write(rows, vectors[places], lengths[places])
+        self.extent = max(self.extent, int(slots.max()) + 1)
+
+    def all(self) -> list[Segment]:
+        """Return the segments there are."""
+        return list(self._segments)
+
+    def vectors(self, slots: Numbers) -> Matrix:
+        """Return the vectors of `slots`, shape (len(slots), dimensions)."""
+        if len(self._segments) == 1:
+            return self._segments[0].vectors[slots]
+        gathered: Matrix = np.empty((len(slots), self.dimensions), np.float32)
+        for segment, places, rows in self._by_segment(slots):
+            gathered[places] = segment.vectors[rows]
+        return gathered
+
+    def bounds(self, probes: Probes, slots: Numbers) -> Doubles:
+        """Return the bounds of slots[i], shape (queries, n), for query i by their float32 vectors."""
+        bounds = np.empty(slots.shape)
+        for number, of_one in enumerate(slots):
+            for segment, places, rows in self._by_segment(of_one):
+                bounds[number, places] = segment.bounds(probes.one(number), rows[None])[0]
+        return bounds
+
+    def parts(self, selection: Selection) -> list[Part]:
+        """Return what there is to search of `selection`, which has bits or is everything."""
+        return [
+            Part(begin, segment, chosen)
+            for number, segment in enumerate(self._segments)
+            if (begin := number * self._rows) < selection.extent
+            and (chosen := _chosen(selection, begin, self._rows)) is not None
+        ]
+
+    def _by_segment(self, slots: Numbers) -> Iterator[tuple[Segment, Mask | slice, Numbers]]:
+        """Yield the segments of `slots`, the places in `slots` of what lies in each, and its rows there."""
+        if len(self._segments) == 1:
+            yield self._segments[0], slice(None), slots
+            return
+        numbers, rows = np.divmod(slots, self._rows)
+        for number in np.flatnonzero(np.bincount(numbers)).tolist():
+            places = numbers == number
+            yield self._segments[number], places, rows[places]
+
+
+def _chosen(selection: Selection, begin: int, rows: int) -> Chosen | None:
+    """Return what `selection` chooses of a segment's `rows`, from slot `begin` on; None where that is nothing."""
+    count = min(rows, selection.extent - begin)
+    if selection.bits is None:
+        return Chosen(count)
+    bits = selection.bits[begin // 8 : (begin + count + 7) // 8]
+    return Chosen(count, bits, selection.count / selection.extent) if bits.any() else None
