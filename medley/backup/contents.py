@@ -140,8 +140,9 @@ def encoded_items(items: Sequence[Item], spaces: Sequence[Space]) -> bytes:
 
 def decoded_items(content: bytes, spaces: Sequence[Space]) -> Iterator[Item]:
     """Yield the items of a Parquet file."""
-    # A file object of Python's would be read by Arrow's threads, one of which may still hold it when the process ends.
-    for row in pq.read_table(pa.BufferReader(content)).to_pylist():
+    # Arrow's threads let go of Python's bytes when they will; one that does as the process ends aborts it.
+    file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+    for row in file.read(use_threads=False).to_pylist():
         vectors = {space.name: row[f"vector.{space.name}"] for space in spaces}
         held = {name: np.array(vector, np.float32) for name, vector in vectors.items() if vector is not None}
         yield Item(
