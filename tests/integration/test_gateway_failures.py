@@ -120,9 +120,20 @@ async def gateway(parted: Suite) -> AsyncIterator["pb_grpc.GatewayServiceAsyncSt
 async def things(gateway: "pb_grpc.GatewayServiceAsyncStub") -> AsyncIterator[str]:
     name = (await make_collection(gateway, "things", TEXT_SPACE, own_space())).name
     answers = await ingest(gateway, name, item("a", text="a thing", vectors={"own": vector(1, 2)}))
-    await gateway.Search(search(name, pb.Arm(item_id="a"), version=versions(answers)), timeout=SECONDS)
+    await answered(gateway, search(name, pb.Arm(item_id="a"), version=versions(answers)))
     yield name
     await gateway.DropCollection(pb.DropCollectionRequest(name=name))
+
+
+async def answered(gateway: "pb_grpc.GatewayServiceAsyncStub", request: pb.SearchRequest) -> pb.SearchResponse:
+    """Return the answer once the services have found each other again after one was away."""
+    for _ in range(100):
+        try:
+            return await gateway.Search(request, timeout=SECONDS)
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is UNAVAILABLE  # noqa: PT017
+            await asyncio.sleep(0.1)
+    raise AssertionError("a service that is back is not used")
 
 
 @pytest.mark.parametrize("down", ["embedder", "search", "store"])
@@ -140,14 +151,7 @@ async def test_a_service_that_is_down_is_named_and_used_again_once_it_is_back(
     status = await gateway.GetStatus(pb.GetStatusRequest())
     assert [service.name for service in status.services if service.HasField("error")] == [down]
     await asyncio.to_thread(parted.start, down)
-    for _ in range(100):
-        try:
-            answer = await gateway.Search(search(things, arm), timeout=SECONDS)
-            break
-        except grpc.aio.AioRpcError as error:
-            assert error.code() is UNAVAILABLE  # noqa: PT017
-            await asyncio.sleep(0.1)
-    assert ids(answer) == ["a"]
+    assert ids(await answered(gateway, search(things, arm))) == ["a"]
 
 
 async def test_an_ingest_waits_for_an_embedder_that_is_away(

@@ -99,7 +99,11 @@ class FaissIndex:
 
     def settle(self) -> None:
         """Return once no coding is being chosen or made behind the searches."""
-        while (choosing := self._choosing) is not None:
+        while True:
+            with self._starting:
+                choosing = self._choosing
+            if choosing is None:
+                return
             choosing.join()
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
