@@ -124,6 +124,19 @@ class VectorIndexContract:
         assert ranking.slots.tolist() == [1, 2]
         assert ranking.scores.tolist() == pytest.approx([0.8944272, 0.4472136])
 
+    @pytest.mark.parametrize("metric", Metric)
+    @pytest.mark.parametrize("also", [0, 4, 40])
+    def test_what_is_chosen_may_be_far_from_the_query(self, make_index: MakeIndex, metric: Metric, also: int) -> None:
+        random = np.random.default_rng(also)
+        vectors = random.standard_normal((6000, 48)).astype(np.float32)
+        vectors[::2, 0] += 12
+        index = filled(make_index, vectors, metric)
+        near, far = np.arange(0, 6000, 2), np.arange(1, 6000, 2)
+        chosen = Selection.of(np.sort(np.append(near[:also], far)), 6000)
+        queries = vectors[near[:6]] + np.float32(0.1)
+        assert_exact(index, metric, queries[0], 10, chosen)
+        assert_exact(index, metric, queries, 10, chosen)
+
     def test_cosine_ignores_length(self, make_index: MakeIndex) -> None:
         index = filled(make_index, np.array([[3e-20, 4e-20], [4e15, 3e15]], np.float32), Metric.COSINE)
         ranking = search(index, np.array([6e10, 8e10], np.float32), 2, everything(2))
