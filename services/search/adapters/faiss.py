@@ -58,7 +58,6 @@ class FaissIndex:
     def __init__(
         self, dimensions: int, metric: Metric, *, storage: VectorStorage = VectorStorage.INT8, threads: int = 1
     ) -> None:
-        self._metric = metric
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "scan", one_thread) if threads > 1 else None
         self._segments = Segments(dimensions, metric)
@@ -80,7 +79,7 @@ class FaissIndex:
         one_thread()
         with self._changing:
             for part in chunks(len(slots), self._segments.dimensions):
-                self._segments.write(slots[part], prepared(vectors[part], self._metric), self._coding)
+                self._segments.write(slots[part], prepared(vectors[part], self._segments.metric), self._coding)
             self._written += len(slots)
         if self._written >= CHOICE_GROWTH * self._written_at_choice and self._choose_behind(Asked()):
             self._written_at_choice = self._written
@@ -91,7 +90,7 @@ class FaissIndex:
             return
         with self._changing:
             self._storage = storage
-            self._coding = _coding(self._segments.dimensions, self._metric, storage)
+            self._coding = _coding(self._segments.dimensions, self._segments.metric, storage)
             for segment in self._segments.all():
                 segment.code_by(self._coding)
         if self._written >= CHOICE_ROWS:
@@ -129,7 +128,7 @@ class FaissIndex:
     def _probes(self, queries: Matrix, lengths: Doubles, coding: Coding | None) -> Probes:
         """Return `queries` as segments take them; without `coding`, their codes cannot be scanned."""
         directions = queries.astype(np.float64)
-        if self._metric is Metric.COSINE:
+        if self._segments.metric is Metric.COSINE:
             directions = np.divide(directions, lengths[:, None], out=directions, where=lengths[:, None] > 0)
             lengths = np.ones(len(queries))
         floats = np.ascontiguousarray(directions, np.float32)
@@ -152,7 +151,7 @@ class FaissIndex:
         if selection.listed is not None:
             slots = np.broadcast_to(selection.listed, (len(queries), selection.count))
             return Settling(self._segments, self._probes(queries, lengths, None), top_k).ranked(slots), []
-        if len(queries) > 1 and self._metric is not Metric.COSINE and lengths.max() > LONGEST:
+        if len(queries) > 1 and self._segments.metric is not Metric.COSINE and lengths.max() > LONGEST:
             # no code tells anything of these: that is no other's business
             return [self._searched(query[None], top_k, selection)[0][0] for query in queries], []
         settling = Settling(self._segments, self._probes(queries, lengths, self._coding), top_k)
@@ -205,10 +204,10 @@ class FaissIndex:
         Searches and writes go on: what is tried may be read while it is written, which makes a choice little worse.
         """
         one_thread()
-        current, wide = self._coding, _coding(self._segments.dimensions, self._metric, VectorStorage.INT8)
+        current, wide = self._coding, _coding(self._segments.dimensions, self._segments.metric, VectorStorage.INT8)
         if current is None or wide is None or (trial := self._trial(asked)) is None:
             return False
-        found = chosen(trial, current, wide if current.axes else current, self._metric)
+        found = chosen(trial, current, wide if current.axes else current, self._segments.metric)
         with self._changing:
             if found is current or self._coding is not current:
                 return False

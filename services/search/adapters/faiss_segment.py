@@ -1,6 +1,5 @@
 """A part of a FAISS index: rows of float32 vectors and, where they can be coded, their codes."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,7 +8,7 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Asked, Coding, Turned
 from services.search.adapters.faiss_scan import NOWHERE, Chosen, CodeScan, FloatScan
 from services.search.index import Mask, Numbers
-from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of
+from services.search.scoring import Doubles, chunks, lengths_of
 
 TINY = 2.0**-100  # far above what float32 loses where numbers fade into 0
 SCALE_DRIFT = 1.25
@@ -233,7 +232,8 @@ class Segment:
         """Return the codes of all rows; None where they would tell too little."""
         scan = CodeScan(np.zeros((len(self.vectors), coding.code_bytes), np.uint8), coding.quantizer)
         codes = _Codes(coding, scan, scale, _NONE)
-        vectors = ((rows, self.vectors[rows]) for rows in self._chunks())
+        every = np.arange(self._extent)
+        vectors = ((every[part], self.vectors[every[part]]) for part in chunks(self._extent, self._dimensions))
         codes = replace(
             codes, loose=np.concatenate([codes.put(rows, held, lengths_of(held)) for rows, held in vectors])
         )
@@ -241,10 +241,6 @@ class Segment:
 
     def _tight(self, codes: _Codes) -> bool:
         return len(codes.loose) <= LOOSE_SPARE + self._extent * LOOSE_SHARE
-
-    def _chunks(self) -> Iterator[Numbers]:
-        size = max(1, CHUNK_FLOATS // self._dimensions)
-        return (np.arange(begin, min(begin + size, self._extent)) for begin in range(0, self._extent, size))
 
 
 def _outside(rows: Numbers, others: Numbers) -> Mask:
