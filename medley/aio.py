@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,13 +15,13 @@ import grpc
 from medley import _calls as calls
 from medley import _requests as write
 from medley import _responses as read
-from medley._aio_status import translated_stream
 from medley._calls import Call, Operation, PageOperation
 from medley._channel import Target
 from medley._defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
 from medley._streams import Download, Upload, async_ingest_messages
 from medley._versions import Versions
 from medley._window import AsyncWindow
+from medley.aio_status import server_status
 from medley.errors import Error, from_rpc
 from medley.indexes import IndexConfig
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
@@ -163,7 +163,7 @@ class Client:
         requests = async_ingest_messages(collection, items, window)
         call = self._stub.IngestItems(requests, timeout=timeout, metadata=self._metadata)
         try:
-            async with translated_stream(call):
+            async with _translated_stream(call):
                 async for response in call:
                     for result in read.ingest_results(response):
                         window.leave()
@@ -321,7 +321,7 @@ class Client:
         requests = upload.async_messages(abort=lambda: call.cancel())  # noqa: PLW0108  # `call` is not there yet
         call = self._stub.UploadMedia(requests, timeout=timeout, metadata=self._metadata)
         try:
-            async with translated_stream(call):
+            async with _translated_stream(call):
                 return read.media((await call).media)
         except asyncio.CancelledError:
             if upload.failure is not None:
@@ -347,7 +347,7 @@ class Client:
         download = Download(request)
         call = self._stub.DownloadMedia(request, timeout=timeout, metadata=self._metadata)
         try:
-            async with translated_stream(call):
+            with _translated():
                 async for message in call:
                     yield download.block(message)
             download.check()
@@ -374,7 +374,7 @@ class Client:
         )
         call = self._stub.CheckCollections(request, timeout=timeout, metadata=self._metadata)
         try:
-            async with translated_stream(call):
+            with _translated():
                 async for message in call:
                     yield read.checked(message)
         finally:
@@ -433,3 +433,10 @@ def _translated() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise from_rpc(error) from error
+
+
+@asynccontextmanager
+async def _translated_stream(call: Any) -> AsyncIterator[None]:
+    with _translated():
+        async with server_status(call):
+            yield

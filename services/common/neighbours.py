@@ -14,6 +14,7 @@ import grpc
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from medley.aio_status import server_status
 from services.common.deadlines import deadline_in, remaining_seconds
 from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
 from services.common.statuses import from_status
@@ -50,7 +51,9 @@ async def call(service: str, method: Callable[..., Any], request: Any, *, second
         DeadlineError: the time was up.
     """
     with _translated(service):
-        return await method(request, timeout=remaining_seconds(seconds))
+        answer = method(request, timeout=remaining_seconds(seconds))
+        async with server_status(answer):
+            return await answer
 
 
 async def stream(

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from PIL import Image
 
+from medley.aio_status import server_status
 from medley.v1 import collection_pb2, filter_pb2, item_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
@@ -102,7 +103,8 @@ def reason_of(status: status_pb2.Status) -> str:
 async def refused(call: Any, code: grpc.StatusCode, reason: str) -> dict[str, str]:
     """Check that `call` fails with the code and the reason; return the metadata of its ErrorInfo."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call if not hasattr(call, "__aiter__") else [_ async for _ in call]
+        async with server_status(call):
+            await call if not hasattr(call, "__aiter__") else [_ async for _ in call]
     assert caught.value.code() is code, caught.value
     status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # takes what an aio error has as well
     info = error_details_pb2.ErrorInfo()

@@ -8,7 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from medley.v1 import collection_pb2
+from medley.aio_status import server_status
+from medley.v1 import collection_pb2, store_service_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from tests.integration.conversation import (
@@ -27,7 +28,7 @@ from tests.integration.conversation import (
 )
 from tests.integration.suite import START_SECONDS, Suite, command, four_processes, one_process
 
-UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+UNAVAILABLE, INVALID = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INVALID_ARGUMENT
 TEXT_SPACE = collection_pb2.Space(name="text", model="minilm")
 
 
@@ -45,11 +46,13 @@ async def acknowledged_until_cut(
             number += 1
 
     written: dict[str, int] = {}
+    call = gateway.IngestItems(endless(), timeout=SECONDS)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for response in gateway.IngestItems(endless(), timeout=SECONDS):
-            written |= {answer.id: answer.result.written.revision for answer in response.items}
-            if len(written) >= enough:
-                reached.set()
+        async with server_status(call):
+            async for response in call:
+                written |= {answer.id: answer.result.written.revision for answer in response.items}
+                if len(written) >= enough:
+                    reached.set()
     assert caught.value.code() is UNAVAILABLE
     return written
 
@@ -176,6 +179,18 @@ async def test_what_needs_no_embedder_goes_on_without(
         assert ids(await gateway.Search(search(things, arm, version=versions(answers), top_k=1))) == ["own"]
     finally:
         await asyncio.to_thread(parted.start, "embedder")
+
+
+async def test_an_upload_the_store_refuses_while_it_is_sent_says_why(
+    gateway: "pb_grpc.GatewayServiceAsyncStub",
+) -> None:
+    async def wrongly_named() -> AsyncIterator[pb.UploadMediaRequest]:
+        yield pb.UploadMediaRequest(header=store_service_pb2.MediaHeader(sha256="abc"))
+        for _ in range(20):
+            yield pb.UploadMediaRequest(chunk=bytes(2**18))
+
+    for _ in range(50):
+        await refused(gateway.UploadMedia(wrongly_named(), timeout=SECONDS), INVALID, "ARGUMENT_INVALID")
 
 
 async def test_a_cancelled_ingest_leaves_its_place_to_the_next(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from medley.aio_status import server_status
 from medley.v1 import collection_pb2, filter_pb2, index_config_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
@@ -174,7 +175,8 @@ def reason(outcome: item_pb2.ItemResult | item_pb2.ItemLookup) -> str:
 
 async def refusal(call: Any) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
+        async with server_status(call):
+            await call
     return info(rpc_status.from_call(caught.value))[0]  # type: ignore[arg-type]  # takes what an aio error has as well
 
 
