@@ -6,7 +6,7 @@ import pytest
 
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.adapters import faiss, faiss_segments
+from services.search.adapters import faiss, faiss_packing, faiss_segments
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_axes import Axes
 from services.search.adapters.faiss_choice import Trial
@@ -43,13 +43,16 @@ class TestFaissIndexOfInt8(VectorIndexContract):
 
 
 class TestFaissIndexOfManySegments(VectorIndexContract):
-    """All storages in segments of 64 rows, searched by two threads, and vectors of any dimension coded."""
+    """All storages in segments of 64 rows, searched by two threads; any vectors are coded, and codes packed at once."""
 
     MEMORY_AT_MOST = 1.6
 
     @pytest.fixture(params=VectorStorage, ids=lambda storage: storage.value.lower())
     def make_index(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MakeIndex:
         monkeypatch.setattr(faiss, "EXPANSION_AT_MOST", 100)
+        monkeypatch.setattr(faiss_packing, "PACKED_AT", 1)
+        monkeypatch.setattr(faiss_segments, "PACKED_SHARE", 1)
+        monkeypatch.setattr(faiss_segments, "PACKED_UP_TO", 100)
 
         def make(dimensions: int, metric: Metric) -> FaissIndex:
             monkeypatch.setattr(faiss_segments, "SEGMENT_BYTES", 64 * 4 * dimensions)

@@ -21,6 +21,7 @@ from services.search.adapters.faiss_choice import (
     SAMPLE_ROWS,
     TRIED_QUERIES,
     Asked,
+    Lookup,
     Misses,
     Trial,
     chosen,
@@ -109,8 +110,8 @@ class FaissIndex:
         """See `VectorIndex`."""
         answers, missed = self._searched(queries, top_k, selection)
         self._misses.searched(len(queries))
-        for number in missed:
-            if self._misses.add(queries[number]):
+        for lookup in missed:
+            if self._misses.add(lookup):
                 self._choose_behind(self._misses.taken())
         return answers
 
@@ -142,8 +143,8 @@ class FaissIndex:
         shares = [parts[first :: self._threads] for first in range(min(self._threads, len(parts)))]
         return Best.of(len(probes), wanted, self._pool.map(lambda share: _proposed(probes, wanted, share), shares))
 
-    def _searched(self, queries: Matrix, top_k: int, selection: Selection) -> tuple[list[Ranking], list[int]]:
-        """Return the answers, and for which of `queries` narrow codes told too little."""
+    def _searched(self, queries: Matrix, top_k: int, selection: Selection) -> tuple[list[Ranking], list[Lookup]]:
+        """Return the answers, and those lookups for which narrow codes told too little."""
         one_thread()
         if not len(queries):
             return [], []
@@ -155,21 +156,21 @@ class FaissIndex:
             # no code tells anything of these: that is no other's business
             return [self._searched(query[None], top_k, selection)[0][0] for query in queries], []
         settling = Settling(self._segments, self._probes(queries, lengths, self._coding), top_k)
-        parts = self._segments.parts(selection)
-        return self._settled(settling, self._proposed(settling.probes, _wanted(top_k), parts), parts)
+        return self._settled(settling, selection)
 
-    def _settled(self, settling: Settling, best: Best, parts: Sequence[Part]) -> tuple[list[Ranking], list[int]]:
-        """Return the answers, given the slots of the highest bounds, and which queries narrow codes missed."""
+    def _settled(self, settling: Settling, selection: Selection) -> tuple[list[Ranking], list[Lookup]]:
+        parts, wanted = self._segments.parts(selection), _wanted(settling.top_k)
+        best = self._proposed(settling.probes, wanted, parts)
         answers, missed = settling.scored(best.slots, best.bounds), []
         reach = settling.reach(answers)
-        many = max(MISSED_AT_LEAST, MISSED_SHARE * sum(part.chosen.count for part in parts))
+        many = max(MISSED_AT_LEAST, MISSED_SHARE * selection.count)
         for number in np.flatnonzero(best.leaves_out(reach)).tolist():
             one, closeness = settling.one(number), float(reach[number])
-            left = [part.segment.within(one.probes, closeness, part.chosen) + part.begin for part in parts]
+            left = [part.segment.within(one.probes, closeness, part.packing) + part.begin for part in parts]
             slots = np.concatenate(left)
             (answers[number],) = one.ranked(slots[None])
             if one.probes.narrow and len(slots) > many:
-                missed.append(number)
+                missed.append(Lookup(one.probes.queries[0].copy(), selection, closeness, wanted))
         return answers, missed
 
     def _choose_behind(self, asked: Asked) -> bool:
@@ -222,14 +223,24 @@ class FaissIndex:
     def _trial(self, asked: Asked) -> Trial | None:
         """Return what to try codings on; None where there is too little."""
         extent = self._segments.extent
-        sample = usable(self.vectors(np.arange(0, extent, max(1, extent // SAMPLE_ROWS))))
+        slots = np.arange(0, extent, max(1, extent // SAMPLE_ROWS))
+        sample = self.vectors(slots)
+        telling = usable(sample)
+        sample, slots = sample[telling], slots[telling]
         if len(sample) < TRIED_QUERIES:
             return None
-        queries = np.array([*asked.missed, *sample[:: len(sample) // TRIED_QUERIES][: asked.others]])
+        others = sample[:: len(sample) // TRIED_QUERIES][: asked.others]
+        lookups = [*asked.missed, *self._lookups(others, Selection(extent, extent))]
+        queries = np.array([lookup.query for lookup in lookups])
+        probes = self._probes(queries, lengths_of(queries), None)
+        return Trial(sample, slots, extent, lookups, probes.directions.astype(np.float64), probes.lengths)
+
+    def _lookups(self, queries: Matrix, selection: Selection) -> list[Lookup]:
+        """Return what it takes to answer `queries`."""
+        answers, _ = self._searched(queries, TRIED_HITS, selection)
         settling = Settling(self._segments, self._probes(queries, lengths_of(queries), None), TRIED_HITS)
-        answers, _ = self._searched(queries, TRIED_HITS, Selection(extent, extent))
-        directions, reach = settling.probes.directions.astype(np.float64), settling.reach(answers)
-        return Trial(sample, extent, directions, settling.probes.lengths, reach, _wanted(TRIED_HITS))
+        reached = zip(queries, settling.reach(answers).tolist(), strict=True)
+        return [Lookup(query, selection, reach, _wanted(TRIED_HITS)) for query, reach in reached]
 
 
 def _wanted(top_k: int) -> int:
@@ -248,5 +259,5 @@ def _proposed(probes: Probes, wanted: int, parts: Sequence[Part]) -> Best:
     """Ask segment by segment, so that what a segment holds is read from memory once for all of `probes`."""
     best = Best(len(probes), wanted)
     for part in parts:
-        best.add(part.begin, part.segment.nearest(probes, wanted, part.chosen))
+        best.add(part.begin, part.segment.nearest(probes, wanted, part.packing))
     return best

@@ -12,6 +12,7 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_axes import Axes, principal_axes
 from services.search.adapters.faiss_codes import LONGEST, Coding
 from services.search.adapters.faiss_scan import Chosen, CodeScan
+from services.search.index import Mask, Numbers, Selection
 from services.search.scoring import Doubles, lengths_of
 
 TURNED_WIDTHS = (48, 80, 112, 144, 176, 240, 304, 368, 496, 624)
@@ -32,19 +33,31 @@ ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """Vectors like those of an index of `count`, and queries by which to try codings on them.
+class Lookup:
+    """A query, shape (dimensions,), and what it takes to answer it: every vector of `selection` as close as `reach`.
 
-    `directions`, shape (n, dimensions), are the queries as codings take them, of `lengths`; the last answer to each is
-    as close as `closeness` says. A scan proposes `wanted` candidates, more take a second one.
+    A scan proposes `wanted` candidates, more take a second one.
+    """
+
+    query: Matrix
+    selection: Selection
+    reach: float
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Vectors like those of an index of `count`, in `slots`, and lookups by which to try codings on them.
+
+    `directions`, shape (n, dimensions), are the queries as codings take them, of `lengths`.
     """
 
     vectors: Matrix
+    slots: Numbers
     count: int
+    lookups: Sequence[Lookup]
     directions: Doubles
     lengths: Doubles
-    closeness: Doubles
-    wanted: int
 
     def cost(self, coding: Coding) -> float:
         """Return about how many bytes a search reads."""
@@ -53,20 +66,21 @@ class Trial:
         coded = coding.coded(self.vectors, lengths, scale)
         scan, every = CodeScan(coded.codes, coding.quantizer), Chosen(len(self.vectors))
         asked = coding.asked(coding.turned_queries(self.directions, self.lengths), self.lengths, scale)
-        reaching = [
-            len(scan.above(numbers, asked.score(number, closeness), every)[0])
-            for number, (numbers, closeness) in enumerate(zip(asked.numbers, self.closeness.tolist(), strict=True))
-        ]
+        reaching = []
+        for number, lookup in enumerate(self.lookups):
+            rows, _ = scan.above(asked.numbers[number], asked.score(number, lookup.reach), every)
+            reaching.append(np.count_nonzero(lookup.selection.has(self.slots[rows])))
         candidates = (np.array(reaching) + np.count_nonzero(coded.loose)) * (self.count / len(self.vectors))
-        scans = 1 + np.mean(candidates > self.wanted)
+        scans = 1 + np.mean(candidates > [lookup.wanted for lookup in self.lookups])
         of_candidates = CANDIDATE_COST * 4 * self.vectors.shape[1] * candidates.mean()
         return float(self.count * coding.code_bytes * scans + of_candidates)
 
 
-def usable(vectors: Matrix) -> Matrix:
-    """Return those of `vectors` that a code can tell of."""
+def usable(vectors: Matrix) -> Mask:
+    """Return for each of `vectors` whether a code can tell of it."""
     lengths = lengths_of(vectors)
-    return vectors[(lengths > 0) & (lengths <= LONGEST)]
+    telling: Mask = (lengths > 0) & (lengths <= LONGEST)
+    return telling
 
 
 def narrowable(dimensions: int) -> bool:
@@ -92,17 +106,17 @@ def _narrow(vectors: Matrix, metric: Metric) -> Iterator[Coding]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Queries to try codings by: those that `missed`, and `others`, for which stored vectors stand in."""
+    """What to try codings by: lookups that `missed`, and how many `others`, for which stored vectors stand in."""
 
-    missed: Sequence[Matrix] = ()
+    missed: Sequence[Lookup] = ()
     others: int = TRIED_QUERIES
 
 
 class Misses:
-    """Queries for which narrow codes told too little: the latest of them, and whether they are many."""
+    """Lookups for which narrow codes told too little: the latest of them, and whether they are many."""
 
     def __init__(self) -> None:
-        self._queries: deque[Matrix] = deque(maxlen=TRIED_QUERIES)
+        self._latest: deque[Lookup] = deque(maxlen=TRIED_QUERIES)
         self._lock = threading.Lock()
         self._searches = self._count = 0
         self._needed = TRIED_QUERIES
@@ -114,18 +128,18 @@ class Misses:
             if self._searches > RARE * self._needed:
                 self._forget()
 
-    def add(self, query: Matrix) -> bool:
-        """Take a query that missed, shape (dimensions,); return whether there are many."""
+    def add(self, lookup: Lookup) -> bool:
+        """Take one that missed; return whether there are many."""
         with self._lock:
-            self._queries.append(query.copy())
+            self._latest.append(lookup)
             self._count += 1
             return self._count >= self._needed
 
     def taken(self) -> Asked:
         """Return what was asked of late, and begin to count anew."""
         with self._lock:
-            others = len(self._queries) * max(0, self._searches - self._count) // max(1, self._count)
-            asked = Asked(list(self._queries), min(TRIED_QUERIES, others))
+            others = len(self._latest) * max(0, self._searches - self._count) // max(1, self._count)
+            asked = Asked(list(self._latest), min(TRIED_QUERIES, others))
             self._forget()
             return asked
 
@@ -136,4 +150,4 @@ class Misses:
 
     def _forget(self) -> None:
         self._searches = self._count = 0
-        self._queries.clear()
+        self._latest.clear()

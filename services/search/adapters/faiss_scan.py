@@ -21,7 +21,6 @@ MATRIX_NUMBERS = MAX_DIMENSIONS + 1
 _faiss: Any = faiss  # its stubs know the C++ signatures only, and not all of them
 _faiss.cvar.distance_compute_blas_threshold = MATRIX_NUMBERS
 _MULTIPLIED_QUERIES, _MULTIPLIED_QUERIES_AVX512, _NARROW_TIMES = 12, 32, 4
-_SIFTED_SHARE, _SIFTED_SPARE = 0.3, 1.1
 _RANGE_SHARE = 1 / 8
 
 
@@ -39,19 +38,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The rows that a scan compares: the first `count`, of them those whose bit is set, where there are `bits`.
-
-    `share` is about how many of them those are.
-    """
+    """The rows that a scan compares: the first `count`, of them those whose bit is set, where there are `bits`."""
 
     count: int
     bits: Bits | None = None
-    share: float = 1.0
-
-    @property
-    def sifted(self) -> bool:
-        """Whether it costs less to scan all rows, and sift what that finds, than to look at each one's bit."""
-        return self.bits is not None and self.share >= _SIFTED_SHARE
 
     def in_heap(self, wanted: int) -> bool:
         """Return whether to look for the `wanted` best costs less than to take all there are."""
@@ -60,13 +50,10 @@ class Chosen:
     def among(self, rows: Numbers) -> Numbers:
         """Return those of `rows` that are chosen."""
         rows = rows[rows < self.count]
-        return rows if self.bits is None else rows[self.holds(rows)]
-
-    def holds(self, rows: Numbers) -> Mask:
-        """Return for each of `rows`, from 0 up to `count`, whether its bit is set; there must be bits."""
-        assert self.bits is not None, "asked of all rows"
+        if self.bits is None:
+            return rows
         held: Mask = (self.bits[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
-        return held
+        return rows[held]
 
     def all(self) -> Numbers:
         """Return all chosen rows."""
@@ -137,29 +124,19 @@ class CodeScan:
     _own: threading.local = field(init=False, default_factory=threading.local)
 
     def nearest(self, queries: Matrix, wanted: int, chosen: Chosen) -> Found:
-        """Return about `wanted` chosen rows for each of `queries`, shape (n, width), those of the highest scores."""
+        """Return for each of `queries`, shape (n, width), the `wanted` chosen rows of the highest scores, or all.
+
+        FAISS searches for all in one call: between calls another thread may take the interpreter, which then waits.
+        """
         if not chosen.in_heap(wanted):
             return self._every(queries, chosen)
-        before_sifting = int(wanted / chosen.share * _SIFTED_SPARE)
-        if not chosen.sifted or not chosen.in_heap(before_sifting):
-            return self._nearest(queries, wanted, chosen)
-        found = self._nearest(queries, before_sifting, Chosen(chosen.count))
-        found.rows[~chosen.holds(found.rows)] = NOWHERE
-        found.scores[found.rows < 0] = -np.inf
-        few = np.flatnonzero(np.count_nonzero(found.rows >= 0, axis=1) < wanted / 2)
-        if len(few):  # what is near these is not what is chosen
-            looked_at = self._nearest(queries[few], wanted, chosen)
-            found.rows[few], found.scores[few] = NOWHERE, -np.inf
-            found.rows[few, :wanted], found.scores[few, :wanted] = looked_at.rows, looked_at.scores
-            found.rest[few] = looked_at.rest
-        return found
+        parameters = None if chosen.bits is None else _faiss.SearchParameters(sel=chosen.selector())
+        scores, rows = self._index(chosen.count).search(queries, wanted, params=parameters)
+        scores[rows < 0] = -np.inf
+        return Found(rows, scores, scores[:, -1].copy())
 
     def above(self, query: Matrix, limit: float, chosen: Chosen) -> tuple[Numbers, Scores]:
         """Return all chosen rows whose score for `query`, shape (width,), is above `limit`, and their scores."""
-        if chosen.sifted:
-            rows, scores = self.above(query, limit, Chosen(chosen.count))
-            kept = chosen.holds(rows)
-            return rows[kept], scores[kept]
         result = _faiss.RangeSearchResult(1)
         partial = _faiss.RangeSearchPartialResult(result)
         selector = chosen.selector()
@@ -170,13 +147,6 @@ class CodeScan:
         scanner.scan_codes_range(chosen.count, codes, None, limit, partial.new_result(0))
         partial.finalize()
         return _taken(result)
-
-    def _nearest(self, queries: Matrix, wanted: int, chosen: Chosen) -> Found:
-        """Let FAISS search all in one call: between calls another thread may take the interpreter, which then waits."""
-        parameters = None if chosen.bits is None else _faiss.SearchParameters(sel=chosen.selector())
-        scores, rows = self._index(chosen.count).search(queries, min(wanted, chosen.count), params=parameters)
-        scores[rows < 0] = -np.inf
-        return Found(rows, scores, scores[:, -1].copy())
 
     def _every(self, queries: Matrix, chosen: Chosen) -> Found:
         """Return all chosen rows: for each query the same, in the same order."""

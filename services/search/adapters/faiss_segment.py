@@ -6,6 +6,7 @@ import numpy as np
 
 from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Asked, Coding, Turned
+from services.search.adapters.faiss_packing import Packing
 from services.search.adapters.faiss_scan import NOWHERE, Chosen, CodeScan, FloatScan
 from services.search.index import Mask, Numbers
 from services.search.scoring import Doubles, chunks, lengths_of
@@ -107,10 +108,15 @@ class Segment:
         self._written_at_check = 0
 
     @property
+    def code_bytes(self) -> int:
+        """Bytes of a row's code; 0 where there is none."""
+        codes = self._codes
+        return codes.coding.code_bytes if codes else 0
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes of the rows ever used."""
-        codes = self._codes
-        return self._extent * (4 * self._dimensions + (codes.coding.code_bytes if codes else 0))
+        return self._extent * (4 * self._dimensions + self.code_bytes)
 
     def write(self, rows: Numbers, vectors: Matrix, lengths: Doubles) -> None:
         """Store vectors[i], of lengths[i], in rows[i]."""
@@ -128,14 +134,14 @@ class Segment:
         if coding is not None and self._extent:
             self._codes = self._coded_anew(coding, self._suiting_scale(coding))
 
-    def nearest(self, probes: Probes, wanted: int, chosen: Chosen) -> Proposal:
-        """Return for each query the `wanted` chosen rows of the highest bounds, or about as many.
+    def nearest(self, probes: Probes, wanted: int, packing: Packing) -> Proposal:
+        """Return for each query the `wanted` chosen rows of the highest bounds, or all.
 
         Of many queries, that is left to products of float32 matrices, which cost less.
         """
-        codes = self._scanned(probes)
+        codes, chosen = self._scanned(probes), packing.chosen
         if codes and not self._multiplies(probes, wanted, chosen):
-            return self._coded_nearest(codes, probes, wanted, chosen)
+            return self._coded_nearest(codes, probes, wanted, packing)
         if self._overflows(probes):
             nothing = np.empty((len(probes), 0))
             return Proposal(nothing.astype(np.int64), nothing, np.full(len(probes), -np.inf), chosen.all())
@@ -144,11 +150,13 @@ class Segment:
         left_out = bounds.min(axis=1) if wanted < chosen.count else np.full(len(probes), -np.inf)
         return Proposal(rows, bounds, left_out)
 
-    def within(self, probe: Probes, closeness: float, chosen: Chosen) -> Numbers:
+    def within(self, probe: Probes, closeness: float, packing: Packing) -> Numbers:
         """Return all chosen rows that may be that close to the one query."""
+        chosen = packing.chosen
         if (codes := self._scanned(probe)) is not None:
             asked = codes.asked(probe)
-            found, _ = codes.scan.above(asked.numbers[0], asked.score(0, closeness), chosen)
+            read = packing.codes(codes.scan, self._written)
+            found, _ = read.above(asked.numbers[0], asked.score(0, closeness))
             return np.concatenate([found[_outside(found, codes.loose)], chosen.among(codes.loose)])
         if self._overflows(probe):
             return chosen.all()
@@ -165,15 +173,15 @@ class Segment:
         many = self._floats.multiplies(probes.directions, wanted, chosen, narrow_codes=probes.narrow)
         return many and self._longest <= ALIKE_TIMES * self._usual_length
 
-    def _coded_nearest(self, codes: _Codes, probes: Probes, wanted: int, chosen: Chosen) -> Proposal:
+    def _coded_nearest(self, codes: _Codes, probes: Probes, wanted: int, packing: Packing) -> Proposal:
         asked = codes.asked(probes)
-        found = codes.scan.nearest(asked.numbers, wanted, chosen)
+        found = packing.codes(codes.scan, self._written).nearest(asked.numbers, wanted)
         bounds = asked.bounds(found.scores)
         if len(codes.loose):
             loose = np.isin(found.rows, codes.loose)
             found.rows[loose], bounds[loose] = NOWHERE, -np.inf
         rest = found.rest * asked.units + asked.offsets
-        return Proposal(found.rows, bounds, rest, chosen.among(codes.loose))
+        return Proposal(found.rows, bounds, rest, packing.chosen.among(codes.loose))
 
     def _scanned(self, probes: Probes) -> _Codes | None:
         codes = self._codes

@@ -1,12 +1,15 @@
 """The segments of a FAISS index: slots to rows, and what concerns all segments alike."""
 
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_codes import Coding
+from services.search.adapters.faiss_packing import ROW_BYTES, Packing
 from services.search.adapters.faiss_scan import Chosen
 from services.search.adapters.faiss_segment import Probes, Segment
 from services.search.index import Mask, Numbers, Selection
@@ -14,6 +17,10 @@ from services.search.scoring import Doubles, lengths_of
 
 SEGMENT_BYTES = 48 * 2**20
 SEGMENT_ROWS_AT_MOST = 2**16
+PACKED_SHARE = 0.6
+"""The codes of a selection of up to this share are packed: of more, there is little that a scan need not read."""
+PACKED_UP_TO = 1.2
+"""An index packs codes while it takes at most so many times what its vectors do: less than with wide codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,7 @@ class Part:
 
     begin: int
     segment: Segment
-    chosen: Chosen
+    packing: Packing
 
 
 class Segments:
@@ -38,11 +45,15 @@ class Segments:
         self.extent = 0
         self._rows = max(8, min(SEGMENT_ROWS_AT_MOST, SEGMENT_BYTES // (4 * dimensions)) // 8 * 8)
         self._segments: list[Segment] = []
+        self._packed: OrderedDict[int, tuple[Selection, Sequence[Part]]] = OrderedDict()
+        self._packing = threading.Lock()
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the slots ever used."""
-        return sum(segment.memory_bytes for segment in self._segments)
+        """Bytes of the slots ever used, and of codes packed for filters."""
+        with self._packing:
+            packings = [part.packing for _, parts in self._packed.values() for part in parts]
+        return self._held_bytes + sum(packing.memory_bytes for packing in packings)
 
     def write(self, slots: Numbers, vectors: Matrix, coding: Coding | None) -> None:
         """Store prepared `vectors`; segments that are new are coded by `coding`."""
@@ -75,10 +86,44 @@ class Segments:
                 bounds[number, places] = segment.bounds(probes.one(number), rows[None])[0]
         return bounds
 
-    def parts(self, selection: Selection) -> list[Part]:
-        """Return what there is to search of `selection`, which has bits or is everything."""
+    def parts(self, selection: Selection) -> Sequence[Part]:
+        """Return what there is to search of `selection`, which has bits or is everything.
+
+        Those of the latest selections are kept for what they pack, as many as there is room for.
+        """
+        if selection.bits is None:
+            return self._parts(selection, packs=False)
+        with self._packing:
+            if id(selection) in self._packed:
+                self._packed.move_to_end(id(selection))
+                return self._packed[id(selection)][1]
+        room = self._packable
+        packs = selection.count <= min(room, PACKED_SHARE * selection.extent)
+        parts = self._parts(selection, packs=packs)
+        if packs:
+            self._keep(selection, parts, room)
+        return parts
+
+    def _keep(self, selection: Selection, parts: Sequence[Part], room: int) -> None:
+        with self._packing:
+            self._packed[id(selection)] = selection, parts
+            while sum(kept.count for kept, _ in self._packed.values()) > room:
+                self._packed.popitem(last=False)
+
+    @property
+    def _held_bytes(self) -> int:
+        return sum(segment.memory_bytes for segment in self._segments)
+
+    @property
+    def _packable(self) -> int:
+        """How many rows' codes may be packed."""
+        code_bytes = max((segment.code_bytes for segment in self._segments), default=0)
+        room = PACKED_UP_TO * 4 * self.dimensions * self.extent - self._held_bytes
+        return int(room / (code_bytes + ROW_BYTES)) if code_bytes else 0
+
+    def _parts(self, selection: Selection, *, packs: bool) -> Sequence[Part]:
         return [
-            Part(begin, segment, chosen)
+            Part(begin, segment, Packing(chosen, packs=packs))
             for number, segment in enumerate(self._segments)
             if (begin := number * self._rows) < selection.extent
             and (chosen := _chosen(selection, begin, self._rows)) is not None
@@ -101,4 +146,4 @@ def _chosen(selection: Selection, begin: int, rows: int) -> Chosen | None:
     if selection.bits is None:
         return Chosen(count)
     bits = selection.bits[begin // 8 : (begin + count + 7) // 8]
-    return Chosen(count, bits, selection.count / selection.extent) if bits.any() else None
+    return Chosen(count, bits) if bits.any() else None

@@ -12,13 +12,15 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters import faiss
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_axes import Axes, principal_axes
-from services.search.adapters.faiss_choice import RARE, TRIED_QUERIES, Misses, chosen
+from services.search.adapters.faiss_choice import CANDIDATE_COST, RARE, TRIED_QUERIES, Lookup, Misses, Trial, chosen
+from services.search.adapters.faiss_codes import Coding
 from services.search.index import Selection
 from services.search.scoring import lengths_of, ranked, scores_of
 
 ROWS, DIMENSIONS, DIRECTIONS = 10_000, 256, 24
 EVERYTHING = Selection.of(np.arange(ROWS), ROWS)
 PATIENCE_SECONDS = 60.0
+MISS = Lookup(np.zeros(2, np.float32), Selection(1, 1), 0.5, 10)
 
 
 def along_few_directions(random: np.random.Generator, count: int, noise: float) -> Matrix:
@@ -75,6 +77,39 @@ def test_codes_become_wide_again_where_queries_lie_along_other_directions() -> N
         assert time.monotonic() < give_up
         assert_exact(index, Metric.COSINE, queries)
     assert_exact(index, Metric.COSINE, queries)
+
+
+def test_what_missed_is_tried_with_its_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(12)
+    index, left = filled(along_few_directions(random, ROWS, 0.1)), Selection.of(np.arange(ROWS // 4, ROWS), ROWS)
+    trials: list[Trial] = []
+
+    def watched(trial: Trial, *values: Any) -> Any:
+        trials.append(trial)
+        return chosen(trial, *values)
+
+    monkeypatch.setattr(faiss, "chosen", watched)
+    for query in random.standard_normal((TRIED_QUERIES, 1, DIMENSIONS)).astype(np.float32):
+        index.search(query, 10, left)
+    index.settle()
+    assert [lookup.selection for lookup in trials[0].lookups] == [left] * TRIED_QUERIES
+    slots = np.arange(ROWS // 4, ROWS)
+    for lookup in trials[0].lookups:
+        scores = scores_of(lookup.query, index.vectors(slots), Metric.COSINE)
+        assert lookup.reach <= np.partition(scores, -10)[-10]
+
+
+def test_what_a_filter_leaves_out_costs_nothing() -> None:
+    vectors = along_few_directions(np.random.default_rng(13), 200, 0.1)
+    slots, lengths, coding = np.arange(200), lengths_of(vectors), Coding(DIMENSIONS, Metric.COSINE, VectorStorage.INT8)
+    directions = vectors / lengths[:, None]
+
+    def cost(selection: Selection) -> float:
+        lookups = [Lookup(query, selection, -np.inf, 1000) for query in vectors[:5]]
+        return Trial(vectors, slots, 200, lookups, directions[:5], np.ones(5)).cost(coding)
+
+    half = Selection.of(np.arange(100), 200)
+    assert cost(Selection.of(slots, 200)) - cost(half) == pytest.approx(CANDIDATE_COST * 4 * DIMENSIONS * 100)
 
 
 def test_a_choice_lasts_until_much_more_is_written() -> None:
@@ -169,8 +204,8 @@ def test_an_empty_batch_finds_nothing() -> None:
 
 
 def test_misses_that_are_many_tell() -> None:
-    misses, query = Misses(), np.zeros(2, np.float32)
-    assert [misses.add(query) for _ in range(TRIED_QUERIES)] == [False] * (TRIED_QUERIES - 1) + [True]
+    misses = Misses()
+    assert [misses.add(MISS) for _ in range(TRIED_QUERIES)] == [False] * (TRIED_QUERIES - 1) + [True]
     assert len(misses.taken().missed) == TRIED_QUERIES
     assert not misses.taken().missed
 
@@ -180,22 +215,22 @@ def test_of_other_queries_as_many_are_tried_as_there_were(hits: int, others: int
     misses = Misses()
     misses.searched(TRIED_QUERIES + hits)
     for _ in range(TRIED_QUERIES):
-        misses.add(np.zeros(2, np.float32))
+        misses.add(MISS)
     assert misses.taken().others == others
 
 
 def test_misses_that_are_rare_are_forgotten() -> None:
-    misses, query = Misses(), np.zeros(2, np.float32)
+    misses = Misses()
     for _ in range(3 * TRIED_QUERIES):
         misses.searched(2 * RARE)
-        assert not misses.add(query)
+        assert not misses.add(MISS)
 
 
 def test_what_does_not_help_is_tried_ever_more_seldom() -> None:
-    misses, query = Misses(), np.zeros(2, np.float32)
+    misses = Misses()
     for needed in (TRIED_QUERIES, 2 * TRIED_QUERIES, 4 * TRIED_QUERIES):
-        assert [misses.add(query) for _ in range(needed)] == [False] * (needed - 1) + [True]
+        assert [misses.add(MISS) for _ in range(needed)] == [False] * (needed - 1) + [True]
         misses.taken()
         misses.tried(changed=False)
     misses.tried(changed=True)
-    assert [misses.add(query) for _ in range(TRIED_QUERIES)][-1]
+    assert [misses.add(MISS) for _ in range(TRIED_QUERIES)][-1]

@@ -1,0 +1,126 @@
+"""Codes of what a filter leaves are packed once searches come back to it, and no answer changes by that."""
+
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from services.common.index_config import VectorStorage
+from services.common.vectors import Matrix, Metric
+from services.search.adapters.faiss import FaissIndex
+from services.search.adapters.faiss_packing import PACKED_AT
+from services.search.adapters.faiss_segments import PACKED_SHARE, PACKED_UP_TO
+from services.search.index import Numbers, Selection
+from services.search.scoring import ranked, scores_of
+
+ROWS, DIMENSIONS, DIRECTIONS, TOP_K = 10_000, 256, 24, 10
+
+
+def along_few_directions(seed: int, count: int) -> Matrix:
+    axes = np.random.default_rng(1).standard_normal((DIRECTIONS, DIMENSIONS))
+    random = np.random.default_rng(seed)
+    noise = 0.02 * random.standard_normal((count, DIMENSIONS))
+    return (random.standard_normal((count, DIRECTIONS)) @ axes / 5 + noise).astype(np.float32)
+
+
+QUERIES = along_few_directions(3, PACKED_AT + 2)
+
+
+@pytest.fixture(params=[Metric.COSINE, Metric.EUCLIDEAN])
+def metric(request: pytest.FixtureRequest) -> Metric:
+    assert isinstance(request.param, Metric)
+    return request.param
+
+
+@pytest.fixture
+def index(metric: Metric) -> FaissIndex:
+    made = FaissIndex(DIMENSIONS, metric)
+    made.write(np.arange(ROWS), along_few_directions(2, ROWS))
+    made.settle()
+    return made
+
+
+def every(step: int, first: int = 0) -> Selection:
+    return Selection.of(np.arange(first, ROWS, step), ROWS)
+
+
+def spelt(slots: Numbers, scores: Matrix) -> dict[int, float]:
+    return dict(zip(slots.tolist(), scores.tolist(), strict=True))
+
+
+def assert_exact(index: FaissIndex, metric: Metric, selection: Selection, queries: Matrix = QUERIES) -> None:
+    slots = selection.slots()
+    for query in queries:
+        (found,) = index.search(query[None], TOP_K, selection)
+        wanted = ranked(slots, scores_of(query, index.vectors(slots), metric), TOP_K, metric)
+        assert spelt(found.slots, found.scores) == spelt(wanted.slots, wanted.scores)
+
+
+def sizes(index: FaissIndex, selection: Selection, queries: Matrix) -> Iterator[int]:
+    yield index.memory_bytes
+    for query in queries:
+        index.search(query[None], TOP_K, selection)
+        yield index.memory_bytes
+
+
+def test_a_filter_is_packed_once_searches_come_back_to_it(index: FaissIndex, metric: Metric) -> None:
+    grown = [after - before for before, after in pairwise(sizes(index, every(3), QUERIES))]
+    assert np.count_nonzero(grown) == 1
+    assert not grown[0]
+    assert_exact(index, metric, every(3))
+
+
+def test_filters_that_come_once_are_not_packed(index: FaissIndex, metric: Metric) -> None:
+    before = index.memory_bytes
+    for first in range(2 * PACKED_AT):
+        assert_exact(index, metric, every(20, first), QUERIES[:1])
+    assert index.memory_bytes == before
+
+
+def test_what_is_written_is_found_by_the_next_search_of_the_same_selection(index: FaissIndex, metric: Metric) -> None:
+    selection = every(2)
+    assert_exact(index, metric, selection)
+    for seed in (4, 5):
+        index.write(np.arange(0, 500), along_few_directions(seed, 500))
+        assert_exact(index, metric, selection)
+
+
+def test_what_is_coded_otherwise_is_packed_anew(index: FaissIndex, metric: Metric) -> None:
+    selection = every(2)
+    for storage in (VectorStorage.INT8, VectorStorage.FLOAT16, VectorStorage.FLOAT32, VectorStorage.INT8):
+        index.store_as(storage)
+        assert_exact(index, metric, selection)
+        index.settle()
+        assert_exact(index, metric, selection)
+
+
+def test_filters_take_no_more_memory_than_there_is_for_them(index: FaissIndex, metric: Metric) -> None:
+    for first in range(8):
+        assert_exact(index, metric, Selection.of(np.arange(first * 500, first * 500 + ROWS // 2), ROWS))
+        assert index.memory_bytes <= PACKED_UP_TO * 4 * DIMENSIONS * ROWS
+
+
+def test_what_leaves_almost_everything_is_not_packed(index: FaissIndex, metric: Metric) -> None:
+    before = index.memory_bytes
+    assert_exact(index, metric, Selection.of(np.arange(int(PACKED_SHARE * ROWS) + 1), ROWS))
+    assert index.memory_bytes == before
+
+
+def test_searches_pack_while_others_write(index: FaissIndex, metric: Metric) -> None:
+    selection, stop = every(2), threading.Event()
+    others, written = np.arange(1, ROWS, 2), along_few_directions(6, 400)
+
+    def write() -> None:
+        while not stop.is_set():
+            index.write(others[: len(written)], written)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(10):
+            assert_exact(index, metric, selection)
+    finally:
+        stop.set()
+        writer.join()
