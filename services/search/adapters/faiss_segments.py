@@ -91,24 +91,17 @@ class Segments:
 
         Those of the latest selections are kept for what they pack, as many as there is room for.
         """
-        if selection.bits is None:
+        if selection.bits is None or selection.count > PACKED_SHARE * selection.extent:
             return self._parts(selection, packs=False)
-        with self._packing:
-            if id(selection) in self._packed:
-                self._packed.move_to_end(id(selection))
-                return self._packed[id(selection)][1]
         room = self._packable
-        packs = selection.count <= min(room, PACKED_SHARE * selection.extent)
-        parts = self._parts(selection, packs=packs)
-        if packs:
-            self._keep(selection, parts, room)
-        return parts
-
-    def _keep(self, selection: Selection, parts: Sequence[Part], room: int) -> None:
         with self._packing:
-            self._packed[id(selection)] = selection, parts
+            _, parts = self._packed.pop(id(selection), (selection, ()))
+            parts = parts or self._parts(selection, packs=selection.count <= room)
+            if selection.count <= room:
+                self._packed[id(selection)] = selection, parts
             while sum(kept.count for kept, _ in self._packed.values()) > room:
                 self._packed.popitem(last=False)
+        return parts
 
     @property
     def _held_bytes(self) -> int:
@@ -119,7 +112,7 @@ class Segments:
         """How many rows' codes may be packed."""
         code_bytes = max((segment.code_bytes for segment in self._segments), default=0)
         room = PACKED_UP_TO * 4 * self.dimensions * self.extent - self._held_bytes
-        return int(room / (code_bytes + ROW_BYTES)) if code_bytes else 0
+        return max(0, int(room / (code_bytes + ROW_BYTES))) if code_bytes else 0
 
     def _parts(self, selection: Selection, *, packs: bool) -> Sequence[Part]:
         return [

@@ -124,3 +124,14 @@ def test_searches_pack_while_others_write(index: FaissIndex, metric: Metric) -> 
     finally:
         stop.set()
         writer.join()
+
+
+def test_codes_that_become_wide_leave_no_room_for_copies(index: FaissIndex, metric: Metric) -> None:
+    before = index.memory_bytes
+    assert_exact(index, metric, every(2))
+    assert index.memory_bytes > before
+    index.store_as(VectorStorage.FLOAT16)
+    unpacked = FaissIndex(DIMENSIONS, metric, storage=VectorStorage.FLOAT16)
+    unpacked.write(np.arange(ROWS), index.vectors(np.arange(ROWS)))
+    assert_exact(index, metric, every(2))
+    assert index.memory_bytes == unpacked.memory_bytes
