@@ -72,7 +72,7 @@ class FaissIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the slots ever used."""
+        """Bytes of the slots ever used, and of codes packed for filters."""
         return self._segments.memory_bytes
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
@@ -94,6 +94,7 @@ class FaissIndex:
             self._coding = _coding(self._segments.dimensions, self._segments.metric, storage)
             for segment in self._segments.all():
                 segment.code_by(self._coding)
+        self._segments.unpack()
         if self._written >= CHOICE_ROWS:
             self._choose_behind(Asked())
 
@@ -218,6 +219,7 @@ class FaissIndex:
                 if self._coding is not found or not threading.main_thread().is_alive():
                     return False
                 segment.code_by(found)
+        self._segments.unpack()
         return True
 
     def _trial(self, asked: Asked) -> Trial | None:

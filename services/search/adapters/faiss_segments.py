@@ -103,6 +103,11 @@ class Segments:
                 self._packed.popitem(last=False)
         return parts
 
+    def unpack(self) -> None:
+        """Forget what is packed, and the codes that it was packed from."""
+        with self._packing:
+            self._packed.clear()
+
     @property
     def _held_bytes(self) -> int:
         return sum(segment.memory_bytes for segment in self._segments)

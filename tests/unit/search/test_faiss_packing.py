@@ -28,7 +28,7 @@ def along_few_directions(seed: int, count: int) -> Matrix:
 QUERIES = along_few_directions(3, PACKED_AT + 2)
 
 
-@pytest.fixture(params=[Metric.COSINE, Metric.EUCLIDEAN])
+@pytest.fixture(params=Metric)
 def metric(request: pytest.FixtureRequest) -> Metric:
     assert isinstance(request.param, Metric)
     return request.param
@@ -130,6 +130,8 @@ def test_codes_that_become_wide_leave_no_room_for_copies(index: FaissIndex, metr
     before = index.memory_bytes
     assert_exact(index, metric, every(2))
     assert index.memory_bytes > before
+    index.store_as(VectorStorage.FLOAT32)
+    assert index.memory_bytes == 4 * DIMENSIONS * ROWS
     index.store_as(VectorStorage.FLOAT16)
     unpacked = FaissIndex(DIMENSIONS, metric, storage=VectorStorage.FLOAT16)
     unpacked.write(np.arange(ROWS), index.vectors(np.arange(ROWS)))
