@@ -1,7 +1,7 @@
 """The codes of the rows that a filter lets pass, copied side by side once searches come back to the filter.
 
-A scan that skips rows still asks of each whether it may, and draws much of what it skips from memory. Of codes that lie
-side by side it reads what it compares and nothing else.
+A scan that skips rows still asks of each whether it may, which costs about what scoring it does. Of codes that lie side
+by side it reads what it compares and nothing else.
 """
 
 from dataclasses import dataclass, replace

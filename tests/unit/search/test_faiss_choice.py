@@ -15,20 +15,14 @@ from services.search.adapters.faiss_axes import Axes, principal_axes
 from services.search.adapters.faiss_choice import CANDIDATE_COST, RARE, TRIED_QUERIES, Lookup, Misses, Trial, chosen
 from services.search.adapters.faiss_codes import Coding
 from services.search.index import Selection
-from services.search.scoring import lengths_of, ranked, scores_of
+from services.search.scoring import lengths_of, scores_of
+from tests.contract.vector_index import assert_exact
+from tests.unit.search.directions import DIMENSIONS, along_few_directions
 
-ROWS, DIMENSIONS, DIRECTIONS = 10_000, 256, 24
+ROWS = 10_000
 EVERYTHING = Selection.of(np.arange(ROWS), ROWS)
 PATIENCE_SECONDS = 60.0
 MISS = Lookup(np.zeros(2, np.float32), Selection(1, 1), 0.5, 10)
-
-
-def along_few_directions(random: np.random.Generator, count: int, noise: float) -> Matrix:
-    axes = np.random.default_rng(1).standard_normal((DIRECTIONS, DIMENSIONS))
-    vectors = random.standard_normal((count, DIRECTIONS)) @ axes / 5 + noise * random.standard_normal(
-        (count, DIMENSIONS)
-    )
-    return vectors.astype(np.float32)
 
 
 def filled(vectors: Matrix, metric: Metric = Metric.COSINE) -> FaissIndex:
@@ -42,21 +36,12 @@ def bytes_a_vector(index: FaissIndex) -> float:
     return index.memory_bytes / ROWS - 4 * DIMENSIONS
 
 
-def assert_exact(index: FaissIndex, metric: Metric, queries: Matrix) -> None:
-    for query, found in zip(queries, index.search(queries, 10, EVERYTHING), strict=True):
-        slots = np.arange(ROWS)
-        wanted = ranked(slots, scores_of(query, index.vectors(slots), metric), 10, metric)
-        assert dict(zip(found.slots.tolist(), found.scores.tolist(), strict=True)) == dict(
-            zip(wanted.slots.tolist(), wanted.scores.tolist(), strict=True)
-        )
-
-
 @pytest.mark.parametrize("metric", Metric)
 def test_vectors_along_few_directions_take_narrow_codes(metric: Metric) -> None:
     random = np.random.default_rng(2)
     index = filled(along_few_directions(random, ROWS, 0.02), metric)
     assert bytes_a_vector(index) < DIMENSIONS / 2
-    assert_exact(index, metric, along_few_directions(random, 5, 0.02))
+    assert_exact(index, metric, along_few_directions(random, 5, 0.02), 10, EVERYTHING)
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -64,7 +49,7 @@ def test_vectors_along_all_directions_keep_wide_codes(metric: Metric) -> None:
     random = np.random.default_rng(3)
     index = filled(random.standard_normal((ROWS, DIMENSIONS)).astype(np.float32), metric)
     assert bytes_a_vector(index) >= DIMENSIONS
-    assert_exact(index, metric, random.standard_normal((5, DIMENSIONS)).astype(np.float32))
+    assert_exact(index, metric, random.standard_normal((5, DIMENSIONS)).astype(np.float32), 10, EVERYTHING)
 
 
 def test_codes_become_wide_again_where_queries_lie_along_other_directions() -> None:
@@ -75,8 +60,8 @@ def test_codes_become_wide_again_where_queries_lie_along_other_directions() -> N
     give_up = time.monotonic() + PATIENCE_SECONDS
     while bytes_a_vector(index) < DIMENSIONS:
         assert time.monotonic() < give_up
-        assert_exact(index, Metric.COSINE, queries)
-    assert_exact(index, Metric.COSINE, queries)
+        assert_exact(index, Metric.COSINE, queries, 10, EVERYTHING)
+    assert_exact(index, Metric.COSINE, queries, 10, EVERYTHING)
 
 
 def test_what_missed_is_tried_with_its_filter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +103,7 @@ def test_a_choice_lasts_until_much_more_is_written() -> None:
     index.write(np.arange(500), random.standard_normal((500, DIMENSIONS)).astype(np.float32))
     index.settle()
     assert bytes_a_vector(index) < DIMENSIONS / 2
-    assert_exact(index, Metric.COSINE, random.standard_normal((5, DIMENSIONS)).astype(np.float32))
+    assert_exact(index, Metric.COSINE, random.standard_normal((5, DIMENSIONS)).astype(np.float32), 10, EVERYTHING)
 
 
 def test_other_storages_are_not_narrowed() -> None:

@@ -12,20 +12,14 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_packing import PACKED_AT
 from services.search.adapters.faiss_segments import PACKED_SHARE, PACKED_UP_TO
-from services.search.index import Numbers, Selection
-from services.search.scoring import ranked, scores_of
+from services.search.index import Selection
+from tests.contract.vector_index import assert_exact
+from tests.unit.search.directions import DIMENSIONS, along_few_directions
 
-ROWS, DIMENSIONS, DIRECTIONS, TOP_K = 10_000, 256, 24, 10
-
-
-def along_few_directions(seed: int, count: int) -> Matrix:
-    axes = np.random.default_rng(1).standard_normal((DIRECTIONS, DIMENSIONS))
-    random = np.random.default_rng(seed)
-    noise = 0.02 * random.standard_normal((count, DIMENSIONS))
-    return (random.standard_normal((count, DIRECTIONS)) @ axes / 5 + noise).astype(np.float32)
+ROWS, TOP_K = 10_000, 10
 
 
-QUERIES = along_few_directions(3, PACKED_AT + 2)
+QUERIES = along_few_directions(np.random.default_rng(3), PACKED_AT + 2, 0.02)
 
 
 @pytest.fixture(params=Metric)
@@ -37,7 +31,7 @@ def metric(request: pytest.FixtureRequest) -> Metric:
 @pytest.fixture
 def index(metric: Metric) -> FaissIndex:
     made = FaissIndex(DIMENSIONS, metric)
-    made.write(np.arange(ROWS), along_few_directions(2, ROWS))
+    made.write(np.arange(ROWS), along_few_directions(np.random.default_rng(2), ROWS, 0.02))
     made.settle()
     return made
 
@@ -46,16 +40,9 @@ def every(step: int, first: int = 0) -> Selection:
     return Selection.of(np.arange(first, ROWS, step), ROWS)
 
 
-def spelt(slots: Numbers, scores: Matrix) -> dict[int, float]:
-    return dict(zip(slots.tolist(), scores.tolist(), strict=True))
-
-
-def assert_exact(index: FaissIndex, metric: Metric, selection: Selection, queries: Matrix = QUERIES) -> None:
-    slots = selection.slots()
+def assert_each_exact(index: FaissIndex, metric: Metric, selection: Selection, queries: Matrix = QUERIES) -> None:
     for query in queries:
-        (found,) = index.search(query[None], TOP_K, selection)
-        wanted = ranked(slots, scores_of(query, index.vectors(slots), metric), TOP_K, metric)
-        assert spelt(found.slots, found.scores) == spelt(wanted.slots, wanted.scores)
+        assert_exact(index, metric, query, TOP_K, selection)
 
 
 def sizes(index: FaissIndex, selection: Selection, queries: Matrix) -> Iterator[int]:
@@ -69,48 +56,48 @@ def test_a_filter_is_packed_once_searches_come_back_to_it(index: FaissIndex, met
     grown = [after - before for before, after in pairwise(sizes(index, every(3), QUERIES))]
     assert np.count_nonzero(grown) == 1
     assert not grown[0]
-    assert_exact(index, metric, every(3))
+    assert_each_exact(index, metric, every(3))
 
 
 def test_filters_that_come_once_are_not_packed(index: FaissIndex, metric: Metric) -> None:
     before = index.memory_bytes
     for first in range(2 * PACKED_AT):
-        assert_exact(index, metric, every(20, first), QUERIES[:1])
+        assert_each_exact(index, metric, every(20, first), QUERIES[:1])
     assert index.memory_bytes == before
 
 
 def test_what_is_written_is_found_by_the_next_search_of_the_same_selection(index: FaissIndex, metric: Metric) -> None:
     selection = every(2)
-    assert_exact(index, metric, selection)
+    assert_each_exact(index, metric, selection)
     for seed in (4, 5):
-        index.write(np.arange(0, 500), along_few_directions(seed, 500))
-        assert_exact(index, metric, selection)
+        index.write(np.arange(0, 500), along_few_directions(np.random.default_rng(seed), 500, 0.02))
+        assert_each_exact(index, metric, selection)
 
 
 def test_what_is_coded_otherwise_is_packed_anew(index: FaissIndex, metric: Metric) -> None:
     selection = every(2)
     for storage in (VectorStorage.INT8, VectorStorage.FLOAT16, VectorStorage.FLOAT32, VectorStorage.INT8):
         index.store_as(storage)
-        assert_exact(index, metric, selection)
+        assert_each_exact(index, metric, selection)
         index.settle()
-        assert_exact(index, metric, selection)
+        assert_each_exact(index, metric, selection)
 
 
 def test_filters_take_no_more_memory_than_there_is_for_them(index: FaissIndex, metric: Metric) -> None:
     for first in range(8):
-        assert_exact(index, metric, Selection.of(np.arange(first * 500, first * 500 + ROWS // 2), ROWS))
+        assert_each_exact(index, metric, Selection.of(np.arange(first * 500, first * 500 + ROWS // 2), ROWS))
         assert index.memory_bytes <= PACKED_UP_TO * 4 * DIMENSIONS * ROWS
 
 
 def test_what_leaves_almost_everything_is_not_packed(index: FaissIndex, metric: Metric) -> None:
     before = index.memory_bytes
-    assert_exact(index, metric, Selection.of(np.arange(int(PACKED_SHARE * ROWS) + 1), ROWS))
+    assert_each_exact(index, metric, Selection.of(np.arange(int(PACKED_SHARE * ROWS) + 1), ROWS))
     assert index.memory_bytes == before
 
 
 def test_searches_pack_while_others_write(index: FaissIndex, metric: Metric) -> None:
     selection, stop = every(2), threading.Event()
-    others, written = np.arange(1, ROWS, 2), along_few_directions(6, 400)
+    others, written = np.arange(1, ROWS, 2), along_few_directions(np.random.default_rng(6), 400, 0.02)
 
     def write() -> None:
         while not stop.is_set():
@@ -120,7 +107,7 @@ def test_searches_pack_while_others_write(index: FaissIndex, metric: Metric) -> 
     writer.start()
     try:
         for _ in range(10):
-            assert_exact(index, metric, selection)
+            assert_each_exact(index, metric, selection)
     finally:
         stop.set()
         writer.join()
@@ -128,12 +115,12 @@ def test_searches_pack_while_others_write(index: FaissIndex, metric: Metric) -> 
 
 def test_codes_that_become_wide_leave_no_room_for_copies(index: FaissIndex, metric: Metric) -> None:
     before = index.memory_bytes
-    assert_exact(index, metric, every(2))
+    assert_each_exact(index, metric, every(2))
     assert index.memory_bytes > before
     index.store_as(VectorStorage.FLOAT32)
     assert index.memory_bytes == 4 * DIMENSIONS * ROWS
     index.store_as(VectorStorage.FLOAT16)
     unpacked = FaissIndex(DIMENSIONS, metric, storage=VectorStorage.FLOAT16)
     unpacked.write(np.arange(ROWS), index.vectors(np.arange(ROWS)))
-    assert_exact(index, metric, every(2))
+    assert_each_exact(index, metric, every(2))
     assert index.memory_bytes == unpacked.memory_bytes
