@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-from medley.v1 import check_pb2, collection_pb2, item_pb2, store_service_pb2, vector_pb2
+from medley.v1 import collection_pb2, item_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from services.common import index_config_codec
 from services.common.errors import ArgumentError, ServiceError
@@ -99,15 +99,6 @@ def to_found(answer: SearchAnswer[item_pb2.Item]) -> pb.SearchResponse:
     """Return the answer of Search."""
     hits = [_hit(rank, hit, item) for rank, (hit, item) in enumerate(answer.hits, start=1)]
     return pb.SearchResponse(hits=hits, arms=map(_report, answer.runs), version=answer.version)
-
-
-def to_checked(part: check_pb2.Finding | pb.CheckProgress) -> pb.CheckCollectionsResponse:
-    """Return a part of a check's report."""
-    match part:
-        case check_pb2.Finding():
-            return pb.CheckCollectionsResponse(finding=part)
-        case _:
-            return pb.CheckCollectionsResponse(progress=part)
 
 
 def _space(message: collection_pb2.Space) -> SpaceWish:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from services.common.errors import ServiceError
 from services.common.vectors import Matrix, Metric
 from services.gateway.items import ContentType, MediaFacts
+
+ModelView_co = TypeVar("ModelView_co", covariant=True)
 
 MAX_INPUTS = 256
 
@@ -75,4 +77,12 @@ class Embedder(Protocol):
         Raises:
             InvalidError: nothing that could be embedded.
         """
+        ...
+
+
+class ModelLister(Protocol[ModelView_co]):
+    """What models there are."""
+
+    async def models(self) -> Sequence[ModelView_co]:
+        """Return all models of the catalogue, as callers see them."""
         ...

@@ -1,13 +1,15 @@
 """What the gateway asks of the search service."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from services.common.filters import Filter
 from services.common.vectors import Matrix
 from services.gateway.items import Space
+
+IndexView = TypeVar("IndexView")
 
 
 class SearchMode(Enum):
@@ -53,6 +55,22 @@ class Scope:
     exact: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class IndexedIds:
+    """Some ids with a vector in an index, as of `version`."""
+
+    ids: Sequence[str]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedIndex(Generic[IndexView]):
+    """An index by its collection, and as callers see it."""
+
+    collection: str
+    view: IndexView
+
+
 class Index(Protocol):
     """The items nearest to a vector."""
 
@@ -64,4 +82,37 @@ class Index(Protocol):
             PreconditionError: another passport, or a version of a collection since dropped.
             UnavailableError: the version was not reached in time, or the service does not answer.
         """
+        ...
+
+
+class IndexMaintenance(Protocol):
+    """What indexes hold, and having them hold something else."""
+
+    def ids(self, collection: str, space: str, version: str) -> AsyncGenerator[IndexedIds]:
+        """Yield the ids of all items in an index, in any order, all of one version: `version` or later.
+
+        Raises:
+            NotFoundError: no such collection or space.
+            UnavailableError: the version was not reached in time, or the service does not answer.
+        """
+        ...
+
+    async def score(self, scope: Scope, space: Space, item_id: str, vector: Matrix) -> float | None:
+        """Return the raw score of one item for `vector`, None if the index does not have it."""
+        ...
+
+    async def rebuild(self, collection: str) -> None:
+        """Build a collection's indexes anew, and return once they answer."""
+        ...
+
+    async def drop_snapshots(self, collection: str, before: str) -> None:
+        """Remove the snapshots of a collection's indexes of versions before the token `before`."""
+        ...
+
+
+class IndexLister(Protocol[IndexView]):
+    """What indexes there are."""
+
+    async def indexes(self) -> Sequence[ListedIndex[IndexView]]:
+        """Return all indexes."""
         ...

@@ -12,7 +12,7 @@ from services.common.tasks import together
 from services.common.vectors import MAX_DIMENSIONS, Metric
 from services.gateway.embedder import Embedder, Model
 from services.gateway.items import Collection, ContentType, InputNotSupportedError, Space
-from services.gateway.store import CollectionStore, ShownCollection_co
+from services.gateway.store import CollectionStore, CollectionView_co
 
 MAX_SPACES = 16
 
@@ -32,14 +32,14 @@ class SpaceWish:
 DEFAULT_SPACES = (SpaceWish("clip", model="medley-mini"), SpaceWish("text", model="minilm"))
 
 
-class Founder(Generic[ShownCollection_co]):
+class Founder(Generic[CollectionView_co]):
     """Creates collections."""
 
-    def __init__(self, store: CollectionStore[ShownCollection_co], embedder: Embedder) -> None:
+    def __init__(self, store: CollectionStore[CollectionView_co], embedder: Embedder) -> None:
         self._store = store
         self._embedder = embedder
 
-    async def create(self, name: str, wishes: Sequence[SpaceWish]) -> ShownCollection_co:
+    async def create(self, name: str, wishes: Sequence[SpaceWish]) -> CollectionView_co:
         """Create a collection of the spaces wished for, or of `DEFAULT_SPACES` without any.
 
         Raises:

@@ -1,17 +1,21 @@
 """What the gateway asks of the store, one port a task. Items and collections for callers to see pass through unread."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from services.common.errors import ServiceError
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix
+from services.gateway.findings import Finding, RowCheckOptions, RowCheckPart
 from services.gateway.items import Collection, ItemField, MediaFacts, MediaSource
 
 ShownItem = TypeVar("ShownItem")
 ShownItem_co = TypeVar("ShownItem_co", covariant=True)
-ShownCollection_co = TypeVar("ShownCollection_co", covariant=True)
+CollectionView = TypeVar("CollectionView")
+CollectionView_co = TypeVar("CollectionView_co", covariant=True)
+RowView_contra = TypeVar("RowView_contra", contravariant=True)
+ResultView_co = TypeVar("ResultView_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +86,48 @@ class RowChange:
     expected_revision: int | None = None
 
 
-class CollectionStore(Protocol[ShownCollection_co]):
+@dataclass(frozen=True, slots=True)
+class ListedCollection(Generic[CollectionView]):
+    """A collection by its name, and as callers see it."""
+
+    name: str
+    view: CollectionView
+
+
+@dataclass(frozen=True, slots=True)
+class RowChanges:
+    """Ids written or removed since the previous part, up to `version`, which is empty within a commit.
+
+    With `reset` the changes before are not known any more, and all rows follow.
+    """
+
+    ids: frozenset[str]
+    version: str
+    reset: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PurgedMedia:
+    """What became of an object: gone, or kept by the item or tag that still refers to it."""
+
+    sha256: str
+    gone: bool
+    kept_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What a purge left: no version before `version` can be read but those of `tags`, which still hold the rows."""
+
+    version: str
+    tags: Sequence[str]
+    media: Sequence[PurgedMedia]
+
+
+class CollectionStore(Protocol[CollectionView_co]):
     """The definitions of collections."""
 
-    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> ShownCollection_co:
+    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> CollectionView_co:
         """Create `collection`, its spaces indexed by `indexes`, or return the same one that is there as it is.
 
         Spaces that `indexes` leaves out are indexed as is usual.
@@ -166,5 +208,72 @@ class MediaReader(Protocol):
         Raises:
             NotFoundError: there is none.
             OverloadedError: it is larger than `max_bytes`.
+        """
+        ...
+
+
+class CollectionLister(Protocol[CollectionView]):
+    """What collections there are."""
+
+    async def collections(self) -> Sequence[ListedCollection[CollectionView]]:
+        """Return all collections, by name."""
+        ...
+
+    async def count(self, collection: str) -> int:
+        """Return how many items a collection has.
+
+        Raises:
+            NotFoundError: there is no such collection.
+        """
+        ...
+
+
+class IntegrityStore(Protocol):
+    """The store's own checks, and what has changed since."""
+
+    def check_rows(self, collection: str, options: RowCheckOptions) -> AsyncGenerator[RowCheckPart]:
+        """Yield the `CheckedTable`, then every row once, the sample and the findings, in any order.
+
+        Raises:
+            CorruptError: files of the rows are missing.
+            NotFoundError: no such collection.
+        """
+        ...
+
+    def check_media(self, *, remove: bool) -> AsyncGenerator[Finding]:
+        """Yield the objects that no row refers to, removed where asked for."""
+        ...
+
+    def changes(self, collection: str, after: str) -> AsyncGenerator[RowChanges]:
+        """Yield what is written after the version `after`, without end."""
+        ...
+
+
+class RowEraser(Protocol):
+    """Rows, removed for good."""
+
+    async def media(self, collection: str, ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the hash of the media of each of `ids` that has an item, "" where it has none."""
+        ...
+
+    async def delete(self, collection: str, ids: Sequence[str]) -> str:
+        """Remove rows from the newest version; return the version token without them."""
+        ...
+
+    async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> Purge:
+        """Remove what is left of removed rows in older versions, and objects that nobody else refers to."""
+        ...
+
+
+class RowRestorer(Protocol[RowView_contra, ResultView_co]):
+    """Rows written as callers sent them, unread."""
+
+    async def restore(
+        self, collection: str, rows: Sequence[RowView_contra], passports: Mapping[str, str]
+    ) -> Sequence[ResultView_co]:
+        """Commit `rows` at once; return what became of each, in order.
+
+        Raises:
+            PreconditionError: a passport is not its space's; nothing is written.
         """
         ...

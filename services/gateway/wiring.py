@@ -9,22 +9,23 @@ from medley.v1 import embedder_service_pb2_grpc, search_service_pb2_grpc, store_
 from services.common.server import message_limits
 from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
-from services.gateway.adapters.store import GrpcStore
+from services.gateway.adapters.store_maintenance import GrpcMaintenanceStore
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
-from services.gateway.checker import Checker
 from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
-from services.gateway.eraser import Eraser
 from services.gateway.ingester import Ingester, Pace, Stores
-from services.gateway.mender import Mender
-from services.gateway.overview import Overview
-from services.gateway.relay import StoreRelay
-from services.gateway.restorer import Restorer
+from services.gateway.maintenance.erasure import Erasure
+from services.gateway.maintenance.index_check import IndexCheck
+from services.gateway.maintenance.integrity_check import IntegrityCheck
+from services.gateway.maintenance.repair import Repairer
+from services.gateway.maintenance.restore import Restore
+from services.gateway.maintenance.status import StatusService
 from services.gateway.searcher import Searcher
-from services.gateway.servicer import Desk, GatewayServicer
+from services.gateway.servicer import GatewayServicer, Handlers
 from services.gateway.settings import GatewaySettings
 from services.gateway.spaces import Founder
+from services.gateway.store_proxy import StoreProxy
 from services.gateway.stubs import Neighbours
 from services.gateway.updater import Updater
 
@@ -64,24 +65,25 @@ def _channel(settings: GatewaySettings, address: str) -> grpc.aio.Channel:
 
 
 def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServicer:
-    embedder, store = GrpcEmbedder(neighbours.embedder), GrpcStore(neighbours.store)
+    embedder, store = GrpcEmbedder(neighbours.embedder), GrpcMaintenanceStore(neighbours.store)
+    index = GrpcIndex(neighbours.search)
     catalogue = Catalogue(store, embedder, settings.cache_seconds)
     patient = Encoder(embedder, settings.retry_seconds, settings.inputs_in_flight)
     prompt = Encoder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
     updater = Updater(catalogue, prompt, store, store, settings.max_media_bytes)
-    mender = Mender(catalogue, patient, updater, store, store, max_media_bytes=settings.max_media_bytes)
+    repairer = Repairer(catalogue, patient, updater, store, store, max_media_bytes=settings.max_media_bytes)
     searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
     return GatewayServicer(
-        Desk(
+        Handlers(
             founder=Founder(store, embedder),
             ingester=Ingester(catalogue, patient, Stores(rows=store, media=store), _pace(settings), ingests),
             updater=updater,
-            searcher=Searcher(catalogue, embedder, GrpcIndex(neighbours.search), store, searches),
-            relay=StoreRelay(neighbours.store),
-            overview=Overview(neighbours),
-            checker=Checker(neighbours, embedder, mender),
-            eraser=Eraser(neighbours),
-            restorer=Restorer(catalogue, neighbours.store),
+            searcher=Searcher(catalogue, embedder, index, store, searches),
+            store=StoreProxy(neighbours.store),
+            status=StatusService(embedder, store, index),
+            check=IntegrityCheck(store, embedder, IndexCheck(store, index), repairer),
+            restore=Restore(catalogue, store),
+            erasure=Erasure(store, index),
         )
     )
 

@@ -7,6 +7,7 @@ from medley.v1 import item_pb2
 from services.common.errors import ServiceError
 from services.common.neighbours import call
 from services.common.vectors import from_bytes
+from services.gateway.adapters.listing import list_all
 from services.gateway.adapters.statuses import refusal
 from services.gateway.embedder import Content, Embedded, Model, Purpose
 from services.gateway.enums import CONTENT_TYPES, METRICS, kind_of
@@ -19,7 +20,7 @@ _PURPOSES = {purpose: pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}") for
 
 
 class GrpcEmbedder:
-    """`Embedder` over a stub."""
+    """`Embedder` and `ModelLister` over one stub. What callers see of a model is the API's message."""
 
     def __init__(self, stub: EmbedderStub) -> None:
         self._stub = stub
@@ -44,6 +45,10 @@ class GrpcEmbedder:
         request = pb.InspectMediaRequest(data=data)
         response: pb.InspectMediaResponse = await call("embedder", self._stub.InspectMedia, request)
         return _facts(response.media, kind_of("content_type", response.content_type, CONTENT_TYPES))
+
+    async def models(self) -> list[pb.Model]:
+        """List the models, page by page."""
+        return await list_all("embedder", self._stub.ListModels, pb.ListModelsRequest, lambda page: page.models)
 
 
 def _model(message: pb.Model) -> Model:

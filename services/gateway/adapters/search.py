@@ -1,35 +1,78 @@
 """The search service, by its API."""
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, cast
+
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import vector_pb2
 from services.common.filter_codec import to_message
-from services.common.neighbours import call
+from services.common.neighbours import call, stream
 from services.common.vectors import Matrix, to_bytes
+from services.gateway.adapters.listing import list_all
 from services.gateway.enums import MODES, kind_of
-from services.gateway.index import IndexAnswer, IndexHit, Scope
+from services.gateway.index import IndexAnswer, IndexedIds, IndexHit, ListedIndex, Scope
 from services.gateway.items import Space
 from services.gateway.stubs import SearchStub
 
+IDS_SECONDS = 60.0
+REBUILD_SECONDS = 3600.0
+
 
 class GrpcIndex:
-    """`Index` over a stub."""
+    """Every port of the index over one stub. What callers see of an index is the API's message."""
 
     def __init__(self, stub: SearchStub) -> None:
         self._stub = stub
 
     async def search(self, scope: Scope, space: Space, vector: Matrix, passport: str, depth: int) -> IndexAnswer:
         """Ask for the nearest items in one space."""
+        response = await self._search(scope, space, vector, passport=passport, top_k=depth)
+        hits = [IndexHit(hit.id, hit.score, hit.spaces) for hit in response.hits]
+        mode = kind_of("mode", response.mode, MODES)
+        return IndexAnswer(hits, response.version, mode, response.candidates, response.compared)
+
+    async def ids(self, collection: str, space: str, version: str) -> AsyncGenerator[IndexedIds]:
+        """List an index's items."""
+        request = pb.ListIndexItemsRequest(collection=collection, space=space, version=version)
+        messages = stream("search", self._stub.ListIndexItems, request, seconds=IDS_SECONDS)
+        async with aclosing(cast(Any, messages)) as parts:
+            async for part in parts:
+                yield IndexedIds(part.ids, part.version)
+
+    async def score(self, scope: Scope, space: Space, item_id: str, vector: Matrix) -> float | None:
+        """Search among one item."""
+        response = await self._search(scope, space, vector, top_k=1, ids=[item_id])
+        return response.hits[0].score if response.hits else None
+
+    async def rebuild(self, collection: str) -> None:
+        """Have the indexes rebuilt."""
+        request = pb.RebuildIndexRequest(collection=collection)
+        await call("search", self._stub.RebuildIndex, request, seconds=REBUILD_SECONDS)
+
+    async def drop_snapshots(self, collection: str, before: str) -> None:
+        """Have the snapshots dropped."""
+        request = pb.DropSnapshotsRequest(collection=collection, version=before)
+        await call("search", self._stub.DropSnapshots, request)
+
+    async def indexes(self) -> list[ListedIndex[pb.Index]]:
+        """List the indexes, page by page."""
+        found = await list_all("search", self._stub.ListIndexes, pb.ListIndexesRequest, lambda page: page.indexes)
+        return [ListedIndex(message.collection, message) for message in found]
+
+    async def _search(
+        self, scope: Scope, space: Space, vector: Matrix, *, top_k: int, passport: str = "", ids: Sequence[str] = ()
+    ) -> pb.SearchIndexResponse:
         request = pb.SearchIndexRequest(
             collection=scope.collection,
             space=space.name,
             vector=vector_pb2.Vector(float32_le=to_bytes(vector)),
             passport=passport,
-            top_k=depth,
+            top_k=top_k,
             filter=to_message(scope.condition) if scope.condition else None,
             version=scope.version,
             exact=scope.exact,
+            ids=ids,
         )
         response: pb.SearchIndexResponse = await call("search", self._stub.SearchIndex, request)
-        hits = [IndexHit(hit.id, hit.score, hit.spaces) for hit in response.hits]
-        mode = kind_of("mode", response.mode, MODES)
-        return IndexAnswer(hits, response.version, mode, response.candidates, response.compared)
+        return response

@@ -10,7 +10,7 @@ from services.common.neighbours import STREAM_SECONDS, call, stream
 from services.gateway.stubs import StoreStub
 
 
-class StoreRelay:
+class StoreProxy:
     """Hands calls on to the store."""
 
     def __init__(self, stub: StoreStub) -> None:

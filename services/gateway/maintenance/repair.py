@@ -1,4 +1,4 @@
-"""Mending single items: vectors made anew, references to lost media dropped."""
+"""Repairs of single items: vectors made anew, references to lost media dropped."""
 
 from functools import partial
 from typing import Generic
@@ -11,12 +11,12 @@ from services.gateway.store import ItemState, MediaReader, RowChange, RowEditor,
 from services.gateway.updater import Updater, UpdateWish
 
 
-class NotMendedError(Exception):
-    """Why something cannot be mended here, for people to read."""
+class NotRepairedError(Exception):
+    """Why something cannot be repaired here, for people to read."""
 
 
-class Mender(Generic[ShownItem_co]):
-    """Mends items, each in one write that is refused where the item is written meanwhile."""
+class Repairer(Generic[ShownItem_co]):
+    """Repairs items, each in one write that is refused where the item is written meanwhile."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class Mender(Generic[ShownItem_co]):
         """Embed an item's content for a space again.
 
         Raises:
-            NotMendedError: nobody but the caller can make the vector, or the content is gone.
+            NotRepairedError: nobody but the caller can make the vector, or the content is gone.
             ServiceError: why the item could not be read, embedded or written.
         """
         await self._catalogue.with_collection(name, partial(self._make_vector, item_id, space))
 
-    async def write_again(self, name: str, item_id: str) -> None:
+    async def rewrite(self, name: str, item_id: str) -> None:
         """Write an item as it is, so that what is derived from it is right.
 
         Raises:
@@ -56,7 +56,7 @@ class Mender(Generic[ShownItem_co]):
         """Drop an item's reference to an object, if it still has that one.
 
         Raises:
-            NotMendedError: nothing would be left of the item.
+            NotRepairedError: nothing would be left of the item.
             ServiceError: why the item could not be read or written.
         """
         state = await self._rows.state(name, item_id)
@@ -66,18 +66,18 @@ class Mender(Generic[ShownItem_co]):
         try:
             await self._updater.update(wish)
         except EmptyItemError as error:
-            raise NotMendedError("nothing would be left of the item: delete it, or ingest it again") from error
+            raise NotRepairedError("nothing would be left of the item: delete it, or ingest it again") from error
 
     async def _make_vector(self, item_id: str, name: str, collection: Collection) -> None:
         space = next(space for space in collection.spaces if space.name == name)
         if not space.model:
-            raise NotMendedError(f"callers bring the vectors of {name}: ingest the item again")
+            raise NotRepairedError(f"callers bring the vectors of {name}: ingest the item again")
         state = await self._rows.state(collection.name, item_id)
         (encoded,) = await self._encoder.encode([await self._contents(space, state)])
         if isinstance(encoded, ServiceError):
             raise encoded
         if name not in encoded.vectors:
-            raise NotMendedError(f"the item has nothing that {name} is made from")
+            raise NotRepairedError(f"the item has nothing that {name} is made from")
         change = RowChange(item_id, vectors=encoded.vectors, expected_revision=state.revision)
         await self._rows.update(collection.name, change, {name: space.passport})
 
@@ -89,12 +89,12 @@ class Mender(Generic[ShownItem_co]):
         return Contents([space], state.text, picture)
 
 
-def not_mended(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """Return what to say of a repair that failed for `error`; raises it where it is a bug."""
     match error:
         case PreconditionError(reason="PASSPORT_MISMATCH"):
             return "the space's model makes other vectors now: back the collection up and restore it embedding anew"
-        case NotMendedError() | ServiceError():
+        case NotRepairedError() | ServiceError():
             return str(error)
         case _:
             raise error

@@ -1,0 +1,21 @@
+"""Lists that a service gives in pages."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from services.common.neighbours import call
+from services.common.paging import MAX_PAGE_SIZE
+
+Listed = TypeVar("Listed")
+
+
+async def list_all(
+    service: str, method: Callable[..., Any], request: Callable[..., Any], listed: Callable[[Any], Sequence[Listed]]
+) -> list[Listed]:
+    """Return what `listed` reads of every page of a stub's `method`, whose requests `request` makes."""
+    found, token = list[Listed](), ""
+    while True:
+        page = await call(service, method, request(page_size=MAX_PAGE_SIZE, page_token=token))
+        found += listed(page)
+        if not (token := page.next_page_token):
+            return found

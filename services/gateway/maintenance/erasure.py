@@ -1,0 +1,155 @@
+"""Deleting items with a proof that nothing of them is left."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from services.common.errors import ArgumentError, ServiceError
+from services.common.names import checked_id
+from services.gateway.index import IndexMaintenance
+from services.gateway.store import CollectionStore, Purge, RowEraser
+
+MAX_IDS = 1000
+
+
+class ErasureStore(CollectionStore[object], RowEraser, Protocol):
+    """The sides of the store that an erasure needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptCheck:
+    """Something that was looked at: whether nothing of the item is there, and how that is known, for people to read."""
+
+    what: str
+    gone: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was removed of an item, and what was looked at to be sure; `sha256` is empty where it had no media."""
+
+    collection: str
+    id: str
+    sha256: str
+    existed: bool
+    checks: Sequence[ReceiptCheck]
+    deleted_version: str
+    purged_version: str
+    time: datetime
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left: every check passed."""
+        return all(check.gone for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """What one index holds: of which version, the ids of those asked for that it has, or why that is not known."""
+
+    space: str
+    version: str = ""
+    ids: frozenset[str] = frozenset()
+    problem: str = ""
+
+
+class Erasure:
+    """Erases items: out of the newest version first, then out of the index, then out of all that is past."""
+
+    def __init__(self, store: ErasureStore, index: IndexMaintenance) -> None:
+        self._store = store
+        self._index = index
+
+    async def erase(self, name: str, ids: Sequence[str], sha256s: Sequence[str]) -> list[Receipt]:
+        """Return a receipt for each of `ids`, in order; `sha256s` name the media of items that are deleted already.
+
+        Raises:
+            ArgumentError: no ids, too many, or one twice.
+            IdError: an id that cannot be.
+            CollectionNotFoundError: no such collection.
+            ServiceUnavailableError: the store does not answer; ask again, the items may be deleted and not purged yet.
+        """
+        _validate_ids(ids)
+        collection = await self._store.collection(name)
+        before = await self._store.media(name, ids)
+        deleted_version = await self._store.delete(name, ids)
+        indexes = [await self._indexed(name, space.name, deleted_version, ids) for space in collection.spaces]
+        snapshots = await self._drop_snapshots(name, deleted_version)
+        purge = await self._store.purge(name, ids, sorted({*filter(None, before.values()), *sha256s}))
+        return [
+            Receipt(
+                collection=name,
+                id=item_id,
+                sha256=before.get(item_id, ""),
+                existed=item_id in before,
+                checks=[
+                    ReceiptCheck("row", True, f"no item of the id as of {purge.version}"),
+                    _check_older_versions(purge),
+                    _check_media([before[item_id]] if item_id in before else sha256s, purge),
+                    ReceiptCheck("thumbnails", True, "none are made"),
+                    *(_check_index(item_id, index) for index in indexes),
+                    snapshots,
+                ],
+                deleted_version=deleted_version,
+                purged_version=purge.version,
+                time=datetime.now(UTC),
+            )
+            for item_id in ids
+        ]
+
+    async def _indexed(self, collection: str, space: str, version: str, ids: Sequence[str]) -> _Indexed:
+        wanted, found, applied = frozenset(ids), frozenset[str](), ""
+        try:
+            async with aclosing(self._index.ids(collection, space, version)) as parts:
+                async for part in parts:
+                    found |= wanted.intersection(part.ids)
+                    applied = part.version
+        except ServiceError as error:
+            return _Indexed(space, problem=str(error))
+        return _Indexed(space, applied, found)
+
+    async def _drop_snapshots(self, collection: str, version: str) -> ReceiptCheck:
+        try:
+            await self._index.drop_snapshots(collection, version)
+        except ServiceError as error:
+            return ReceiptCheck("snapshots", False, f"not known: {error}")
+        return ReceiptCheck("snapshots", True, f"no index is saved as of a version before {version}")
+
+
+def _check_older_versions(purge: Purge) -> ReceiptCheck:
+    held = f"tags hold versions of it: {', '.join(purge.tags)}; delete them and erase again"
+    clean = "all files with removed rows are rewritten, all older versions removed"
+    return ReceiptCheck("older versions", not purge.tags, held if purge.tags else clean)
+
+
+def _check_media(sha256s: Sequence[str], purge: Purge) -> ReceiptCheck:
+    if not sha256s:
+        detail = (
+            "not known: there was no such item, and no hash was told (--media SHA256); what nobody refers to goes later"
+        )
+        return ReceiptCheck("media", False, detail)
+    kept = [each.kept_by for each in purge.media if each.sha256 in sha256s and not each.gone]
+    if kept:
+        return ReceiptCheck("media", False, f"others refer to the same bytes: {', '.join(kept)}")
+    return ReceiptCheck("media", True, "no object of the hash is stored" if any(sha256s) else "there were none")
+
+
+def _check_index(item_id: str, index: _Indexed) -> ReceiptCheck:
+    what = f"index {index.space}"
+    if index.problem:
+        return ReceiptCheck(what, False, f"not known: {index.problem}")
+    if item_id in index.ids:
+        return ReceiptCheck(what, False, f"has it as of {index.version}")
+    return ReceiptCheck(what, True, f"has no such item as of {index.version}")
+
+
+def _validate_ids(ids: Sequence[str]) -> None:
+    if not 1 <= len(ids) <= MAX_IDS:
+        raise ArgumentError("ids", len(ids), f"there must be 1 to {MAX_IDS}")
+    if len(set(ids)) < len(ids):
+        raise ArgumentError("ids", len(ids), "must differ")
+    for item_id in ids:
+        checked_id(item_id)

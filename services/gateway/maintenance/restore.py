@@ -1,0 +1,48 @@
+"""Items written as a backup holds them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from services.common.errors import ArgumentError
+from services.gateway.catalogue import Catalogue
+from services.gateway.items import Collection
+from services.gateway.store import RowRestorer
+
+RowView = TypeVar("RowView")
+ResultView = TypeVar("ResultView")
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRequest(Generic[RowView]):
+    """Rows as callers sent them, the spaces in which any has a vector, and the passports of vectors by space."""
+
+    collection: str
+    rows: Sequence[RowView]
+    spaces: frozenset[str]
+    passports: Mapping[str, str]
+
+
+class Restore(Generic[RowView, ResultView]):
+    """Hands rows with their vectors on to the store, once it is sure under which passports these were made."""
+
+    def __init__(self, catalogue: Catalogue, store: RowRestorer[RowView, ResultView]) -> None:
+        self._catalogue = catalogue
+        self._store = store
+
+    async def restore(self, request: RestoreRequest[RowView]) -> Sequence[ResultView]:
+        """Write the rows; return what became of each, in order.
+
+        Raises:
+            NotFoundError: no such collection, or no such space.
+            ArgumentError: vectors of a model without a passport.
+            PreconditionError: another passport than the space's; nothing is written.
+        """
+        return await self._catalogue.with_collection(request.collection, partial(self._restore, request))
+
+    async def _restore(self, request: RestoreRequest[RowView], collection: Collection) -> Sequence[ResultView]:
+        made = {space.name for space in collection.spaces if space.model}
+        if unknown := sorted(request.spaces & made - request.passports.keys()):
+            raise ArgumentError("passports", unknown[0], "must tell the passport of each space with a model")
+        return await self._store.restore(request.collection, request.rows, request.passports)
