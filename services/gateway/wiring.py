@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from medley.v1 import embedder_service_pb2_grpc, search_service_pb2_grpc, store_service_pb2_grpc
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.server import message_limits
 from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
@@ -13,7 +14,6 @@ from services.gateway.adapters.store import GrpcStore
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
 from services.gateway.checker import Checker
-from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
 from services.gateway.eraser import Eraser
 from services.gateway.ingester import Ingester, Pace, Stores
@@ -70,7 +70,8 @@ def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServi
     prompt = Encoder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
     updater = Updater(catalogue, prompt, store, store, settings.max_media_bytes)
     mender = Mender(catalogue, patient, updater, store, store, max_media_bytes=settings.max_media_bytes)
-    searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
+    searches = ConcurrencyLimiter("searches", settings.max_searches)
+    ingests = ConcurrencyLimiter("ingests", settings.max_ingests)
     return GatewayServicer(
         Desk(
             founder=Founder(store, embedder),
