@@ -1,6 +1,7 @@
-"""Inputs of concurrent calls, run together."""
+"""Inputs of concurrent calls, run together in batches."""
 
 import asyncio
+import contextvars
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
@@ -9,7 +10,7 @@ from functools import partial
 from math import inf
 from typing import Generic, TypeVar
 
-from services.common.deadlines import remaining_seconds
+from services.common.deadlines import begin_call, remaining_seconds
 from services.common.errors import DeadlineError
 
 Key = TypeVar("Key", bound=Hashable)
@@ -17,87 +18,129 @@ Input = TypeVar("Input")
 Answer = TypeVar("Answer")
 
 
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """How many inputs a batch has at most, and how many batches run at a time."""
+
+    max_batch: int
+    max_in_flight: int
+
+
 @dataclass(slots=True, eq=False)
-class _Waiting(Generic[Input, Answer]):
-    """An input that waits for its answer, until `moment` at most."""
+class _Pending(Generic[Input, Answer]):
+    """An input that waits for its answer, until `deadline` on the monotonic clock."""
 
     value: Input
     answer: asyncio.Future[Answer]
-    moment: float
+    deadline: float
 
 
-class Batches(Generic[Key, Input, Answer]):
-    """Runs inputs of one key together, `most(key)` in a batch at most.
+_Running = asyncio.Future[Sequence[Answer | Exception]]
 
-    Nothing waits for company: while fewer than `lanes` batches run, an input starts at once; what comes meanwhile makes
-    the next batches, the key first whose turn is longest ago. Inputs whose call was cancelled, or is past its deadline,
-    are left out.
+
+class DynamicBatcher(Generic[Key, Input, Answer]):
+    """Runs inputs of one key together, in batches whose number and size `policy` bounds.
+
+    There is no batching delay: while fewer batches run than may, an input starts at once; inputs that arrive meanwhile
+    form the next batches, and keys take turns. An input is left out if its call was cancelled or is past its deadline.
     """
 
     def __init__(
         self,
-        start: Callable[[Key, Sequence[Input]], asyncio.Future[Sequence[Answer | Exception]]],
+        start: Callable[[Key, Sequence[Input]], _Running[Answer]],
+        policy: Callable[[Key], BatchPolicy],
         *,
-        most: Callable[[Key], int],
-        lanes: int,
+        cancel_abandoned: bool,
     ) -> None:
-        """`start` begins a batch; what it returns will hold the answer to each input, or its caller's error."""
+        """`start` begins a batch; what it returns will hold the answer to each input, or the error of its caller.
+
+        It runs under the latest of its callers' deadlines. `cancel_abandoned` says to cancel a batch once all of its
+        callers have left: right for work that ends when it is cancelled, wrong for a thread, which stays busy.
+        """
         self._start = start
-        self._most = most
-        self._free_lanes = lanes
-        self._waiting: OrderedDict[Key, deque[_Waiting[Input, Answer]]] = OrderedDict()
-        self._running: set[asyncio.Future[Sequence[Answer | Exception]]] = set()
+        self._policy = policy
+        self._cancel_abandoned = cancel_abandoned
+        self._pending: OrderedDict[Key, deque[_Pending[Input, Answer]]] = OrderedDict()
+        self._running: set[_Running[Answer]] = set()
+
+    async def run(self, key: Key, inputs: Sequence[Input]) -> list[Answer]:
+        """Return the answers to `inputs`, in order; a caller that is cancelled takes back those not begun.
+
+        Raises what the answers raise, and:
+            DeadlineError: the caller's deadline passed before all of them were begun.
+        """
+        answers = self.submit(key, *inputs)
+        try:
+            return await asyncio.gather(*answers)
+        finally:
+            for answer in answers:
+                answer.cancel()
 
     def submit(self, key: Key, *inputs: Input) -> Sequence[asyncio.Future[Answer]]:
-        """Return the answers to come to `inputs`; cancel those that are no longer wanted."""
+        """Return the future answers to `inputs`; cancel those that are no longer wanted."""
         loop = asyncio.get_running_loop()
-        moment = time.monotonic() + remaining_seconds(inf)
-        waiting = [_Waiting[Input, Answer](value, loop.create_future(), moment) for value in inputs]
-        self._waiting.setdefault(key, deque()).extend(waiting)
-        self._fill_lanes()
-        return [each.answer for each in waiting]
+        deadline = time.monotonic() + remaining_seconds(inf)
+        pending = [_Pending[Input, Answer](value, loop.create_future(), deadline) for value in inputs]
+        self._pending.setdefault(key, deque()).extend(pending)
+        self._start_batches()
+        return [each.answer for each in pending]
 
-    def _fill_lanes(self) -> None:
-        while self._free_lanes and self._waiting:
-            key, batch = self._next_batch()
-            if batch:
-                self._free_lanes -= 1
-                running = self._start(key, [waiting.value for waiting in batch])
-                self._running.add(running)
-                running.add_done_callback(partial(self._end, batch))
+    def _start_batches(self) -> None:
+        while self._pending:
+            key = next(iter(self._pending))
+            policy = self._policy(key)
+            if len(self._running) >= policy.max_in_flight:
+                return
+            if batch := self._next_batch(key, policy.max_batch):
+                self._start_batch(key, batch)
 
-    def _next_batch(self) -> tuple[Key, list[_Waiting[Input, Answer]]]:
-        key, queue = self._waiting.popitem(last=False)
-        batch: list[_Waiting[Input, Answer]] = []
-        most, now = self._most(key), time.monotonic()
-        while queue and len(batch) < most:
-            waiting = queue.popleft()
-            if waiting.moment <= now:
-                _settle(waiting, DeadlineError("the deadline passed before the work began"))
-            elif not waiting.answer.done():
-                batch.append(waiting)
+    def _next_batch(self, key: Key, max_batch: int) -> list[_Pending[Input, Answer]]:
+        queue = self._pending.pop(key)
+        batch: list[_Pending[Input, Answer]] = []
+        now = time.monotonic()
+        while queue and len(batch) < max_batch:
+            pending = queue.popleft()
+            if pending.deadline <= now:
+                _settle(pending, DeadlineError("the deadline passed before the work began"))
+            elif not pending.answer.done():
+                batch.append(pending)
         if queue:
-            self._waiting[key] = queue
-        return key, batch
+            self._pending[key] = queue
+        return batch
 
-    def _end(
-        self, batch: Sequence[_Waiting[Input, Answer]], done: asyncio.Future[Sequence[Answer | Exception]]
-    ) -> None:
+    def _start_batch(self, key: Key, batch: Sequence[_Pending[Input, Answer]]) -> None:
+        seconds = max(pending.deadline for pending in batch) - time.monotonic()
+        context = contextvars.copy_context()
+        context.run(begin_call, None if seconds == inf else seconds)
+        running = context.run(self._start, key, [pending.value for pending in batch])
+        self._running.add(running)
+        running.add_done_callback(partial(self._end, batch))
+        if self._cancel_abandoned:
+            for pending in batch:
+                pending.answer.add_done_callback(partial(_cancel_if_abandoned, running, batch))
+
+    def _end(self, batch: Sequence[_Pending[Input, Answer]], done: _Running[Answer]) -> None:
         self._running.discard(done)
-        self._free_lanes += 1
         failed = asyncio.CancelledError() if done.cancelled() else done.exception()
         answers = done.result() if failed is None else [failed] * len(batch)
-        for waiting, answer in zip(batch, answers, strict=True):
-            _settle(waiting, answer)
-        self._fill_lanes()
+        for pending, answer in zip(batch, answers, strict=True):
+            _settle(pending, answer)
+        self._start_batches()
 
 
-def _settle(waiting: _Waiting[Input, Answer], answer: Answer | BaseException) -> None:
-    if waiting.answer.done():
+def _cancel_if_abandoned(
+    running: _Running[Answer], batch: Sequence[_Pending[Input, Answer]], _: asyncio.Future[Answer]
+) -> None:
+    if all(pending.answer.cancelled() for pending in batch):
+        running.cancel()
+
+
+def _settle(pending: _Pending[Input, Answer], answer: Answer | BaseException) -> None:
+    if pending.answer.done():
         return
     if isinstance(answer, asyncio.CancelledError):
-        waiting.answer.cancel()
+        pending.answer.cancel()
     elif isinstance(answer, BaseException):
-        waiting.answer.set_exception(answer)
+        pending.answer.set_exception(answer)
     else:
-        waiting.answer.set_result(answer)
+        pending.answer.set_result(answer)

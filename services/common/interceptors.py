@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 from grpc_status import rpc_status
 
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.deadlines import begin_call
-from services.common.errors import OverloadedError, ServiceError
+from services.common.errors import ServiceError
 from services.common.statuses import in_trailers, to_status
 
 log = logging.getLogger(__name__)
@@ -67,18 +68,15 @@ class CallInterceptor(WrappingInterceptor):
 
     def __init__(self, max_calls: int) -> None:
         super().__init__()
-        self._max_calls = max_calls
-        self._calls = 0
+        self._limiter = ConcurrencyLimiter("calls", max_calls)
 
     def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> Any:
             try:
-                self._begin(context)
-                try:
+                begin_call(context.time_remaining())
+                with self._limiter.admit():
                     return await behaviour(request, context)
-                finally:
-                    self._calls -= 1
             except Exception as error:
                 await _abort(context, error)
 
@@ -90,23 +88,15 @@ class CallInterceptor(WrappingInterceptor):
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                self._begin(context)
-                try:
+                begin_call(context.time_remaining())
+                with self._limiter.admit():
                     async with aclosing(behaviour(request, context)) as messages:
                         async for message in messages:
                             yield message
-                finally:
-                    self._calls -= 1
             except Exception as error:
                 await _abort(context, error)
 
         return wrapped
-
-    def _begin(self, context: Context) -> None:
-        if self._calls >= self._max_calls:
-            raise OverloadedError(f"{self._max_calls} calls are running", queue="calls", limit=str(self._max_calls))
-        begin_call(context.time_remaining())
-        self._calls += 1
 
 
 async def _abort(context: Context, error: Exception) -> None:

@@ -5,24 +5,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.common.batching import Batches
-from services.common.detached import detached
+from services.common.batching import BatchPolicy, DynamicBatcher
 from services.common.vectors import Matrix
 from services.embedder.encoder import TensorEncoder
 from services.embedder.preprocessing import Pixels
 
 
 class BatchedEncoder:
-    """A `TensorEncoder` that runs the rows of concurrent calls together, at most `max_batch` in a batch.
+    """A `TensorEncoder` that runs the rows of concurrent calls together, in batches as `policy` says."""
 
-    Nothing waits for company: while fewer than `lanes` batches run, rows start at once; what comes meanwhile makes
-    the next batch. Rows whose call was cancelled are left out.
-    """
-
-    def __init__(self, inner: TensorEncoder, *, max_batch: int, lanes: int) -> None:
+    def __init__(self, inner: TensorEncoder, policy: BatchPolicy) -> None:
         self._inner = inner
-        self._batches: Batches[None, Pixels, Matrix] = Batches(
-            lambda _, rows: detached(self._run(rows)), most=lambda _: max_batch, lanes=lanes
+        self._batcher: DynamicBatcher[None, Pixels, Matrix] = DynamicBatcher(
+            lambda _, rows: asyncio.ensure_future(self._run(rows)), lambda _: policy, cancel_abandoned=False
         )
 
     async def warm(self) -> None:
@@ -30,10 +25,10 @@ class BatchedEncoder:
         await self._inner.warm()
 
     async def encode(self, rows: Pixels) -> Matrix:
-        """Return the vectors of `rows`, run in whichever batches they come to be in."""
+        """Return the vectors of `rows`, which may be run in several batches."""
         if not len(rows):
             return await self._inner.encode(rows)
-        return np.stack(await asyncio.gather(*self._batches.submit(None, *rows)))
+        return np.stack(await self._batcher.run(None, list(rows)))
 
     async def _run(self, rows: Sequence[Pixels]) -> Sequence[Matrix | Exception]:
         return list(await self._inner.encode(np.stack(rows)))

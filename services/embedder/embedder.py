@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.common.admission import Admission
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ArgumentError, PassportError, ServiceError
 from services.common.vectors import Matrix
 from services.embedder.catalogue import Catalogue, Content, Model, Purpose
@@ -51,13 +51,17 @@ class Embedder:
     """Embeds texts and pictures by the models of a catalogue."""
 
     def __init__(
-        self, catalogue: Catalogue, towers: Mapping[str, Towers], pictures: PictureReader, admission: Admission
+        self,
+        catalogue: Catalogue,
+        towers: Mapping[str, Towers],
+        pictures: PictureReader,
+        limiter: ConcurrencyLimiter,
     ) -> None:
         """Run each model of `catalogue` by the `towers` under its name."""
         self._catalogue = catalogue
         self._towers = towers
         self._pictures = pictures
-        self._admission = admission
+        self._limiter = limiter
 
     async def embed(
         self, name: str, passport: str, inputs: Sequence[Input], purpose: Purpose | None = None
@@ -76,7 +80,7 @@ class Embedder:
             raise PassportError(passport, actual)
         if not 1 <= len(inputs) <= MAX_INPUTS:
             raise ArgumentError("inputs", len(inputs), f"must be 1 to {MAX_INPUTS}")
-        with self._admission.admit(len(inputs)):
+        with self._limiter.admit(len(inputs)):
             return Embedded(await self._outcomes(model, inputs, purpose), actual)
 
     async def inspect(self, file: bytes) -> Media:
@@ -87,7 +91,7 @@ class Embedder:
             TooManyPixelsError, TooManyBytesError: it is too large.
             OverloadedError: too much is waiting already.
         """
-        with self._admission.admit(1):
+        with self._limiter.admit(1):
             return await self._pictures.inspect(file)
 
     async def _outcomes(self, model: Model, inputs: Sequence[Input], purpose: Purpose | None) -> list[Outcome]:

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from services.common.admission import Admission
+from services.common.batching import BatchPolicy
+from services.common.concurrency import ConcurrencyLimiter
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.batching import BatchedEncoder
 from services.embedder.caching import CachedTextEncoder
@@ -28,8 +29,8 @@ async def embedder_servicer(settings: EmbedderSettings) -> AsyncIterator[Embedde
         if settings.preload:
             await _warm(towers.values())
         pictures = PictureReader(workers, PictureLimits(settings.max_picture_bytes, settings.max_pixels))
-        admission = Admission("embedder", settings.max_waiting)
-        yield EmbedderServicer(Embedder(catalogue, towers, pictures, admission), catalogue)
+        limiter = ConcurrencyLimiter("embedder", settings.max_waiting)
+        yield EmbedderServicer(Embedder(catalogue, towers, pictures, limiter), catalogue)
 
 
 @asynccontextmanager
@@ -95,7 +96,7 @@ class _Builder:
         encoder = self._runtime.picture_encoder(tower)
         if self._settings.runtime == "triton":
             return encoder
-        return BatchedEncoder(encoder, max_batch=self._settings.max_batch, lanes=self._settings.threads)
+        return BatchedEncoder(encoder, BatchPolicy(self._settings.max_batch, max_in_flight=self._settings.threads))
 
 
 async def _warm(towers: Iterable[Towers]) -> None:

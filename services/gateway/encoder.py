@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from services.common.concurrency import WeightedSemaphore
 from services.common.errors import ServiceError
 from services.common.tasks import together
 from services.common.vectors import Matrix
-from services.gateway.concurrency import Budget
 from services.gateway.embedder import Content, Embedded, Embedder, Purpose
 from services.gateway.items import ContentType, MediaFacts, MediaSource, Space
 from services.gateway.patience import patiently
@@ -72,7 +72,7 @@ class Encoder:
     def __init__(self, embedder: Embedder, retry_seconds: float, inputs_in_flight: int) -> None:
         self._embedder = embedder
         self._retry_seconds = retry_seconds
-        self._inputs = Budget(inputs_in_flight)
+        self._inputs = WeightedSemaphore(inputs_in_flight)
 
     async def encode(self, items: Sequence[Contents]) -> list[Encoded | ServiceError]:
         """Return the vectors of each of `items`, in order, or why it was refused."""
@@ -103,7 +103,7 @@ class Encoder:
         attempt = partial(self._embedder.embed, model.name, model.passport, contents, Purpose.DOCUMENT)
         answers: Sequence[Embedded | ServiceError]
         try:
-            async with self._inputs.taken(len(part)):
+            async with self._inputs.acquired(len(part)):
                 answers = await patiently(attempt, self._retry_seconds)
         except ServiceError as error:
             answers = [error] * len(part)
@@ -112,7 +112,7 @@ class Encoder:
     async def _inspect(self, number: int, picture: bytes) -> "list[_Answer]":
         answer: MediaFacts | ServiceError
         try:
-            async with self._inputs.taken(1):
+            async with self._inputs.acquired(1):
                 answer = await patiently(partial(self._embedder.inspect, picture), self._retry_seconds)
         except ServiceError as error:
             answer = error

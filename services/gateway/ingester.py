@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from services.common.concurrency import ConcurrencyLimiter, WeightedSemaphore
 from services.common.errors import ServiceError
 from services.common.tasks import task_group
 from services.gateway.batches import Batches, BatchLimits, Entry
 from services.gateway.catalogue import Catalogue
-from services.gateway.concurrency import Budget, Slots
 from services.gateway.drafts import drafted, size_of
 from services.gateway.encoder import Contents, Encoded, Encoder, row_media
 from services.gateway.items import Collection, Inline, NewItem, Stored
@@ -55,12 +55,14 @@ class Stores:
 class Ingester:
     """Takes in items."""
 
-    def __init__(self, catalogue: Catalogue, encoder: Encoder, stores: Stores, pace: Pace, slots: Slots) -> None:
+    def __init__(
+        self, catalogue: Catalogue, encoder: Encoder, stores: Stores, pace: Pace, limiter: ConcurrencyLimiter
+    ) -> None:
         self._catalogue = catalogue
         self._encoder = encoder
         self._stores = stores
         self._pace = pace
-        self._slots = slots
+        self._limiter = limiter
 
     async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Sequence[Answer], None]:
         """Yield what became of `items`, in order, some at a time, once they are durable or refused.
@@ -71,7 +73,7 @@ class Ingester:
             NotFoundError: no such collection.
             OverloadedError: too many ingests are running.
         """
-        with self._slots.taken():
+        with self._limiter.admit():
             self._catalogue.forget(name)
             collection = await self._catalogue.collection(name)
             stream = _Stream(collection, self._encoder, self._stores, self._pace)
@@ -102,8 +104,8 @@ class _Stream:
         self._encoder = encoder
         self._stores = stores
         self._pace = pace
-        self._items = Budget(pace.items)
-        self._bytes = Budget(pace.bytes)
+        self._items = WeightedSemaphore(pace.items)
+        self._bytes = WeightedSemaphore(pace.bytes)
         self._loads: asyncio.Queue[Entry | asyncio.Task[Entry] | None] = asyncio.Queue(LOADS_IN_FLIGHT)
         self._batches = Batches(pace.batch)
         self._free = asyncio.Semaphore(pace.batches)
@@ -124,14 +126,14 @@ class _Stream:
 
     def delivered(self, count: int) -> None:
         """Say that so many answers were taken from `answers` and sent."""
-        self._items.give(count)
+        self._items.release(count)
 
     async def _read(self, items: AsyncIterator[NewItem], group: asyncio.TaskGroup) -> None:
         sequence = 0
         try:
             async for item in items:
-                await self._items.take(1)
-                await self._bytes.take(size_of(item))
+                await self._items.acquire(1)
+                await self._bytes.acquire(size_of(item))
                 await self._loads.put(self._load(sequence, item, group))
                 sequence += 1
         except ServiceError as error:
@@ -159,7 +161,7 @@ class _Stream:
             picture = await patiently(load, self._pace.retry_seconds)
         except ServiceError as error:
             return replace(entry, draft=error)
-        self._bytes.charge(len(picture))
+        self._bytes.force_acquire(len(picture))
         return replace(entry, picture=picture, size=entry.size + len(picture))
 
     async def _gather(self) -> None:
@@ -184,7 +186,7 @@ class _Stream:
         while (batch := await self._commits.get()) is not None:
             outcomes = await self._outcomes(batch.entries, await batch.encoding)
             self._free.release()
-            self._bytes.give(sum(entry.size for entry in batch.entries))
+            self._bytes.release(sum(entry.size for entry in batch.entries))
             self.answers.put_nowait(
                 [
                     Answer(entry.sequence, entry.id, outcome)

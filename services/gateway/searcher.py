@@ -8,13 +8,13 @@ from functools import partial
 from itertools import islice
 from typing import Generic
 
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ServiceError, VersionUnknownError
 from services.common.filters import Filter
 from services.common.tasks import task_group, together
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.gateway.catalogue import Catalogue
-from services.gateway.concurrency import Slots
 from services.gateway.embedder import Content, Embedder, Purpose
 from services.gateway.fusion import RRF_K, FusedHit, RankedList, reciprocal_rank_fusion
 from services.gateway.index import Index, IndexAnswer, Scope
@@ -76,13 +76,18 @@ class Searcher(Generic[ShownItem]):
     """Searches collections."""
 
     def __init__(
-        self, catalogue: Catalogue, embedder: Embedder, index: Index, items: ItemReader[ShownItem], slots: Slots
+        self,
+        catalogue: Catalogue,
+        embedder: Embedder,
+        index: Index,
+        items: ItemReader[ShownItem],
+        limiter: ConcurrencyLimiter,
     ) -> None:
         self._catalogue = catalogue
         self._embedder = embedder
         self._index = index
         self._items = items
-        self._slots = slots
+        self._limiter = limiter
 
     async def search(self, wish: SearchWish) -> SearchAnswer[ShownItem]:
         """Return the best items of a collection by all arms together.
@@ -95,7 +100,7 @@ class Searcher(Generic[ShownItem]):
         wish = replace(wish, top_k=checked_top_k(wish.top_k))
         wish = replace(wish, depth=checked_depth(wish.depth, wish.top_k), arms=checked_wishes(wish.arms))
         checked_rrf_k(wish.rrf_k)
-        with self._slots.taken():
+        with self._limiter.admit():
             return await self._catalogue.with_collection(wish.collection, partial(self._search, wish))
 
     async def _search(self, wish: SearchWish, collection: Collection) -> SearchAnswer[ShownItem]:

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 import grpc
 
 from medley.v1 import embedder_service_pb2_grpc, search_service_pb2_grpc, store_service_pb2_grpc
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.server import message_limits
 from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store_maintenance import GrpcMaintenanceStore
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
-from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
 from services.gateway.ingester import Ingester, Pace, Stores
 from services.gateway.maintenance.erasure import Erasure
@@ -72,7 +72,8 @@ def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServi
     prompt = Encoder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
     updater = Updater(catalogue, prompt, store, store, settings.max_media_bytes)
     repairer = Repairer(catalogue, patient, updater, store, store, max_media_bytes=settings.max_media_bytes)
-    searches, ingests = Slots("searches", settings.max_searches), Slots("ingests", settings.max_ingests)
+    searches = ConcurrencyLimiter("searches", settings.max_searches)
+    ingests = ConcurrencyLimiter("ingests", settings.max_ingests)
     return GatewayServicer(
         Handlers(
             founder=Founder(store, embedder),

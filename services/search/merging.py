@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from services.common.batching import Batches
+from services.common.batching import BatchPolicy, DynamicBatcher
 from services.common.filters import canonical
 from services.common.vectors import Matrix
 from services.search.collection_index import CollectionIndex, Found, Search
@@ -46,8 +46,10 @@ class MergedSearches:
 
     def __init__(self, pool: Executor, *, lanes: int, max_batch: int) -> None:
         self._pool = pool
-        self._batches: Batches[_Kind, _Asked, Any] = Batches(
-            self._start, most=lambda kind: max(1, min(max_batch, MERGED_HITS // kind.wants)), lanes=lanes
+        self._batcher: DynamicBatcher[_Kind, _Asked, Any] = DynamicBatcher(
+            self._start,
+            lambda kind: BatchPolicy(max(1, min(max_batch, MERGED_HITS // kind.wants)), max_in_flight=lanes),
+            cancel_abandoned=False,
         )
 
     async def search(
@@ -57,7 +59,7 @@ class MergedSearches:
 
         Raises as `CollectionIndex.search` does, and what `tell` raises.
         """
-        (answer,) = self._batches.submit(_kind(index, search), _Asked(search, vector, tell))
+        (answer,) = self._batcher.submit(_kind(index, search), _Asked(search, vector, tell))
         return cast(Told, await answer)
 
     def _start(self, kind: _Kind, asked: Sequence[_Asked]) -> asyncio.Future[Sequence[Any]]:

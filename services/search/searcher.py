@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import TypeVar
 
-from services.common.admission import Admission
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ArgumentError
 from services.common.names import checked_collection, checked_space
@@ -43,8 +43,8 @@ class Searcher:
         cursors: Cursors,
         bulk: Bulk,
         pool: Executor,
-        searches: Admission,
-        batches: Admission,
+        searches: ConcurrencyLimiter,
+        batches: ConcurrencyLimiter,
         wait_seconds: float,
         meter: Meter,
     ) -> None:

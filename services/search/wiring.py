@@ -10,7 +10,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from medley.v1 import store_service_pb2_grpc
-from services.common.admission import Admission
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ServiceUnavailableError
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
@@ -152,8 +152,8 @@ def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) 
             cursors=cursors,
             bulk=Bulk(bulk, at_once=bulk_lanes),
             pool=bulk,
-            searches=Admission("searches", settings.max_searches),
-            batches=Admission("batches", settings.max_batch_calls),
+            searches=ConcurrencyLimiter("searches", settings.max_searches),
+            batches=ConcurrencyLimiter("batches", settings.max_batch_calls),
             wait_seconds=settings.wait_seconds,
             meter=meter,
         )

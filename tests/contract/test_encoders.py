@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from services.common.batching import BatchPolicy
 from services.embedder.adapters.memory import MemoryRuntime
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.onnx import OnnxRuntime
@@ -146,10 +147,9 @@ class TestBatchedEncoder(TensorEncoderContract):
 
     @pytest.fixture(params=[(1, 1), (4, 1), (4, 2), (64, 2)])
     async def encoder(self, request: pytest.FixtureRequest) -> AsyncIterator[TensorEncoder]:
-        max_batch, lanes = request.param
         async with onnx() as runtime:
             encoder = runtime.picture_encoder(picture_tower())
-            yield BatchedEncoder(encoder, max_batch=max_batch, lanes=lanes)
+            yield BatchedEncoder(encoder, BatchPolicy(*request.param))
 
     @pytest.fixture
     def rows(self) -> Pixels:

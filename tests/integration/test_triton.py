@@ -334,7 +334,7 @@ def restart(server: TritonServer) -> None:
 
 async def both_asked(served: TritonRuntime) -> None:
     """Raise unless both servers are admitted for texts: two lanes for the one copy of each."""
-    if served._pool.width(MINILM).lanes != 4:
+    if served._pool.policy(MINILM).max_in_flight != 4:
         raise ServiceUnavailableError("triton")
 
 

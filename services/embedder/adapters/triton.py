@@ -4,14 +4,16 @@ A server serves a repository written by `services.embedder.triton_repository`. I
 process: each server has to show it, model by model, before it is asked for anything (see `triton_pool`).
 """
 
+import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Generic, Self, TypeVar
 
 import numpy as np
 
+from services.common.batching import DynamicBatcher
+from services.common.deadlines import deadline_in, remaining_seconds
+from services.common.errors import DeadlineError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_batches import Batches
 from services.embedder.adapters.triton_endpoint import Endpoint
 from services.embedder.adapters.triton_pool import Patience, Pool, Wanted
 from services.embedder.adapters.triton_tensors import feed_of
@@ -73,11 +75,16 @@ class _Encoder(Generic[E]):
     both for the models.
     """
 
-    def __init__(self, name: str, dimensions: int, pool: Pool, most_seconds: float) -> None:
+    def __init__(self, name: str, dimensions: int, pool: Pool, call_seconds: float) -> None:
         self._name = name
         self._dimensions = dimensions
         self._pool = pool
-        self._batches: Batches[E] = Batches(partial(pool.vectors, name), partial(pool.width, name), most_seconds)
+        self._call_seconds = call_seconds
+        self._batcher: DynamicBatcher[None, E, Matrix] = DynamicBatcher(
+            lambda _, elements: asyncio.ensure_future(self._request(elements)),
+            lambda _: pool.policy(name),
+            cancel_abandoned=True,
+        )
 
     async def warm(self) -> None:
         """Wait until a server runs the model, which Triton has warmed."""
@@ -88,7 +95,15 @@ class _Encoder(Generic[E]):
             return np.zeros((0, self._dimensions), np.float32)
         if not self._pool.met(self._name):
             await self.warm()
-        return np.stack(await self._batches.encode(elements))
+        with deadline_in(self._call_seconds):
+            try:
+                async with asyncio.timeout(remaining_seconds(self._call_seconds)):
+                    return np.stack(await self._batcher.run(None, elements))
+            except TimeoutError as error:
+                raise DeadlineError("Triton did not answer in time", service="triton") from error
+
+    async def _request(self, elements: Sequence[E]) -> Sequence[Matrix | Exception]:
+        return list(await self._pool.vectors(self._name, elements, remaining_seconds(self._call_seconds)))
 
 
 class TritonTextEncoder(_Encoder[str]):

@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from services.common.batching import BatchPolicy
 from services.common.deadlines import remaining_seconds
 from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_batches import Width
 from services.embedder.adapters.triton_endpoint import (
     DeadBackendError,
     Endpoint,
@@ -129,12 +129,12 @@ class Pool:
         """Tell whether any server was ever admitted for `model`."""
         return any(post.golden for post in self._posts[model])
 
-    def width(self, model: str) -> Width:
-        """Return how wide requests for `model` should be: at each server one for each copy, and one that waits."""
+    def policy(self, model: str) -> BatchPolicy:
+        """Return how requests for `model` are batched: at each server one runs for each copy, and one waits."""
         cards = [post.card for post in self._admitted(model) if post.card]
-        together = min((card.max_batch for card in cards), default=1)
-        lanes = sum(card.copies + 1 for card in cards)
-        return Width(min(together, self._posts[model][0].wanted.feed.together), max(1, lanes))
+        max_batch = min((card.max_batch for card in cards), default=1)
+        in_flight = sum(card.copies + 1 for card in cards)
+        return BatchPolicy(min(max_batch, self._posts[model][0].wanted.feed.together), max(1, in_flight))
 
     async def vectors(self, model: str, elements: Sequence[Any], seconds: float) -> Matrix:
         """Return the vectors of `elements` by the least busy server; by another one if it did not take them on.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.common.deadlines import remaining_seconds
 from services.common.vectors import Matrix
 from services.embedder.preprocessing import Pixels
 
@@ -16,7 +15,6 @@ class HeldTensorEncoder:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.batches: list[list[float]] = []
-        self.seconds_left: list[float] = []
         self.error: Exception | None = None
 
     async def warm(self) -> None:
@@ -24,7 +22,6 @@ class HeldTensorEncoder:
 
     async def encode(self, rows: Pixels) -> Matrix:
         self.batches.append(rows[:, 0].tolist())
-        self.seconds_left.append(remaining_seconds(1000))
         await self.gate.wait()
         if self.error:
             raise self.error

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.common.admission import Admission
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ArgumentError, OverloadedError, PassportError, ServiceError
 from services.common.vectors import Matrix
 from services.embedder.adapters.memory import MemoryRuntime
@@ -31,7 +31,7 @@ def make(workers: Workers, trunk: TextEncoder, *, max_waiting: int = 1000) -> Em
     head = HeadedTextEncoder(trunk, runtime.head_encoder(BOTH.text))  # type: ignore[arg-type]  # it is a head
     towers = {"trunk": Towers(trunk, None), "both": Towers(head, runtime.picture_encoder(picture()))}
     pictures = PictureReader(workers, PictureLimits(max_bytes=2**20, max_pixels=10_000))
-    return Embedder(CATALOGUE, towers, pictures, Admission("embedder", max_waiting))
+    return Embedder(CATALOGUE, towers, pictures, ConcurrencyLimiter("embedder", max_waiting))
 
 
 @pytest.fixture
@@ -185,6 +185,8 @@ async def test_a_text_is_seen_with_the_prefix_of_its_purpose(
     trunk.gate.set()
     prefixed = replace(TRUNK, text=replace(tower(), prefixes=Prefixes("query: ", "passage: ")))
     pictures = PictureReader(workers, PictureLimits(1, 1))
-    embedder = Embedder(Catalogue([prefixed], "memory"), {"trunk": Towers(trunk, None)}, pictures, Admission("e", 9))
+    embedder = Embedder(
+        Catalogue([prefixed], "memory"), {"trunk": Towers(trunk, None)}, pictures, ConcurrencyLimiter("e", 9)
+    )
     await embedder.embed("trunk", "", ["shoe"], purpose)
     assert trunk.given == [[seen]]

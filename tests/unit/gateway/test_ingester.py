@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import (
     ArgumentError,
     CollectionNotFoundError,
@@ -19,7 +20,6 @@ from services.common.errors import (
 )
 from services.gateway.adapters.memory import CORRUPT
 from services.gateway.batches import BatchLimits
-from services.gateway.concurrency import Slots
 from services.gateway.encoder import Encoder
 from services.gateway.ingester import Answer, Ingester, Pace, Stores
 from services.gateway.items import Collection, Inline, NewItem, Stored
@@ -59,8 +59,8 @@ class RecordingWriter:
 
 def recorded(around: World, pace: Pace = PACE) -> tuple[Ingester, RecordingWriter]:
     writer = RecordingWriter(around.store)
-    stores, slots = Stores(writer, around.store), Slots("ingests", 2)
-    ingester = Ingester(around.catalogue, Encoder(around.embedder, 5, inputs_in_flight=64), stores, pace, slots)
+    stores, limiter = Stores(writer, around.store), ConcurrencyLimiter("ingests", 2)
+    ingester = Ingester(around.catalogue, Encoder(around.embedder, 5, inputs_in_flight=64), stores, pace, limiter)
     return ingester, writer
 
 

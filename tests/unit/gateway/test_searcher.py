@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ArgumentError, ItemNotFoundError, OverloadedError, SpaceNotFoundError
 from services.common.filters import Comparison, Operator
 from services.common.vectors import Matrix
 from services.gateway.adapters.memory import CORRUPT, MemoryIndex, MemoryItem, MemoryStore
 from services.gateway.catalogue import Catalogue
-from services.gateway.concurrency import Slots
 from services.gateway.embedder import Purpose
 from services.gateway.index import IndexAnswer, Scope
 from services.gateway.items import Collection, Inline, ItemField, NewItem, Space
@@ -124,7 +124,9 @@ class Losing(MemoryStore):
 async def test_an_item_deleted_meanwhile_leaves_its_place_to_the_next() -> None:
     around = await stocked()
     store = Losing(around.store, {"item07", "item06", "item09"})
-    searcher = Searcher(around.catalogue, around.embedder, MemoryIndex(around.store), store, Slots("searches", 1))
+    searcher = Searcher(
+        around.catalogue, around.embedder, MemoryIndex(around.store), store, ConcurrencyLimiter("searches", 1)
+    )
     assert ids(await searcher.search(wish(own(7), top_k=4))) == ["item08", "item05", "item04", "item10"]
     assert store.asked == [4, 2, 1]
 
@@ -183,7 +185,7 @@ class Waiting:
 async def test_arms_run_at_the_same_time_and_one_search_too_many_is_refused() -> None:
     around = await stocked(2)
     index = Waiting(MemoryIndex(around.store))
-    searcher = Searcher(around.catalogue, around.embedder, index, around.store, Slots("searches", 1))
+    searcher = Searcher(around.catalogue, around.embedder, index, around.store, ConcurrencyLimiter("searches", 1))
     first = asyncio.create_task(searcher.search(wish(own(1), own(2), ArmWish(ContentQuery("a")))))
     await asyncio.sleep(0.05)
     assert index.running == 4

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ServiceError
 from services.common.vectors import Metric
 from services.gateway.adapters.memory import MemoryEmbedder, MemoryIndex, MemoryItem, MemoryStore
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
-from services.gateway.concurrency import Slots
 from services.gateway.embedder import Content, Embedded, Embedder, Model, Purpose
 from services.gateway.encoder import Encoder
 from services.gateway.ingester import Answer, Ingester, Pace, Stores
@@ -93,9 +93,9 @@ async def world(collection: Collection = COLLECTION, pace: Pace = PACE, max_inge
         store,
         embedder,
         catalogue,
-        Ingester(catalogue, encoder, Stores(store, store), pace, Slots("ingests", max_ingests)),
+        Ingester(catalogue, encoder, Stores(store, store), pace, ConcurrencyLimiter("ingests", max_ingests)),
         Updater(catalogue, encoder, store, store, pace.max_media_bytes),
-        Searcher(catalogue, embedder, MemoryIndex(store), store, Slots("searches", 8)),
+        Searcher(catalogue, embedder, MemoryIndex(store), store, ConcurrencyLimiter("searches", 8)),
     )
 
 

@@ -1,0 +1,72 @@
+"""Limits on how much is worked on at a time: refuse what is over the limit, or let it wait."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from services.common.deadlines import remaining_seconds
+from services.common.errors import DeadlineError, OverloadedError
+
+
+class ConcurrencyLimiter:
+    """Counts the work in progress, and refuses at once what would exceed `limit`. `name` says whose limit it is."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._in_use = 0
+
+    @contextmanager
+    def admit(self, count: int = 1) -> Iterator[None]:
+        """Count `count` pieces of work while the block runs.
+
+        Raises:
+            OverloadedError: with them there would be more than the limit.
+            DeadlineError: the caller's deadline has passed.
+        """
+        if remaining_seconds(1.0) <= 0:
+            raise DeadlineError("the deadline passed before the work began", service=self._name)
+        if self._in_use + count > self._limit:
+            problem = f"{self._name}: {self._in_use} in progress, {count} more would exceed {self._limit}"
+            raise OverloadedError(problem, queue=self._name, limit=str(self._limit))
+        self._in_use += count
+        try:
+            yield
+        finally:
+            self._in_use -= count
+
+
+class WeightedSemaphore:
+    """A semaphore for amounts, such as bytes. Who acquires more than is left waits, first come first served."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._in_use = 0
+        self._turn = asyncio.Lock()
+        self._released = asyncio.Event()
+
+    async def acquire(self, amount: int) -> None:
+        """Wait until `amount` fits, or until nothing else is in use: one amount over the limit goes alone."""
+        async with self._turn:
+            while self._in_use and self._in_use + amount > self._limit:
+                self._released.clear()
+                await self._released.wait()
+            self._in_use += amount
+
+    def force_acquire(self, amount: int) -> None:
+        """Count `amount` without waiting, whether it fits or not: it is in use already, and only now known."""
+        self._in_use += amount
+
+    def release(self, amount: int) -> None:
+        """Give `amount` back."""
+        self._in_use -= amount
+        self._released.set()
+
+    @asynccontextmanager
+    async def acquired(self, amount: int) -> AsyncIterator[None]:
+        """Acquire `amount`, and release it after the block."""
+        await self.acquire(amount)
+        try:
+            yield
+        finally:
+            self.release(amount)
