@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import lance
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
+from services.common.tasks import background_tasks, run_periodically
 from services.store.adapters.arrow_rows import schema_of
 from services.store.adapters.lance_table import LanceTable, create_dataset, open_dataset, raise_as_ours
 from services.store.adapters.shelf import Shelf
@@ -37,12 +38,8 @@ class LanceCatalogue:
     async def running(self, poll_seconds: float) -> AsyncIterator[None]:
         """Clear away what a crash has left; then look for commits by other processes while the block runs."""
         await self._upkeep.run(self._shelf.heal)
-        follower = asyncio.create_task(self._follow(poll_seconds))
-        try:
+        async with background_tasks(run_periodically(self._refresh, poll_seconds, "looking for commits")):
             yield
-        finally:
-            follower.cancel()
-            await asyncio.gather(follower, return_exceptions=True)
 
     async def create(self, definition: Definition) -> Table:
         """Make the table, then the definition that says so."""
@@ -77,18 +74,16 @@ class LanceCatalogue:
             table = self._tables[name] = await self._threads.run(self._open, name)
         return table
 
-    async def _follow(self, poll_seconds: float) -> None:
-        while True:
-            await asyncio.sleep(poll_seconds)
-            for table in list(self._tables.values()):
-                try:
-                    await table.refresh()
-                except CollectionNotFoundError:
-                    continue  # dropped; it tells who waits
-                except ServiceUnavailableError as error:
-                    log.warning("cannot look for commits of %s: %s", table.definition.name, error)
-                except Exception:
-                    log.exception("cannot look for commits of %s", table.definition.name)
+    async def _refresh(self) -> None:
+        for table in list(self._tables.values()):
+            try:
+                await table.refresh()
+            except CollectionNotFoundError:
+                continue  # dropped; it tells who waits
+            except ServiceUnavailableError as error:
+                log.warning("cannot look for commits of %s: %s", table.definition.name, error)
+            except Exception:
+                log.exception("cannot look for commits of %s", table.definition.name)
 
     def _open(self, name: str) -> LanceTable:
         definition = self._shelf.definition(name)
