@@ -11,13 +11,13 @@ from medley.v1 import store_service_pb2 as store_pb
 from services.common.errors import ArgumentError, CollectionNotFoundError, CorruptError, NotFoundError, ServiceError
 from services.common.neighbours import call, stream
 from services.common.paging import MAX_PAGE_SIZE
+from services.common.retry import is_transient, retry
 from services.gateway.embedder import Embedder
 from services.gateway.index_check import Compared, Held, IndexCheck
 from services.gateway.mender import Mender, not_mended
-from services.gateway.patience import patiently
 from services.gateway.stubs import Neighbours
 
-PATIENCE_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 Parts: TypeAlias = AsyncGenerator[check_pb2.Finding | pb.CheckProgress, None]
 
 
@@ -162,14 +162,14 @@ class Checker:
     async def _compared(self, held: Held, *, repair: bool) -> Compared:
         """Compare the index with what is held; with `repair` build it anew where it differs, and compare again."""
         try:
-            compared = await patiently(partial(self._index.compare, held), PATIENCE_SECONDS)
+            compared = await retry(partial(self._index.compare, held), is_transient, seconds=RETRY_SECONDS)
         except ServiceError as error:
             return Compared([_not_checked(held.collection.name, "the index", error)])
         if not repair or not compared.findings:
             return compared
         try:
             await self._index.rebuild(held.collection.name)
-            left = await patiently(partial(self._index.compare, held), PATIENCE_SECONDS)
+            left = await retry(partial(self._index.compare, held), is_transient, seconds=RETRY_SECONDS)
         except ServiceError as error:
             return Compared([_with(finding, because=str(error)) for finding in compared.findings], compared.vectors)
         return Compared(_rebuilt(compared.findings, left.findings), left.vectors)
