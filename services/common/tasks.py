@@ -1,11 +1,16 @@
-"""Doing several things at once."""
+"""Doing several things at once, and things in the background."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from services.common.errors import ServiceError
+
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -23,6 +28,30 @@ async def together(coroutines: Sequence[Coroutine[Any, Any, Result]]) -> list[Re
     async with task_group() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]
     return [task.result() for task in tasks]
+
+
+@asynccontextmanager
+async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run `coroutines` while the block runs; after it they are cancelled and have ended."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def run_periodically(work: Callable[[], Awaitable[object]], seconds: float, name: str) -> None:
+    """Run `work` every `seconds`, the first time after as many; its errors are logged under `name`."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except ServiceError as error:
+            log.warning("%s failed, and is tried again in %g s: %s", name, seconds, error)
+        except Exception:
+            log.exception("%s failed, and is tried again in %g s", name, seconds)
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:

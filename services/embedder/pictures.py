@@ -15,9 +15,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from services.common.errors import OverloadedError, ServiceError
+from services.common.executors import BoundedExecutor
 from services.embedder.errors import MediaError, TooManyBytesError, TooManyPixelsError
 from services.embedder.preprocessing import Pixels, Preprocessing, flattened, pixels
-from services.embedder.workers import Workers
 
 MIME_TYPES = {
     "JPEG": "image/jpeg",
@@ -39,7 +39,7 @@ INSPECTED_SIDE = 256
 WHITE = (255, 255, 255)
 
 TOGETHER = 4
-"""Pictures decoded in one go of a worker, so that a call's share of the workers is small."""
+"""Pictures decoded in one go by a thread, so that a call's share of the threads is small."""
 
 ORIENTATION = 0x0112
 TURNS = {
@@ -87,13 +87,13 @@ class Picture:
 class PictureReader:
     """Decodes pictures in worker threads."""
 
-    def __init__(self, workers: Workers, limits: PictureLimits) -> None:
-        self._workers = workers
+    def __init__(self, executor: BoundedExecutor, limits: PictureLimits) -> None:
+        self._executor = executor
         self._limits = limits
 
     async def read(self, files: Sequence[bytes], wanted: Preprocessing) -> list[Picture | ServiceError]:
         """Return each picture with its pixels as `wanted`, or why it is refused."""
-        return await self._workers.map(lambda file: self._read(file, wanted), files, TOGETHER)
+        return await self._executor.run_each(lambda file: self._read(file, wanted), files, chunk=TOGETHER)
 
     async def inspect(self, file: bytes) -> Media:
         """Return what the bytes are.
@@ -102,7 +102,7 @@ class PictureReader:
             MediaError: they are no picture, or a damaged one.
             TooManyPixelsError, TooManyBytesError: it is too large.
         """
-        return await self._workers.run(inspected, file, self._limits)
+        return await self._executor.run(inspected, file, self._limits)
 
     def _read(self, file: bytes, wanted: Preprocessing) -> Picture | ServiceError:
         try:

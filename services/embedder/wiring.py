@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from services.common.batching import BatchPolicy
 from services.common.concurrency import ConcurrencyLimiter
+from services.common.executors import BoundedExecutor
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.batching import BatchedEncoder
 from services.embedder.caching import CachedTextEncoder
@@ -16,25 +17,27 @@ from services.embedder.heading import HeadedTextEncoder
 from services.embedder.pictures import PictureLimits, PictureReader
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.settings import EmbedderSettings
-from services.embedder.workers import Workers
 
 
 @asynccontextmanager
 async def embedder_servicer(settings: EmbedderSettings) -> AsyncIterator[EmbedderServicer]:
     """Build the service, hand it over, release what it holds."""
     models = read_models(*settings.models_dir)
-    async with Workers(settings.threads) as workers, _runtime(settings, models, workers) as runtime:
+    executor = BoundedExecutor("embedder", settings.threads)
+    async with executor, _runtime(settings, models, executor) as runtime:
         catalogue = Catalogue(models, runtime.identity)
         towers = _Builder(settings, catalogue, runtime).towers()
         if settings.preload:
             await _warm(towers.values())
-        pictures = PictureReader(workers, PictureLimits(settings.max_picture_bytes, settings.max_pixels))
+        pictures = PictureReader(executor, PictureLimits(settings.max_picture_bytes, settings.max_pixels))
         limiter = ConcurrencyLimiter("embedder", settings.max_waiting)
         yield EmbedderServicer(Embedder(catalogue, towers, pictures, limiter), catalogue)
 
 
 @asynccontextmanager
-async def _runtime(settings: EmbedderSettings, models: Sequence[Model], workers: Workers) -> AsyncIterator[Runtime]:
+async def _runtime(
+    settings: EmbedderSettings, models: Sequence[Model], executor: BoundedExecutor
+) -> AsyncIterator[Runtime]:
     match settings.runtime:
         case "memory":
             from services.embedder.adapters.memory import MemoryRuntime
@@ -43,7 +46,7 @@ async def _runtime(settings: EmbedderSettings, models: Sequence[Model], workers:
         case "onnx":
             from services.embedder.adapters.onnx import OnnxRuntime
 
-            yield OnnxRuntime(workers)
+            yield OnnxRuntime(executor)
         case "triton":
             async with _triton(settings, models) as runtime:
                 yield runtime

@@ -7,11 +7,11 @@ from typing import Any
 
 from services.common.concurrency import WeightedSemaphore
 from services.common.errors import ServiceError
+from services.common.retry import is_transient, retry
 from services.common.tasks import together
 from services.common.vectors import Matrix
 from services.gateway.embedder import Content, Embedded, Embedder, Purpose
 from services.gateway.items import ContentType, MediaFacts, MediaSource, Space
-from services.gateway.patience import patiently
 from services.gateway.store import RowMedia
 
 MAX_CALL_INPUTS = 32
@@ -65,8 +65,8 @@ def row_media(source: MediaSource | None, encoded: Encoded) -> RowMedia | None:
 class Encoder:
     """Embeds many items, as documents, with few calls, several at a time.
 
-    A neighbour that is away or full is waited for. No more than `inputs_in_flight` are with the embedder at a time:
-    enough to keep it busy, and so few that a query does not wait for long behind them.
+    Calls are retried while the embedder is unavailable or overloaded. No more than `inputs_in_flight` are with it at a
+    time: enough to keep it busy, and so few that a query does not wait for long behind them.
     """
 
     def __init__(self, embedder: Embedder, retry_seconds: float, inputs_in_flight: int) -> None:
@@ -104,7 +104,7 @@ class Encoder:
         answers: Sequence[Embedded | ServiceError]
         try:
             async with self._inputs.acquired(len(part)):
-                answers = await patiently(attempt, self._retry_seconds)
+                answers = await retry(attempt, is_transient, seconds=self._retry_seconds)
         except ServiceError as error:
             answers = [error] * len(part)
         return [(number, spaces[number], answer) for (number, _), answer in zip(part, answers, strict=True)]
@@ -113,7 +113,8 @@ class Encoder:
         answer: MediaFacts | ServiceError
         try:
             async with self._inputs.acquired(1):
-                answer = await patiently(partial(self._embedder.inspect, picture), self._retry_seconds)
+                inspect = partial(self._embedder.inspect, picture)
+                answer = await retry(inspect, is_transient, seconds=self._retry_seconds)
         except ServiceError as error:
             answer = error
         return [(number, [], answer)]

@@ -11,13 +11,13 @@ from functools import partial
 
 from services.common.concurrency import ConcurrencyLimiter, WeightedSemaphore
 from services.common.errors import ServiceError
+from services.common.retry import is_transient, retry
 from services.common.tasks import task_group
 from services.gateway.batches import Batches, BatchLimits, Entry
 from services.gateway.catalogue import Catalogue
 from services.gateway.drafts import drafted, size_of
 from services.gateway.encoder import Contents, Encoded, Encoder, row_media
 from services.gateway.items import Collection, Inline, NewItem, Stored
-from services.gateway.patience import patiently
 from services.gateway.store import MediaReader, Row, RowWriter, Written
 
 LOADS_IN_FLIGHT = 8
@@ -158,7 +158,7 @@ class _Stream:
     async def _fetched(self, entry: Entry, sha256: str) -> Entry:
         load = partial(self._stores.media.read, sha256, self._pace.max_media_bytes)
         try:
-            picture = await patiently(load, self._pace.retry_seconds)
+            picture = await retry(load, is_transient, seconds=self._pace.retry_seconds)
         except ServiceError as error:
             return replace(entry, draft=error)
         self._bytes.force_acquire(len(picture))
@@ -207,7 +207,7 @@ class _Stream:
         upsert = partial(self._stores.rows.upsert, self._collection.name, rows, passports)
         try:
             # Safe to do twice: a row replaces the one of its id.
-            return await patiently(upsert, self._pace.retry_seconds)
+            return await retry(upsert, is_transient, seconds=self._pace.retry_seconds)
         except ServiceError as error:
             return [error] * len(rows)
 

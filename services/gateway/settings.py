@@ -20,7 +20,7 @@ class GatewaySettings(ServerSettings):
     max_ingests: int = Field(32, gt=0, description="ingest streams at a time; one more is refused")
     inputs_in_flight: int = Field(128, gt=0, description="inputs that all ingests have with the embedder at a time")
     retry_seconds: float = Field(
-        60.0, ge=0, description="how long an ingest waits for a neighbour that is away or full"
+        60.0, ge=0, description="how long an ingest retries a service that is unavailable or overloaded"
     )
     max_media_bytes: int = Field(48 * MIB, gt=0, description="largest stored object that is read to be embedded")
     batch_items: int = Field(256, gt=0, le=10_000, description="items an ingest commits at once, at most")

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Generic, Self
 
 from services.common.errors import ArgumentError, ConflictError, RevisionError, ServiceError
 from services.common.names import checked_id
+from services.common.retry import retry
 from services.common.vectors import Matrix
 from services.gateway.catalogue import Catalogue
 from services.gateway.drafts import own_vectors
@@ -27,7 +27,6 @@ from services.gateway.items import (
 from services.gateway.store import ItemState, MediaReader, MetadataChange, RowChange, RowEditor, ShownItem_co
 
 ATTEMPTS = 10
-LONGEST_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +87,10 @@ class Updater(Generic[ShownItem_co]):
         vectors = own_vectors(wish.vectors, collection)
         if not wish.touches_content:
             return await self._rows.update(collection.name, _row_change(wish, vectors), {})
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await self._update_content(wish, collection, vectors)
-            except ConflictError:
-                if wish.expected_revision is not None:
-                    raise
-            await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))
-        return await self._update_content(wish, collection, vectors)
+        update = partial(self._update_content, wish, collection, vectors)
+        if wish.expected_revision is not None:
+            return await update()
+        return await retry(update, lambda error: isinstance(error, ConflictError), attempts=ATTEMPTS)
 
     async def _update_content(
         self, wish: UpdateWish, collection: Collection, vectors: Mapping[str, Matrix]

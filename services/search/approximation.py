@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from services.common.index_config import Exact, IndexConfig
+from services.common.retry import Backoff
 from services.common.vectors import Matrix
 from services.search.builders import Build, Builders
 from services.search.candidates import DEAD_SHARE, CandidateDraft, CandidateIndex, CandidateMaker, Kind
@@ -38,7 +39,7 @@ class Upkeep:
     """When slots written since are taken in: from `least` of them on, by a further generation.
 
     That rests `rest` times as long as making the one before took, unless they have become more than `share` of all;
-    after a failure it waits `retry_seconds`, longer from time to time.
+    after a failure it waits for a random time up to `retry_seconds`, longer from time to time.
     """
 
     least: int = 1024
@@ -221,8 +222,8 @@ class Approximation:
 
     def _wait(self, kind: Kind) -> Build:
         """Wait for the next try after a failure, or for another config."""
-        seconds = min(LONGEST_RETRY_SECONDS, self._workshop.upkeep.retry_seconds * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
+        self._failures += 1
+        seconds = Backoff(self._workshop.upkeep.retry_seconds, LONGEST_RETRY_SECONDS).pause(self._failures)
         until = time.monotonic() + seconds
         while self._kind is kind and time.monotonic() < until:
             yield min(_GLANCE_SECONDS, seconds)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 
 from services.common.errors import DeadlineError
+from services.common.tasks import background_tasks
 from services.common.vectors import Matrix
 
 PATIENCE_SECONDS = 60.0
@@ -79,9 +80,5 @@ class Arrivals:
 async def arriving(source: AsyncIterator[Matrix], ahead: int) -> AsyncIterator[Arrivals]:
     """Read `source` while the block runs, not further when `ahead` rows wait."""
     arrivals = Arrivals(ahead)
-    reading = asyncio.create_task(arrivals.read(source))
-    try:
+    async with background_tasks(arrivals.read(source)):
         yield arrivals
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)

@@ -8,12 +8,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from services.common.executors import BoundedExecutor
 from services.common.vectors import Matrix
 from services.search.arrivals import Arrivals, arriving
 from services.search.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Search
@@ -37,11 +37,10 @@ class Batch:
 
 
 class Bulk:
-    """Searches for batches in threads of its own, `at_once` pieces of a batch at a time."""
+    """Searches for batches in threads of their own, as many pieces of a batch at a time as there are threads."""
 
-    def __init__(self, pool: Executor, *, at_once: int) -> None:
-        self._pool = pool
-        self._at_once = at_once
+    def __init__(self, executor: BoundedExecutor) -> None:
+        self._executor = executor
 
     async def rankings(
         self, index: CollectionIndex, batch: Batch, tell: Callable[[Sequence[Found]], Sequence[Told]]
@@ -53,7 +52,7 @@ class Bulk:
         """
         with _kept(index, batch.collection) as version:
             pace = _Pace(batch.search.top_k, divisible=isinstance(index, KeepsVersions))
-            async with arriving(batch.vectors, pace.ahead * self._at_once) as arrivals:
+            async with arriving(batch.vectors, pace.ahead * self._executor.threads) as arrivals:
                 work = partial(_told, version, batch.search, pace, tell)
                 async with aclosing(self._answers(arrivals, pace, work)) as answers:
                     async for told in answers:
@@ -64,17 +63,18 @@ class Bulk:
         self, arrivals: Arrivals, pace: "_Pace", work: Callable[[Matrix], Sequence[Told]]
     ) -> AsyncGenerator[Sequence[Told]]:
         """Yield what `work` makes of each piece, in order, as soon as it has and those before were yielded."""
-        loop = asyncio.get_running_loop()
         taking: asyncio.Task[Matrix | None] | None = asyncio.create_task(arrivals.take(pace.size, pace.at_least))
-        running: deque[asyncio.Future[Sequence[Told]]] = deque()
+        running: deque[asyncio.Task[Sequence[Told]]] = deque()
         try:
             while taking or running:
-                await _any([*([taking] if taking and len(running) < self._at_once else []), *list(running)[:1]])
+                await _any(
+                    [*([taking] if taking and len(running) < self._executor.threads else []), *list(running)[:1]]
+                )
                 if taking and taking.done():
                     queries = taking.result()
                     taking = None
                     if queries is not None:
-                        running.append(loop.run_in_executor(self._pool, work, queries))
+                        running.append(asyncio.create_task(self._executor.run(work, queries)))
                         taking = asyncio.create_task(arrivals.take(pace.size, pace.at_least))
                 if running and running[0].done():
                     yield running.popleft().result()

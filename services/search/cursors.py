@@ -7,12 +7,12 @@ asked for again. What a token goes on in must be asked for in the same words as 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from services.common.errors import ArgumentError, OverloadedError, TokenError, VersionUnknownError
+from services.common.executors import BoundedExecutor
 from services.common.filters import canonical
 from services.common.versions import Version
 from services.search.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Pages, Search
@@ -67,8 +67,8 @@ class _Cursor:
 class Cursors:
     """The rankings being read, `at_most` of them, each for `seconds` after its last page."""
 
-    def __init__(self, pool: Executor, *, at_most: int, seconds: float) -> None:
-        self._pool = pool
+    def __init__(self, executor: BoundedExecutor, *, at_most: int, seconds: float) -> None:
+        self._executor = executor
         self._at_most = at_most
         self._seconds = seconds
         self._process = secrets.token_hex(4)
@@ -120,8 +120,7 @@ class Cursors:
 
     async def _page(self, cursor: _Cursor, begin: int, size: int, tell: Tell[Told]) -> Told:
         async with self._using(cursor):
-            work = asyncio.get_running_loop().run_in_executor(self._pool, self._made, cursor, begin, size, tell)
-            told, cursor.ended = await work
+            told, cursor.ended = await self._executor.run(self._made, cursor, begin, size, tell)
             return told
 
     def _made(self, cursor: _Cursor, begin: int, size: int, tell: Tell[Told]) -> tuple[Told, bool]:

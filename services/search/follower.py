@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,16 +10,16 @@ from typing import cast
 from services.common.allocator import release_unused
 from services.common.errors import CollectionNotFoundError, ServiceError, VersionUnknownError
 from services.common.index_config import IndexConfig
+from services.common.retry import Backoff
 from services.common.versions import Version
 from services.search.collection_index import CollectionIndex, Discardable
 from services.search.errors import IndexTooLargeError
 from services.search.feed import ChangeFeed, ChangePart, Space, Table
 from services.search.lag import Lag
 
-FIRST_DELAY_SECONDS = 0.1
 RELEASE_BYTES = 32 * 2**20
-LONGEST_DELAY_SECONDS = 5.0
-LONGEST_DELAY_WITHOUT_ROOM_SECONDS = 60.0
+BACKOFF = Backoff(first=0.1, longest=5.0)
+BACKOFF_WITHOUT_ROOM = Backoff(first=0.1, longest=60.0)
 
 log = logging.getLogger(__name__)
 
@@ -249,10 +248,9 @@ class Follower:
 
     async def _pause(self) -> None:
         """Wait before the next try: longer from time to time, and not in step with others."""
-        at_most = LONGEST_DELAY_SECONDS if self._refusal is None else LONGEST_DELAY_WITHOUT_ROOM_SECONDS
-        longest = min(at_most, FIRST_DELAY_SECONDS * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
-        await asyncio.sleep(random.uniform(0, longest))
+        self._failures += 1
+        backoff = BACKOFF if self._refusal is None else BACKOFF_WITHOUT_ROOM
+        await asyncio.sleep(backoff.pause(self._failures))
 
 
 def _fits(part: ChangePart, table: Table) -> bool:

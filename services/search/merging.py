@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from services.common.batching import BatchPolicy, DynamicBatcher
+from services.common.executors import BoundedExecutor
 from services.common.filters import canonical
 from services.common.vectors import Matrix
 from services.search.collection_index import CollectionIndex, Found, Search
@@ -38,17 +38,17 @@ class _Kind:
 
 
 class MergedSearches:
-    """Runs single searches in `lanes` threads of `pool`; those that come while all are busy are merged.
+    """Runs single searches in the threads of `executor`; those that come while all are busy are merged.
 
     Searches are merged that differ in their vector alone, or in `top_k` as well: the largest is asked for, and each
     caller gets as many as it wants. No more than `max_batch` are merged.
     """
 
-    def __init__(self, pool: Executor, *, lanes: int, max_batch: int) -> None:
-        self._pool = pool
+    def __init__(self, executor: BoundedExecutor, *, max_batch: int) -> None:
+        self._executor = executor
         self._batcher: DynamicBatcher[_Kind, _Asked, Any] = DynamicBatcher(
             self._start,
-            lambda kind: BatchPolicy(max(1, min(max_batch, MERGED_HITS // kind.wants)), max_in_flight=lanes),
+            lambda kind: BatchPolicy(max(1, min(max_batch, MERGED_HITS // kind.wants)), max_in_flight=executor.threads),
             cancel_abandoned=False,
         )
 
@@ -66,7 +66,7 @@ class MergedSearches:
         """Let a thread search. `run_in_executor` would do the same by three more steps of the loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Any]] = loop.create_future()
-        self._pool.submit(_search, lambda found: loop.call_soon_threadsafe(_set, future, found), kind.index, asked)
+        self._executor.submit(_search, lambda found: loop.call_soon_threadsafe(_set, future, found), kind.index, asked)
         return future
 
 

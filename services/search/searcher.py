@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import TypeVar
 
 from services.common.concurrency import ConcurrencyLimiter
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ArgumentError
+from services.common.executors import BoundedExecutor
 from services.common.names import checked_collection, checked_space
 from services.common.paging import key_before, page_size, page_token
 from services.common.vectors import Matrix
@@ -42,18 +42,18 @@ class Searcher:
         merged: MergedSearches,
         cursors: Cursors,
         bulk: Bulk,
-        pool: Executor,
+        executor: BoundedExecutor,
         searches: ConcurrencyLimiter,
         batches: ConcurrencyLimiter,
         wait_seconds: float,
         meter: Meter,
     ) -> None:
-        """`pool` does what takes longer than single searches, which do not wait for it."""
+        """`executor` does what takes longer than single searches, which do not wait for it."""
         self._followers = followers
         self._merged = merged
         self._cursors = cursors
         self._bulk = bulk
-        self._pool = pool
+        self._executor = executor
         self._searches = searches
         self._batches = batches
         self._wait_seconds = wait_seconds
@@ -130,7 +130,7 @@ class Searcher:
         checked_space(space)
         with self._searches.admit():
             index = await self._index(collection, version)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, index.item_ids, space)
+            return await self._executor.run(index.item_ids, space)
 
     async def rebuild(self, collection: str) -> Version:
         """Build the indexes of a collection anew; return the version they hold once they replace the old ones.

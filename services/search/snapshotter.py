@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar, cast
+from typing import cast
 
 from services.common.errors import ServiceError
+from services.common.executors import BoundedExecutor
 from services.common.versions import Version
 from services.search.archive import Archive, MakeIndex
 from services.search.collection_index import CollectionIndex
@@ -25,9 +25,6 @@ SAVING_SHARE = 0.1
 
 DropSnapshots = Callable[[str, Version], Awaitable[int]]
 """Removes the snapshots of a collection that are of versions before one; returns how many."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +46,10 @@ class Pace:
 class Snapshotter:
     """Keeps the indexes of a process, which are all portable, in an `Archive`; saves one at a time."""
 
-    def __init__(self, archive: Archive, make_index: MakeIndex, threads: Executor, pace: Pace) -> None:
+    def __init__(self, archive: Archive, make_index: MakeIndex, executor: BoundedExecutor, pace: Pace) -> None:
         self._archive = archive
         self._make_index = make_index
-        self._threads = threads
+        self._executor = executor
         self._pace = pace
         self._stopping = asyncio.Event()
         self._until = float("inf")
@@ -66,7 +63,7 @@ class Snapshotter:
         def patience() -> float:
             return 0.0 if self._stopping.is_set() else until - time.monotonic()
 
-        return await self._run(self._archive.load, table, self._make_index, patience)
+        return await self._executor.run(self._archive.load, table, self._make_index, patience)
 
     async def drop(self, collection: str, version: Version) -> int:
         """Remove the snapshots of a collection that are of versions before `version`; return how many.
@@ -74,7 +71,7 @@ class Snapshotter:
         Raises:
             ServiceUnavailableError: they cannot be removed now.
         """
-        return await self._run(self._archive.drop_before, collection, version)
+        return await self._executor.run(self._archive.drop_before, collection, version)
 
     @asynccontextmanager
     async def saving(self, feed: ChangeFeed, followers: Followers) -> AsyncIterator[None]:
@@ -120,7 +117,7 @@ class Snapshotter:
         """Save the index, unless a process that shares the store has done so lately."""
         began = time.monotonic()
         try:
-            await self._run(self._save_older, follower, self._pace.between)
+            await self._executor.run(self._save_older, follower, self._pace.between)
         except (ServiceError, TimeoutError) as error:
             log.warning("no snapshot of %s is saved: %s", follower.collection, error)
         except Exception:
@@ -150,14 +147,11 @@ class Snapshotter:
     async def _forget_dropped(self, feed: ChangeFeed) -> None:
         """Remove the snapshots of collections that the store, asked after they were listed, does not have."""
         try:
-            kept = await self._run(self._archive.collections)
+            kept = await self._executor.run(self._archive.collections)
             for collection in kept - {table.collection for table in await feed.tables()}:
                 log.info("the snapshots of %s, which was dropped, are removed", collection)
-                await self._run(self._archive.forget, collection)
+                await self._executor.run(self._archive.forget, collection)
         except ServiceError as error:
             log.warning("snapshots of dropped collections are not looked for now: %s", error)
         except Exception:
             log.exception("snapshots of dropped collections are not looked for now")
-
-    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))

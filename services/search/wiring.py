@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from functools import partial
 
@@ -12,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from medley.v1 import store_service_pb2_grpc
 from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ServiceUnavailableError
+from services.common.executors import BoundedExecutor
 from services.common.neighbours import LocalStub
 from services.common.server import message_limits
 from services.search.adapters.prometheus import IndexCollector, PrometheusMeter
@@ -72,7 +72,8 @@ async def search_servicer_over(
         if metrics is not None:
             metrics.register(IndexCollector(followers))
         meter = NoMeter() if metrics is None else PrometheusMeter(metrics)
-        yield SearchServicer(stack.enter_context(searcher_over(settings, followers, meter)), drop_snapshots)
+        searcher = await stack.enter_async_context(searcher_over(settings, followers, meter))
+        yield SearchServicer(searcher, drop_snapshots)
 
 
 async def _local_followers(
@@ -85,7 +86,7 @@ async def _local_followers(
     def collection_index(table: Table) -> LocalCollectionIndex:
         return LocalCollectionIndex(table.spaces, partial(make_index, table.collection), workshop)
 
-    snapshotter = _snapshotter(settings, collection_index, stack)
+    snapshotter = await _snapshotter(settings, collection_index, stack)
     if snapshotter is None:
         return Followers(feed, collection_index), no_snapshots
     followers = Followers(feed, collection_index, snapshotter.restored)
@@ -136,22 +137,21 @@ def _candidate_maker(settings: SearchSettings) -> CandidateMaker:
     return FaissCandidateMaker(search_threads=settings.threads_per_search, build_threads=settings.build_threads)
 
 
-@contextmanager
-def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) -> Iterator[Searcher]:
+@asynccontextmanager
+async def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) -> AsyncIterator[Searcher]:
     """Build the searcher over any indexes."""
     processors = os.cpu_count() or 2
-    lanes, bulk_lanes = settings.threads or max(2, processors // 2), settings.bulk_threads or processors
-    with (
-        ThreadPoolExecutor(lanes, "search") as pool,
-        ThreadPoolExecutor(bulk_lanes, "bulk") as bulk,
-        closing(Cursors(bulk, at_most=settings.max_cursors, seconds=settings.cursor_seconds)) as cursors,
-    ):
+    async with AsyncExitStack() as stack:
+        single = await stack.enter_async_context(BoundedExecutor("search", settings.threads or max(2, processors // 2)))
+        bulk = await stack.enter_async_context(BoundedExecutor("bulk", settings.bulk_threads or processors))
+        cursors = Cursors(bulk, at_most=settings.max_cursors, seconds=settings.cursor_seconds)
+        stack.callback(cursors.close)
         yield Searcher(
             followers,
-            merged=MergedSearches(pool, lanes=lanes, max_batch=settings.max_batch),
+            merged=MergedSearches(single, max_batch=settings.max_batch),
             cursors=cursors,
-            bulk=Bulk(bulk, at_once=bulk_lanes),
-            pool=bulk,
+            bulk=Bulk(bulk),
+            executor=bulk,
             searches=ConcurrencyLimiter("searches", settings.max_searches),
             batches=ConcurrencyLimiter("batches", settings.max_batch_calls),
             wait_seconds=settings.wait_seconds,
@@ -163,16 +163,14 @@ def _channel(settings: SearchSettings) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(settings.store_address, options=[*message_limits(settings), *_CHANNEL_OPTIONS])
 
 
-def _snapshotter(settings: SearchSettings, make_index: MakeIndex, stack: AsyncExitStack) -> Snapshotter | None:
+async def _snapshotter(settings: SearchSettings, make_index: MakeIndex, stack: AsyncExitStack) -> Snapshotter | None:
     store = _snapshot_store(settings, stack)
     if store is None:
         return None
-    files, threads = (
-        stack.enter_context(ThreadPoolExecutor(number, name))
-        for number, name in ((4, "snapshot-files"), (3, "snapshots"))
-    )
+    files = await stack.enter_async_context(BoundedExecutor("snapshot-files", 4))
+    snapshots = await stack.enter_async_context(BoundedExecutor("snapshots", 3))
     pace = Pace(settings.snapshot_seconds, settings.snapshot_load_seconds, settings.drain_seconds)
-    return Snapshotter(Archive(Shelf(store), files), make_index, threads, pace)
+    return Snapshotter(Archive(Shelf(store), files), make_index, snapshots, pace)
 
 
 def _snapshot_store(settings: SearchSettings, stack: AsyncExitStack) -> SnapshotStore | None:

@@ -1,7 +1,6 @@
 """Writes to one table, one commit after another, each for all that waits."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from services.common.errors import OverloadedError, ServiceError
 from services.common.index_config import IndexConfig
+from services.common.retry import Backoff, retry
 from services.store.plans import Decision, Rows
 from services.store.rows import NOTHING, Parts, Row
 from services.store.tables import Table, WriteConflictError
 
 MAX_ATTEMPTS = 20
-RETRY_SECONDS = 0.02
+BACKOFF = Backoff(first=0.02, longest=0.4)
 T = TypeVar("T")
 
 
@@ -94,7 +94,7 @@ class Committer:
             SpaceNotFoundError: there is no such space.
             OverloadedError: other processes keep coming first.
         """
-        change = asyncio.create_task(_retried(partial(self._table.configure, space, index)), context=Context())
+        change = asyncio.create_task(retry_conflicts(partial(self._table.configure, space, index)), context=Context())
         self._changes.add(change)
         change.add_done_callback(self._changes.discard)
         return await asyncio.shield(change)
@@ -109,7 +109,7 @@ class Committer:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await _retried(partial(self._commit, batch))
+                await retry_conflicts(partial(self._commit, batch))
             except Exception as error:
                 _refuse(batch, error)
 
@@ -150,13 +150,21 @@ class _Ledger:
         return rows, sorted(self.changed & self._before - self._rows.keys())
 
 
-async def _retried(commit: Callable[[], Awaitable[T]]) -> T:
-    for attempt in range(MAX_ATTEMPTS):
-        try:
-            return await commit()
-        except WriteConflictError:
-            await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1 + attempt))
-    raise OverloadedError(f"other writers came first {MAX_ATTEMPTS} times", queue="writes", limit=str(MAX_ATTEMPTS))
+async def retry_conflicts(write: Callable[[], Awaitable[T]]) -> T:
+    """Return what `write` returns, repeated while other processes commit first.
+
+    Raises:
+        OverloadedError: they came first too often, or until the caller's deadline.
+    """
+    try:
+        return await retry(write, _is_conflict, attempts=MAX_ATTEMPTS, backoff=BACKOFF)
+    except WriteConflictError as error:
+        problem = f"other writers came first, {MAX_ATTEMPTS} times at most are tried"
+        raise OverloadedError(problem, queue="writes", limit=str(MAX_ATTEMPTS)) from error
+
+
+def _is_conflict(error: Exception) -> bool:
+    return isinstance(error, WriteConflictError)
 
 
 def _settle(done: asyncio.Future[Committed[Any]], answer: Any, version: int) -> None:

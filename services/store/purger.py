@@ -5,17 +5,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from services.common.errors import ArgumentError, CollectionNotFoundError, OverloadedError
+from services.common.errors import ArgumentError, CollectionNotFoundError
 from services.common.versions import Version
+from services.store.committer import retry_conflicts
 from services.store.errors import MediaNotFoundError
 from services.store.intake import check_number, checked_sha256
 from services.store.keeper import Collections
 from services.store.media_store import MediaStore
 from services.store.rows import NOTHING, Part
-from services.store.tables import Table, WriteConflictError
+from services.store.tables import Table
 
 LONGEST_WRITE = timedelta(seconds=60)
-ATTEMPTS = 5
 PAUSE_SECONDS = 1.0
 
 
@@ -69,19 +69,11 @@ class Purger:
         table = await self._collections.table(collection)
         if there := (await table.get(ids, NOTHING)).rows:
             raise ArgumentError("ids", next(iter(there)), "is the id of a row that is there")
-        await self._purge_table(table)
+        await retry_conflicts(table.purge)
         tags = [name for name, version in sorted((await table.tags()).items()) if await _holds(table, version, ids)]
         kept = await self._purge_media(wanted)
         media = [PurgedMedia(sha256, kept.get(sha256, "")) for sha256 in sha256s]
         return Purged(Version(table.definition.uid, table.version), tags, media)
-
-    async def _purge_table(self, table: Table) -> None:
-        for _ in range(ATTEMPTS):
-            try:
-                return await table.purge()
-            except WriteConflictError:
-                await self._sleep(PAUSE_SECONDS)
-        raise OverloadedError(f"other writers came first {ATTEMPTS} times", queue="writes", limit=str(ATTEMPTS))
 
     async def _purge_media(self, sha256s: Sequence[str]) -> dict[str, str]:
         """Delete the objects that nobody refers to; return who refers to the others."""

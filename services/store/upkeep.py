@@ -1,13 +1,13 @@
 """What goes on behind the service: tidying tables, and removing media that no item refers to."""
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from services.common.errors import CollectionNotFoundError
+from services.common.tasks import background_tasks, run_periodically
 from services.store.keeper import Collections
 from services.store.media_store import MediaStore
 from services.store.rows import Part
@@ -70,16 +70,10 @@ class Upkeep:
     @asynccontextmanager
     async def running(self, *, tidy_seconds: float, collect_seconds: float) -> AsyncIterator[None]:
         """Do both at intervals while the block runs."""
-        tasks = [
-            asyncio.create_task(_every(tidy_seconds, self.tidy_tables)),
-            asyncio.create_task(_every(collect_seconds, self.collect_media)),
-        ]
-        try:
+        tidy = run_periodically(self.tidy_tables, tidy_seconds, "tidying tables")
+        collect = run_periodically(self.collect_media, collect_seconds, "collecting unused media")
+        async with background_tasks(tidy, collect):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _forget_referred(table: Table, candidates: set[str]) -> None:
@@ -102,12 +96,3 @@ async def _lots(hashes: AsyncIterator[str], size: int) -> AsyncIterator[set[str]
             lot = set()
     if lot:
         yield lot
-
-
-async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except Exception:
-            log.exception("upkeep failed; it is tried again in %s s", seconds)

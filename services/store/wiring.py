@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from services.common.executors import BoundedExecutor, DeadlineExecutor
 from services.store.checker import Checker
 from services.store.feed import Feed
 from services.store.history import History
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from services.common.s3.bucket import S3Bucket
     from services.store.adapters.s3_media import S3Media
     from services.store.adapters.shelf import Shelf
-    from services.store.adapters.threads import Threads
 
 
 @asynccontextmanager
@@ -84,13 +84,12 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3
 
         return MemoryCatalogue()
     from services.store.adapters.lance_catalogue import LanceCatalogue
-    from services.store.adapters.threads import Threads
 
-    shelf, threads = await _shelf_in_bucket(bucket, settings) if bucket else _shelf_in_folder(settings)
+    shelf, executor = await _shelf_in_bucket(bucket, settings) if bucket else _shelf_in_folder(settings)
     catalogue = LanceCatalogue(
         shelf,
-        threads=await stack.enter_async_context(threads),
-        upkeep=await stack.enter_async_context(Threads("upkeep", 1)),
+        executor=await stack.enter_async_context(executor),
+        upkeep=await stack.enter_async_context(BoundedExecutor("upkeep", 1)),
         index_cache_bytes=settings.index_cache_bytes,
         metadata_cache_bytes=settings.metadata_cache_bytes,
     )
@@ -98,22 +97,20 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3
     return catalogue
 
 
-def _shelf_in_folder(settings: StoreSettings) -> "tuple[Shelf, Threads]":
+def _shelf_in_folder(settings: StoreSettings) -> "tuple[Shelf, BoundedExecutor]":
     from services.store.adapters.folder_shelf import FolderShelf
-    from services.store.adapters.threads import Threads
 
-    return FolderShelf(settings.directory), Threads("rows", settings.threads)
+    return FolderShelf(settings.directory), BoundedExecutor("rows", settings.threads)
 
 
-async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[Shelf, Threads]":
+async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[Shelf, BoundedExecutor]":
     from services.store.adapters.s3_shelf import S3Shelf
     from services.store.adapters.s3_start import check_conditions, check_lance
-    from services.store.adapters.s3_threads import PatientThreads
 
     shelf = S3Shelf(bucket)
     for check in (check_conditions, check_lance):
         await asyncio.to_thread(check, bucket)
-    return shelf, PatientThreads("rows", settings.threads, settings.s3_patience_seconds)
+    return shelf, DeadlineExecutor("rows", settings.threads, "object store", settings.s3_patience_seconds)
 
 
 async def _media(
@@ -127,21 +124,19 @@ async def _media(
 
         return MemoryMedia(), None
     from services.store.adapters.folder_media import FolderMedia
-    from services.store.adapters.threads import Threads
 
-    threads = await stack.enter_async_context(Threads("media", settings.threads))
-    syncers = await stack.enter_async_context(Threads("sync", settings.sync_threads))
-    media = FolderMedia(settings.directory / "media", threads, syncers)
+    executor = await stack.enter_async_context(BoundedExecutor("media", settings.threads))
+    syncers = await stack.enter_async_context(BoundedExecutor("sync", settings.sync_threads))
+    media = FolderMedia(settings.directory / "media", executor, syncers)
     await media.open()
     return media, None
 
 
 async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> "S3Media":
     from services.store.adapters.s3_media import S3Media
-    from services.store.adapters.s3_threads import PatientThreads
 
-    threads = PatientThreads("media", settings.s3_calls, settings.s3_patience_seconds)
-    media = S3Media(bucket, await stack.enter_async_context(threads), verified_share=settings.s3_verified_share)
+    executor = DeadlineExecutor("media", settings.s3_calls, "object store", settings.s3_patience_seconds)
+    media = S3Media(bucket, await stack.enter_async_context(executor), verified_share=settings.s3_verified_share)
     await media.open()
     return media
 

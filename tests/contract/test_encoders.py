@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from services.common.batching import BatchPolicy
+from services.common.executors import BoundedExecutor
 from services.embedder.adapters.memory import MemoryRuntime
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.onnx import OnnxRuntime
@@ -18,7 +19,6 @@ from services.embedder.heading import HeadedTextEncoder
 from services.embedder.pictures import PictureLimits, read
 from services.embedder.preprocessing import Pixels
 from services.embedder.settings import BUILT_IN_MODELS
-from services.embedder.workers import Workers
 from tests.contract.encoder import HeadEncoderContract, TensorEncoderContract, TextEncoderContract
 from tests.unit.embedder.files import BLUE, GREEN, RED, encoded, halves, noise, plain
 
@@ -59,8 +59,8 @@ def trunk_vectors() -> Pixels:
 
 @asynccontextmanager
 async def onnx() -> AsyncIterator[OnnxRuntime]:
-    async with Workers(2) as workers:
-        yield OnnxRuntime(workers)
+    async with BoundedExecutor("embedder", 2) as executor:
+        yield OnnxRuntime(executor)
 
 
 class TestMemoryTextEncoder(TextEncoderContract):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import StorageFullError
+from services.common.executors import BoundedExecutor
 from services.store.adapters.folder_media import FolderMedia
 from services.store.adapters.memory_media import MemoryMedia
-from services.store.adapters.threads import Threads
 from services.store.errors import UploadIncompleteError
 from services.store.media_store import Announcement, MediaStore
 from tests.contract.store_media import ANYTHING, CONTENT, SHA, MediaStoreContract, before, chunks
@@ -25,7 +25,7 @@ class TestMemoryMedia(MediaStoreContract):
 class TestFolderMedia(MediaStoreContract):
     @pytest.fixture
     async def media(self, tmp_path: Path) -> AsyncIterator[MediaStore]:
-        async with Threads("media", 4) as threads, Threads("sync", 2) as syncers:
+        async with BoundedExecutor("media", 4) as threads, BoundedExecutor("sync", 2) as syncers:
             media = FolderMedia(tmp_path / "media", threads, syncers)
             await media.open()
             yield media
@@ -86,7 +86,7 @@ class TestFolderMedia(MediaStoreContract):
 
         upload = asyncio.create_task(media.put(slow(), ANYTHING))
         await begun.wait()
-        async with Threads("other", 1) as threads:
+        async with BoundedExecutor("other", 1) as threads:
             await FolderMedia(tmp_path / "media", threads, threads).open()
         assert not left.exists()
         go_on.set()

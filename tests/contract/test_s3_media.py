@@ -12,11 +12,11 @@ import urllib3
 from minio.error import S3Error
 
 from services.common.errors import ServiceUnavailableError
+from services.common.executors import DeadlineExecutor
 from services.common.s3.bucket import Entry, S3Bucket
 from services.common.s3.options import S3Options
 from services.store.adapters import s3_media
 from services.store.adapters.s3_media import S3Media
-from services.store.adapters.s3_threads import PatientThreads
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement
 from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, MediaStoreContract, before, chunks, soon
@@ -40,7 +40,7 @@ def bucket(options: S3Options) -> S3Bucket:
 
 @pytest.fixture
 async def media(bucket: S3Bucket) -> AsyncIterator[S3Media]:
-    async with PatientThreads("media", 4, 20) as threads:
+    async with DeadlineExecutor("media", 4, "object store", 20) as threads:
         yield S3Media(bucket, threads, verified_share=1.0)
     bucket.remove_all([entry.path for entry in bucket.entries("")])
     bucket.close()
@@ -245,7 +245,7 @@ async def test_objects_are_encrypted_where_that_is_asked_for(options: S3Options)
         bucket.put("probe", b"")
     except S3Error as error:
         pytest.skip(f"the endpoint has no keys to encrypt with: {error.code}")
-    async with PatientThreads("media", 4, 20) as threads:
+    async with DeadlineExecutor("media", 4, "object store", 20) as threads:
         media = S3Media(bucket, threads, verified_share=1.0)
         for content, sha256 in ((CONTENT, SHA), (LARGE, LARGE_SHA)):
             await media.put(chunks(content, MIB), ANYTHING)

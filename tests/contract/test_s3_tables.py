@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.common.errors import ServiceUnavailableError
+from services.common.executors import BoundedExecutor, DeadlineExecutor
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
 from services.store.adapters.lance_catalogue import LanceCatalogue
 from services.store.adapters.s3_shelf import S3Shelf
-from services.store.adapters.s3_threads import PatientThreads
-from services.store.adapters.threads import Threads
 from services.store.errors import CollectionExistsError
 from services.store.rows import NOTHING
 from services.store.tables import Catalogue
@@ -25,10 +24,10 @@ CACHE_BYTES = 16 * 2**20
 
 async def opened(bucket: S3Bucket) -> AsyncIterator[LanceCatalogue]:
     """Give a catalogue in the bucket, as another process has it."""
-    async with PatientThreads("rows", 4, 20) as threads, Threads("upkeep", 1) as upkeep:
+    async with DeadlineExecutor("rows", 4, "object store", 20) as threads, BoundedExecutor("upkeep", 1) as upkeep:
         catalogue = LanceCatalogue(
             S3Shelf(bucket),
-            threads=threads,
+            executor=threads,
             upkeep=upkeep,
             index_cache_bytes=CACHE_BYTES,
             metadata_cache_bytes=CACHE_BYTES,

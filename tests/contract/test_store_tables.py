@@ -4,11 +4,11 @@ from pathlib import Path
 import lance
 import pytest
 
+from services.common.executors import BoundedExecutor
 from services.store.adapters.durable_files import commit_files
 from services.store.adapters.folder_shelf import FolderShelf
 from services.store.adapters.lance_catalogue import LanceCatalogue
 from services.store.adapters.memory_tables import MemoryCatalogue
-from services.store.adapters.threads import Threads
 from services.store.recent_rows import KEPT, CachedCatalogue, RecentRows
 from services.store.tables import Catalogue, Table, WriteConflictError
 from tests.contract.store_tables import EARLIER, LATER, CatalogueContract, TableContract, full_row, row
@@ -25,10 +25,10 @@ class InMemory:
 class InLance:
     @pytest.fixture
     async def in_lance(self, tmp_path: Path) -> AsyncIterator[LanceCatalogue]:
-        async with Threads("rows", 4) as threads, Threads("upkeep", 1) as upkeep:
+        async with BoundedExecutor("rows", 4) as threads, BoundedExecutor("upkeep", 1) as upkeep:
             catalogue = LanceCatalogue(
                 FolderShelf(tmp_path),
-                threads=threads,
+                executor=threads,
                 upkeep=upkeep,
                 index_cache_bytes=CACHE_BYTES,
                 metadata_cache_bytes=CACHE_BYTES,

@@ -11,9 +11,9 @@ import pytest
 
 from services.common.deadlines import deadline_in
 from services.common.errors import ServiceUnavailableError, StorageFullError
+from services.common.executors import DeadlineExecutor
 from services.common.s3.bucket import S3Bucket
 from services.store.adapters.s3_media import PART_BYTES, S3Media
-from services.store.adapters.s3_threads import PatientThreads
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, chunks
 from tests.integration.fault_proxy import FULL, SLOW_DOWN, Answer, Change, Cut, Delay, Fault, FaultProxy, Request, Rule
@@ -39,7 +39,7 @@ async def media(proxy: FaultProxy) -> AsyncIterator[S3Media]:
         fresh_options(), endpoint=proxy.address, patience_seconds=PATIENCE_SECONDS, silence_seconds=PATIENCE_SECONDS / 3
     )
     bucket = S3Bucket(options)
-    async with PatientThreads("media", 4, PATIENCE_SECONDS) as threads:
+    async with DeadlineExecutor("media", 4, "object store", PATIENCE_SECONDS) as threads:
         yield S3Media(bucket, threads, verified_share=1.0)
     bucket.close()
 

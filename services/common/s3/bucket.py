@@ -5,8 +5,6 @@ Calls block; they are made in threads.
 
 import io
 import itertools
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,14 +23,14 @@ from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import TimeoutError as HttpTimeoutError
 
 from services.common.deadlines import deadline_in, remaining_seconds
+from services.common.retry import Backoff, retry_blocking
 from services.common.s3.errors import S3_ERRORS, AbsentError, as_ours, code_of, is_passing
 from services.common.s3.options import S3Options
 
 T = TypeVar("T")
 Headers = dict[str, str | list[str] | tuple[str]]  # as the client spells it
 
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 2.0
+BACKOFF = Backoff(first=0.1, longest=2.0)
 CONNECT_SECONDS = 5.0
 READ_BYTES = 2**18
 LEAST_PART_BYTES = 5 * 2**20
@@ -202,20 +200,15 @@ class S3Bucket:
         return Fetched(content, _object_bytes(response, len(content)))
 
     def _call(self, work: Callable[[], T], patience_seconds: float = 0.0) -> T:
-        """Return what `work` returns; retry what may pass, with pauses of random length, while there is time."""
+        """Return what `work` returns, retried while there is time; raise its errors as ours."""
         with deadline_in(patience_seconds or self.options.patience_seconds):
-            for attempt in itertools.count():
-                try:
-                    return work()
-                except S3_ERRORS as error:
-                    pause = random.uniform(0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt))
-                    if not is_passing(error) or remaining_seconds(self.options.patience_seconds) <= pause:
-                        ours = as_ours(error, self.options.bucket)
-                        if ours is error:
-                            raise
-                        raise ours from error
-                    time.sleep(pause)
-        raise AssertionError("counting does not end")
+            try:
+                return retry_blocking(work, is_passing, backoff=BACKOFF)
+            except S3_ERRORS as error:
+                ours = as_ours(error, self.options.bucket)
+                if ours is error:
+                    raise
+                raise ours from error
 
 
 class _BoundedHttp(urllib3.PoolManager):

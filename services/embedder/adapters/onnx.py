@@ -1,7 +1,7 @@
 """ONNX Runtime in this process, on the CPU.
 
-Each session has one thread of its own; what runs side by side are the calls, in the workers. That scales better
-than two threads inside a call, and does not collapse where services share cores.
+Each session has one thread of its own; what runs side by side are the calls, in the executor. That scales better than
+two threads inside a call, and does not collapse where services share cores.
 """
 
 import threading
@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime import GraphOptimizationLevel
 
+from services.common.executors import BoundedExecutor
 from services.common.vectors import Matrix
 from services.embedder.adapters.files import verified
 from services.embedder.adapters.tokenizing import Tokens
@@ -19,7 +20,6 @@ from services.embedder.catalogue import ModelFile, PictureTower, TextHead, TextT
 from services.embedder.encoder import TensorEncoder, TextEncoder
 from services.embedder.errors import ModelFileError
 from services.embedder.preprocessing import Pixels
-from services.embedder.workers import Workers
 
 TEXTS_TOGETHER = 8
 """Texts in one go of a worker: some 6 ms, so that others' turn comes soon."""
@@ -36,20 +36,20 @@ class OnnxRuntime:
 
     identity = "onnxruntime cpu"
 
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+    def __init__(self, executor: BoundedExecutor) -> None:
+        self._executor = executor
 
     def text_encoder(self, tower: TextTower) -> TextEncoder:
         """Return an encoder of texts, one at a time."""
-        return OnnxTextEncoder(tower, self._workers)
+        return OnnxTextEncoder(tower, self._executor)
 
     def head_encoder(self, head: TextHead) -> TensorEncoder:
         """Return an encoder of text vectors, one at a time."""
-        return OnnxHeadEncoder(head, self._workers)
+        return OnnxHeadEncoder(head, self._executor)
 
     def picture_encoder(self, tower: PictureTower) -> TensorEncoder:
         """Return an encoder of pixels, in batches."""
-        return OnnxPictureEncoder(tower, self._workers)
+        return OnnxPictureEncoder(tower, self._executor)
 
 
 class OnnxTextEncoder:
@@ -59,19 +59,21 @@ class OnnxTextEncoder:
     would depend on the texts beside it. Alone costs little: a batch of 32 takes as long as 26 texts one by one.
     """
 
-    def __init__(self, tower: TextTower, workers: Workers) -> None:
+    def __init__(self, tower: TextTower, executor: BoundedExecutor) -> None:
         self._tower = tower
         self._graph = _Graph(tower.graph, tower.dimensions, GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
-        self._workers = workers
+        self._executor = executor
         self._tokens = Tokens(tower)
 
     async def warm(self) -> None:
         """Load tokenizer and graph, and run them once."""
-        await self._workers.run(self._vector, "warm")
+        await self._executor.run(self._vector, "warm")
 
     async def encode(self, texts: Sequence[str]) -> Matrix:
-        """Return the vectors of `texts`, worked out by all workers."""
-        return _stacked(await self._workers.map(self._vector, texts, TEXTS_TOGETHER), self._tower.dimensions)
+        """Return the vectors of `texts`, worked out by all threads."""
+        return _stacked(
+            await self._executor.run_each(self._vector, texts, chunk=TEXTS_TOGETHER), self._tower.dimensions
+        )
 
     def _vector(self, text: str) -> Matrix:
         vector: Matrix = self._graph.run(self._tokens.inputs(text))[0]
@@ -81,20 +83,20 @@ class OnnxTextEncoder:
 class OnnxHeadEncoder:
     """A `TensorEncoder` of text vectors that runs each row alone: its vector is the same to the last bit."""
 
-    def __init__(self, head: TextHead, workers: Workers) -> None:
+    def __init__(self, head: TextHead, executor: BoundedExecutor) -> None:
         self._dimensions = head.dimensions
         self._graph = _Graph(head.graph, head.dimensions, GraphOptimizationLevel.ORT_ENABLE_EXTENDED)
-        self._workers = workers
+        self._executor = executor
 
     async def warm(self) -> None:
         """Load the graph."""
-        await self._workers.run(self._graph.load)
+        await self._executor.run(self._graph.load)
 
     async def encode(self, rows: Pixels) -> Matrix:
         """Return the vectors of `rows`."""
         if len(rows) <= ROWS_IN_PLACE and self._graph.loaded:
             return _stacked([self._vector(row) for row in rows], self._dimensions)
-        return _stacked(await self._workers.map(self._vector, list(rows), ROWS_TOGETHER), self._dimensions)
+        return _stacked(await self._executor.run_each(self._vector, list(rows), chunk=ROWS_TOGETHER), self._dimensions)
 
     def _vector(self, row: Pixels) -> Matrix:
         vector: Matrix = self._graph.run_rows(row[None])[0]
@@ -104,11 +106,11 @@ class OnnxHeadEncoder:
 class OnnxPictureEncoder:
     """A `TensorEncoder` of pixels that runs all its rows in one batch, or each alone where the tower wants that."""
 
-    def __init__(self, tower: PictureTower, workers: Workers) -> None:
+    def __init__(self, tower: PictureTower, executor: BoundedExecutor) -> None:
         self._tower = tower
         # The highest level lays convolutions out anew: a third faster, and 0.1 s longer to load.
         self._graph = _Graph(tower.graph, tower.dimensions, GraphOptimizationLevel.ORT_ENABLE_ALL)
-        self._workers = workers
+        self._executor = executor
 
     async def warm(self) -> None:
         """Load the graph, and run it once."""
@@ -120,8 +122,10 @@ class OnnxPictureEncoder:
         if not len(rows):
             return _stacked([], self._tower.dimensions)
         if self._tower.alone:
-            return np.concatenate(await self._workers.map(self._graph.run_rows, [row[None] for row in rows], 1))
-        return await self._workers.run(self._graph.run_rows, rows)
+            return np.concatenate(
+                await self._executor.run_each(self._graph.run_rows, [row[None] for row in rows], chunk=1)
+            )
+        return await self._executor.run(self._graph.run_rows, rows)
 
 
 class _Graph:

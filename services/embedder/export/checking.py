@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from services.common.executors import BoundedExecutor
 from services.common.vectors import Matrix
 from services.embedder.adapters.onnx import OnnxRuntime
 from services.embedder.catalogue import Model, PictureTower, TextTower
@@ -22,7 +23,6 @@ from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPa
 from services.embedder.export.precision import Precision
 from services.embedder.pictures import PictureLimits, read
 from services.embedder.preprocessing import Pixels, flattened
-from services.embedder.workers import Workers
 
 LEAST: Mapping[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
 """The least cosine, on any golden input, of an exported vector to the original's."""
@@ -89,8 +89,8 @@ def _texts(model: Model, part: TextPart) -> Closeness:
     expected = np.concatenate([part.tower.vectors(*part.reference([text])) for text in texts])
 
     async def encoded() -> Matrix:
-        async with Workers(1) as workers:
-            return await OnnxRuntime(workers).text_encoder(tower).encode(texts)
+        async with BoundedExecutor("embedder", 1) as executor:
+            return await OnnxRuntime(executor).text_encoder(tower).encode(texts)
 
     return _closeness(list(golden.TEXTS), expected, asyncio.run(encoded()))
 
@@ -117,8 +117,8 @@ def _pictures(model: Model, part: PicturePart) -> Closeness:
 
 
 async def _encoded(tower: PictureTower, rows: Pixels) -> Matrix:
-    async with Workers(1) as workers:
-        encoder: TensorEncoder = OnnxRuntime(workers).picture_encoder(tower)
+    async with BoundedExecutor("embedder", 1) as executor:
+        encoder: TensorEncoder = OnnxRuntime(executor).picture_encoder(tower)
         return await encoder.encode(rows)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from services.common.executors import BoundedExecutor
 from services.common.vectors import Matrix
 from services.embedder.adapters.files import verified
 from services.embedder.adapters.model_folders import read_models
@@ -27,7 +28,6 @@ from services.embedder.triton_repository.layout import (
     ServedTower,
     served_towers,
 )
-from services.embedder.workers import Workers
 
 PYTHON_MODEL = Path(__file__).with_name("python_model.py")
 VERSION = "1"
@@ -110,8 +110,8 @@ def _tower(served: ServedTower) -> dict[str, object]:
 
 
 async def _golden_vectors(served: ServedTower) -> Matrix:
-    async with Workers(1) as workers:
-        runtime = OnnxRuntime(workers)
+    async with BoundedExecutor("embedder", 1) as executor:
+        runtime = OnnxRuntime(executor)
         match served.tower:
             case TextTower() as tower:
                 return await runtime.text_encoder(tower).encode(TEXTS)

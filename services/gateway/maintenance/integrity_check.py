@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from services.common.errors import ArgumentError, CollectionNotFoundError, CorruptError, NotFoundError, ServiceError
+from services.common.retry import is_transient, retry
 from services.gateway.embedder import Embedder
 from services.gateway.findings import (
     CheckedMedia,
@@ -20,7 +21,6 @@ from services.gateway.findings import (
 from services.gateway.items import Collection, Space
 from services.gateway.maintenance.index_check import IndexCheck, IndexComparison, StoredVectors
 from services.gateway.maintenance.repair import Repairer, describe_failure
-from services.gateway.patience import patiently
 from services.gateway.store import CollectionLister, CollectionStore, IntegrityStore
 
 RETRY_SECONDS = 5.0
@@ -190,14 +190,14 @@ class IntegrityCheck:
         """Compare the index with what is stored; with `repair` rebuild it where it differs, and compare again."""
         name = stored.collection.name
         try:
-            before = await patiently(partial(self._index.compare, stored), RETRY_SECONDS)
+            before = await retry(partial(self._index.compare, stored), is_transient, seconds=RETRY_SECONDS)
         except ServiceError as error:
             return IndexComparison([_not_checked(name, "the index", error)])
         if not repair or not before.findings:
             return before
         try:
             await self._index.rebuild(name)
-            after = await patiently(partial(self._index.compare, stored), RETRY_SECONDS)
+            after = await retry(partial(self._index.compare, stored), is_transient, seconds=RETRY_SECONDS)
         except ServiceError as error:
             return IndexComparison(
                 [_record(finding, because=str(error)) for finding in before.findings], before.vectors

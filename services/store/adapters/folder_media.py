@@ -16,8 +16,8 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from services.common.errors import InvalidError, StorageFullError
+from services.common.executors import BoundedExecutor
 from services.store.adapters.durable_files import sync_path
-from services.store.adapters.threads import Threads
 from services.store.errors import MediaNotFoundError
 from services.store.media_store import Announcement, StoredObject, checked_upload
 
@@ -32,9 +32,9 @@ class FolderMedia:
     none is deleted between being found unused and being used.
     """
 
-    def __init__(self, folder: Path, threads: Threads, syncers: Threads) -> None:
+    def __init__(self, folder: Path, executor: BoundedExecutor, syncers: BoundedExecutor) -> None:
         self._folder = folder
-        self._threads = threads
+        self._executor = executor
         self._syncers = syncers
         self._mark = uuid4().hex  # tells the files of this process from those of others
         self._numbers = itertools.count()
@@ -43,7 +43,7 @@ class FolderMedia:
 
     async def open(self) -> None:
         """Make the folder if need be, and remove what uploads of a process that crashed have left."""
-        await self._threads.run(self._open)
+        await self._executor.run(self._open)
 
     async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
         """Write the bytes beside, and name the file once they are whole and on the disk."""
@@ -52,16 +52,16 @@ class FolderMedia:
             return await self._put_whole(first, announced)
         incoming = self._incoming()
         try:
-            await self._threads.run(self._begin, incoming)
+            await self._executor.run(self._begin, incoming)
             for chunk in (first, second):
-                await self._threads.run(incoming.append, chunk)
+                await self._executor.run(incoming.append, chunk)
             async for chunk in chunks:
-                await self._threads.run(incoming.append, chunk)
+                await self._executor.run(incoming.append, chunk)
             stored = checked_upload(incoming.stored, announced)
-            await self._threads.run(self._keep, incoming, stored.sha256)
+            await self._executor.run(self._keep, incoming, stored.sha256)
             return stored
         finally:
-            await asyncio.shield(self._threads.run(incoming.discard))
+            await asyncio.shield(self._executor.run(incoming.discard))
 
     async def _put_whole(self, content: bytes, announced: Announcement) -> StoredObject:
         waiting = _Waiting(content, announced, asyncio.get_running_loop().create_future())
@@ -75,7 +75,7 @@ class FolderMedia:
         while batch := self._waiting[:FILES_AT_A_TIME]:
             del self._waiting[: len(batch)]
             try:
-                outcomes = await self._threads.run(self._keep_all, batch)
+                outcomes = await self._executor.run(self._keep_all, batch)
             except Exception as error:  # each who waits raises it
                 outcomes = [error] * len(batch)
             for waiting, outcome in zip(batch, outcomes, strict=True):
@@ -84,25 +84,25 @@ class FolderMedia:
 
     async def claim(self, sha256s: Collection[str]) -> Mapping[str, int]:
         """Set the modification times."""
-        return await self._threads.run(self._claim, sha256s) if sha256s else {}
+        return await self._executor.run(self._claim, sha256s) if sha256s else {}
 
     async def size_bytes(self, sha256: str) -> int:
         """Return the file's size."""
-        return await self._threads.run(self._size_bytes, sha256)
+        return await self._executor.run(self._size_bytes, sha256)
 
     async def read(self, sha256: str, offset: int, length: int) -> bytes:
         """Read from the file."""
-        return await self._threads.run(self._read, sha256, offset, length)
+        return await self._executor.run(self._read, sha256, offset, length)
 
     async def unused_since(self, moment: datetime) -> AsyncGenerator[str, None]:
         """Look through the folders, one after another."""
-        for shard in await self._threads.run(lambda: sorted(self._folder.glob("[0-9a-f][0-9a-f]"))):
-            for sha256 in await self._threads.run(_unused_in, shard, moment.timestamp()):
+        for shard in await self._executor.run(lambda: sorted(self._folder.glob("[0-9a-f][0-9a-f]"))):
+            for sha256 in await self._executor.run(_unused_in, shard, moment.timestamp()):
                 yield sha256
 
     async def delete(self, sha256: str, unused_since: datetime) -> bool:
         """Remove the file unless its modification time is later."""
-        return await self._threads.run(self._delete, sha256, unused_since.timestamp())
+        return await self._executor.run(self._delete, sha256, unused_since.timestamp())
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256
@@ -138,11 +138,11 @@ class FolderMedia:
                     incoming.open()
             for sha256, incoming in files.items():
                 incoming.append(contents[sha256])
-            self._syncers.each(_Incoming.sync, files.values())
+            self._syncers.block_on_each(_Incoming.sync, files.values())
             with self._locked():
                 for sha256, incoming in files.items():
                     incoming.rename(self._path(sha256))
-            self._syncers.each(sync_path, {self._path(sha256).parent for sha256 in files})
+            self._syncers.block_on_each(sync_path, {self._path(sha256).parent for sha256 in files})
         finally:
             for incoming in files.values():
                 incoming.discard()

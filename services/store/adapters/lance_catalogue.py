@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 import lance
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
+from services.common.executors import BoundedExecutor
+from services.common.tasks import background_tasks, run_periodically
 from services.store.adapters.arrow_rows import schema_of
 from services.store.adapters.lance_table import LanceTable, create_dataset, open_dataset, raise_as_ours
 from services.store.adapters.shelf import Shelf
-from services.store.adapters.threads import Threads
 from services.store.rows import Definition
 from services.store.tables import Table
 
@@ -22,10 +23,16 @@ class LanceCatalogue:
     """`Catalogue` over one shelf, for several processes at a time."""
 
     def __init__(
-        self, shelf: Shelf, *, threads: Threads, upkeep: Threads, index_cache_bytes: int, metadata_cache_bytes: int
+        self,
+        shelf: Shelf,
+        *,
+        executor: BoundedExecutor,
+        upkeep: BoundedExecutor,
+        index_cache_bytes: int,
+        metadata_cache_bytes: int,
     ) -> None:
         self._shelf = shelf
-        self._threads = threads
+        self._executor = executor
         self._upkeep = upkeep
         self._session = lance.Session(  # type: ignore[attr-defined]  # exported at run time only
             index_cache_size_bytes=index_cache_bytes, metadata_cache_size_bytes=metadata_cache_bytes
@@ -37,17 +44,13 @@ class LanceCatalogue:
     async def running(self, poll_seconds: float) -> AsyncIterator[None]:
         """Clear away what a crash has left; then look for commits by other processes while the block runs."""
         await self._upkeep.run(self._shelf.heal)
-        follower = asyncio.create_task(self._follow(poll_seconds))
-        try:
+        async with background_tasks(run_periodically(self._refresh, poll_seconds, "looking for commits")):
             yield
-        finally:
-            follower.cancel()
-            await asyncio.gather(follower, return_exceptions=True)
 
     async def create(self, definition: Definition) -> Table:
         """Make the table, then the definition that says so."""
         async with self._turn:
-            await self._threads.run(self._create, definition)
+            await self._executor.run(self._create, definition)
             return await self._opened(definition.name)
 
     async def open(self, name: str) -> Table:
@@ -60,35 +63,33 @@ class LanceCatalogue:
 
     async def names(self) -> list[str]:
         """Ask the shelf."""
-        return await self._threads.run(self._shelf.names)
+        return await self._executor.run(self._shelf.names)
 
     async def drop(self, name: str) -> None:
         """Remove the definition, then the table."""
         async with self._turn:
             table = await self._opened(name)
-            await self._threads.run(self._shelf.retract, table.definition)
+            await self._executor.run(self._shelf.retract, table.definition)
             del self._tables[name]
             await table.close()
-            await self._threads.run(self._shelf.discard, table.definition)
+            await self._executor.run(self._shelf.discard, table.definition)
 
     async def _opened(self, name: str) -> LanceTable:
         table = self._tables.get(name)
         if table is None or table.closed:
-            table = self._tables[name] = await self._threads.run(self._open, name)
+            table = self._tables[name] = await self._executor.run(self._open, name)
         return table
 
-    async def _follow(self, poll_seconds: float) -> None:
-        while True:
-            await asyncio.sleep(poll_seconds)
-            for table in list(self._tables.values()):
-                try:
-                    await table.refresh()
-                except CollectionNotFoundError:
-                    continue  # dropped; it tells who waits
-                except ServiceUnavailableError as error:
-                    log.warning("cannot look for commits of %s: %s", table.definition.name, error)
-                except Exception:
-                    log.exception("cannot look for commits of %s", table.definition.name)
+    async def _refresh(self) -> None:
+        for table in list(self._tables.values()):
+            try:
+                await table.refresh()
+            except CollectionNotFoundError:
+                continue  # dropped; it tells who waits
+            except ServiceUnavailableError as error:
+                log.warning("cannot look for commits of %s: %s", table.definition.name, error)
+            except Exception:
+                log.exception("cannot look for commits of %s", table.definition.name)
 
     def _open(self, name: str) -> LanceTable:
         definition = self._shelf.definition(name)
@@ -105,7 +106,7 @@ class LanceCatalogue:
             dataset,
             place.files,
             lambda: self._shelf.definition(name) == definition,
-            threads=self._threads,
+            executor=self._executor,
             upkeep=self._upkeep,
         )
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError, StorageFullError
+from services.common.executors import BoundedExecutor
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.store.adapters.arrow_rows import (
@@ -33,7 +34,6 @@ from services.store.adapters.arrow_rows import (
 from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_merging
 from services.store.adapters.definition_json import index_from_json, index_to_json
 from services.store.adapters.shelf import Files, Place
-from services.store.adapters.threads import Threads
 from services.store.commits import CommitBell
 from services.store.errors import RowsCorruptError, VersionExpiredError
 from services.store.rows import Definition, Parts, Row
@@ -88,15 +88,15 @@ class LanceTable:
         files: Files,
         exists: Callable[[], bool],
         *,
-        threads: Threads,
-        upkeep: Threads,
+        executor: BoundedExecutor,
+        upkeep: BoundedExecutor,
     ) -> None:
         self._created = definition
         self._definition = _definition_at(dataset, definition)
         self._dataset = dataset
         self._files = files
         self._exists = exists
-        self._threads = threads
+        self._executor = executor
         self._upkeep = upkeep
         self._turn = asyncio.Lock()
         self._bell = CommitBell(definition.name, dataset.version)
@@ -181,7 +181,7 @@ class LanceTable:
 
     async def refresh(self) -> None:
         """Look for commits by other processes."""
-        if not await self._threads.run(self._exists):
+        if not await self._executor.run(self._exists):
             self._bell.drop()
             return
         self._adopt(await self._run(_newest_commit, self._dataset))
@@ -269,7 +269,7 @@ class LanceTable:
     async def _run(self, work: Callable[..., T], *args: Any) -> T:
         self._bell.check()
         async with self._errors():
-            return await self._threads.run(work, *args)
+            return await self._executor.run(work, *args)
 
     def _adopt(self, dataset: Dataset) -> int:
         """Read from `dataset`, which nobody changes any more, if it is newer; return its commit."""
@@ -286,7 +286,7 @@ class LanceTable:
             yield
         except (OSError, ValueError) as error:  # Lance's and Arrow's are subclasses of these
             raise_if_away(error)
-            if self._bell.dropped or not await self._threads.run(self._exists):
+            if self._bell.dropped or not await self._executor.run(self._exists):
                 raise CollectionNotFoundError(self._definition.name) from error
             raise_as_ours(error, self._dataset.uri)
             raise

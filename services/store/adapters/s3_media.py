@@ -21,9 +21,9 @@ from uuid import uuid4
 
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
+from services.common.executors import DeadlineExecutor, consume_exception
 from services.common.s3.bucket import PAGE, Entry, S3Bucket
 from services.common.s3.errors import S3_ERRORS, AbsentError
-from services.store.adapters.s3_threads import PatientThreads, looked_at
 from services.store.errors import MediaCorruptError, MediaNotFoundError
 from services.store.media_store import Announcement, StoredObject, checked_upload
 
@@ -46,26 +46,26 @@ class S3Media:
     `verified_share` is the share of reads of whole objects whose bytes are compared with their hash.
     """
 
-    def __init__(self, bucket: S3Bucket, threads: PatientThreads, *, verified_share: float) -> None:
+    def __init__(self, bucket: S3Bucket, executor: DeadlineExecutor, *, verified_share: float) -> None:
         self._bucket = bucket
-        self._threads = threads
+        self._executor = executor
         self._verified_share = verified_share
-        self._collecting = _Collecting(bucket, threads)
+        self._collecting = _Collecting(bucket, executor)
         self._large_uploads = asyncio.Semaphore(LARGE_UPLOADS)
 
     async def open(self) -> None:
         """Remove what processes that crashed have left."""
         for folder, age in (("incoming/", LEFT_PARTS), ("collecting/", LEFT_MARKS)):
             left = [path async for path in self._older_than(folder, datetime.now(UTC) - age)]
-            await self._threads.run(self._bucket.remove_all, left)
+            await self._executor.run(self._bucket.remove_all, left)
         try:
-            await self._threads.run(self._bucket.abort_unfinished, "media/", datetime.now(UTC) - LEFT_PARTS)
+            await self._executor.run(self._bucket.abort_unfinished, "media/", datetime.now(UTC) - LEFT_PARTS)
         except (ServiceUnavailableError, *S3_ERRORS) as error:
             log.warning("unfinished uploads are not looked for (%s): let a lifecycle rule end them", error)
 
     async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
         """Collect what fits a part, and write it under its hash; write parts of what does not, and compose them."""
-        upload = _Upload(self._bucket, self._threads, self._large_uploads)
+        upload = _Upload(self._bucket, self._executor, self._large_uploads)
         try:
             async for chunk in chunks:
                 await upload.append(chunk)
@@ -77,14 +77,14 @@ class S3Media:
 
     async def claim(self, sha256s: Collection[str]) -> Mapping[str, int]:
         """Write that they are used."""
-        await asyncio.gather(*(self._threads.run(self._bucket.put, _used(sha256), b"") for sha256 in sha256s))
+        await asyncio.gather(*(self._executor.run(self._bucket.put, _used(sha256), b"") for sha256 in sha256s))
         await self._deletions_over(sha256s)
-        entries = await asyncio.gather(*(self._threads.run(self._claimed, sha256) for sha256 in sha256s))
+        entries = await asyncio.gather(*(self._executor.run(self._claimed, sha256) for sha256 in sha256s))
         return {sha256: entry.size_bytes for sha256, entry in zip(sha256s, entries, strict=True) if entry}
 
     async def size_bytes(self, sha256: str) -> int:
         """Look the object up."""
-        entry = await self._threads.run(self._bucket.look_up, _path(sha256))
+        entry = await self._executor.run(self._bucket.look_up, _path(sha256))
         if entry is None:
             raise MediaNotFoundError(sha256)
         return entry.size_bytes
@@ -94,12 +94,12 @@ class S3Media:
         if length <= 0:
             await self.size_bytes(sha256)
             return b""
-        return await self._threads.run(self._read, sha256, offset, length)
+        return await self._executor.run(self._read, sha256, offset, length)
 
     async def unused_since(self, moment: datetime) -> AsyncGenerator[str, None]:
         """List the objects, folder by folder."""
         after = ""
-        while entries := await self._threads.run(self._bucket.page, "media/", after):
+        while entries := await self._executor.run(self._bucket.page, "media/", after):
             whole = _whole_groups(entries)
             for sha256 in _unused(whole, moment):
                 yield sha256
@@ -107,12 +107,12 @@ class S3Media:
 
     async def delete(self, sha256: str, unused_since: datetime) -> bool:
         """Say so, look when it was used, and remove it."""
-        return await self._threads.run(self._delete, sha256, unused_since)
+        return await self._executor.run(self._delete, sha256, unused_since)
 
     async def url(self, sha256: str, seconds: int, mime_type: str) -> str:
         """Sign one."""
         await self.size_bytes(sha256)
-        return await self._threads.run(self._bucket.url, _path(sha256), seconds, mime_type)
+        return await self._executor.run(self._bucket.url, _path(sha256), seconds, mime_type)
 
     async def _keep(self, upload: "_Upload", sha256: str) -> None:
         """Name the object, again if it was deleted meanwhile as one that was there before and unused."""
@@ -120,7 +120,7 @@ class S3Media:
             await upload.name(sha256)
             if not await self._deletions_over([sha256]):
                 return
-            if await self._threads.run(self._bucket.look_up, _path(sha256)):
+            if await self._executor.run(self._bucket.look_up, _path(sha256)):
                 return
 
     async def _deletions_over(self, sha256s: Collection[str]) -> bool:
@@ -167,7 +167,7 @@ class S3Media:
             self._bucket.remove(mark)
 
     async def _older_than(self, folder: str, moment: datetime) -> AsyncGenerator[str, None]:
-        for entry in await self._threads.run(lambda: list(self._bucket.entries(folder))):
+        for entry in await self._executor.run(lambda: list(self._bucket.entries(folder))):
             if entry.written < moment:
                 yield entry.path
 
@@ -175,9 +175,9 @@ class S3Media:
 class _Collecting:
     """Which objects somebody is about to delete. Those who ask while an answer is under way share the next one."""
 
-    def __init__(self, bucket: S3Bucket, threads: PatientThreads) -> None:
+    def __init__(self, bucket: S3Bucket, executor: DeadlineExecutor) -> None:
         self._bucket = bucket
-        self._threads = threads
+        self._executor = executor
         self._under_way: asyncio.Task[set[str]] | None = None
         self._next: asyncio.Task[set[str]] | None = None
 
@@ -185,14 +185,14 @@ class _Collecting:
         """Return the hashes as of some moment after the call."""
         if self._next is None:  # in a context of its own: it is for others too, whose deadlines are not this caller's
             self._next = asyncio.create_task(self._list_after(self._under_way), context=Context())
-            self._next.add_done_callback(looked_at)
+            self._next.add_done_callback(consume_exception)
         return await asyncio.shield(self._next)
 
     async def _list_after(self, under_way: "asyncio.Task[set[str]] | None") -> set[str]:
         if under_way is not None:
             await asyncio.wait([under_way])
         self._under_way, self._next = self._next, None
-        return await self._threads.run(self._list)
+        return await self._executor.run(self._list)
 
     def _list(self) -> set[str]:
         alive = datetime.now(UTC) - LEFT_MARKS
@@ -202,9 +202,9 @@ class _Collecting:
 class _Upload:
     """Bytes on their way in: the last ones here, those before as objects of a part each."""
 
-    def __init__(self, bucket: S3Bucket, threads: PatientThreads, turns: asyncio.Semaphore) -> None:
+    def __init__(self, bucket: S3Bucket, executor: DeadlineExecutor, turns: asyncio.Semaphore) -> None:
         self._bucket = bucket
-        self._threads = threads
+        self._executor = executor
         self._turns = turns
         self._has_turn = False
         self._folder = f"incoming/{uuid4().hex}"
@@ -232,13 +232,13 @@ class _Upload:
     async def name(self, sha256: str) -> None:
         """Let the object be there under its hash."""
         if not self._parts:
-            await self._threads.run(self._bucket.put, _path(sha256), bytes(self._rest))
+            await self._executor.run(self._bucket.put, _path(sha256), bytes(self._rest))
             return
         if self._rest:
             await self._store(bytes(self._rest))
             self._rest.clear()
         seconds = self._bucket.compose_seconds(len(self._parts))
-        await self._threads.run_within(seconds, self._bucket.compose, _path(sha256), self._parts)
+        await self._executor.run_within(seconds, self._bucket.compose, _path(sha256), self._parts)
 
     async def discard(self) -> None:
         """Remove the parts, as far as it can be; a start removes what is left."""
@@ -246,14 +246,14 @@ class _Upload:
             self._turns.release()
         if self._parts:
             try:
-                await self._threads.run(self._bucket.remove_all, self._parts)
+                await self._executor.run(self._bucket.remove_all, self._parts)
             except ServiceUnavailableError:
                 log.warning("parts of an upload are left under %s", self._folder)
 
     async def _store(self, part: bytes) -> None:
         path = f"{self._folder}/{len(self._parts):05d}"
         self._parts.append(path)
-        await self._threads.run(self._bucket.put, path, part)
+        await self._executor.run(self._bucket.put, path, part)
 
 
 def _path(sha256: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ArgumentError, OverloadedError, PassportError, ServiceError
+from services.common.executors import BoundedExecutor
 from services.common.vectors import Matrix
 from services.embedder.adapters.memory import MemoryRuntime
 from services.embedder.catalogue import Catalogue, Prefixes, Purpose
@@ -17,7 +18,6 @@ from services.embedder.encoder import TextEncoder
 from services.embedder.errors import ModelNotFoundError
 from services.embedder.heading import HeadedTextEncoder
 from services.embedder.pictures import PictureLimits, PictureReader
-from services.embedder.workers import Workers
 from tests.unit.embedder.encoders import HeldTextEncoder, settle
 from tests.unit.embedder.files import BLUE, plain
 from tests.unit.embedder.test_catalogue import BOTH, TRUNK, picture, tower
@@ -25,24 +25,24 @@ from tests.unit.embedder.test_catalogue import BOTH, TRUNK, picture, tower
 CATALOGUE = Catalogue([TRUNK, BOTH], "memory")
 
 
-def make(workers: Workers, trunk: TextEncoder, *, max_waiting: int = 1000) -> Embedder:
+def make(executor: BoundedExecutor, trunk: TextEncoder, *, max_waiting: int = 1000) -> Embedder:
     runtime = MemoryRuntime()
     assert BOTH.text is not None
     head = HeadedTextEncoder(trunk, runtime.head_encoder(BOTH.text))  # type: ignore[arg-type]  # it is a head
     towers = {"trunk": Towers(trunk, None), "both": Towers(head, runtime.picture_encoder(picture()))}
-    pictures = PictureReader(workers, PictureLimits(max_bytes=2**20, max_pixels=10_000))
+    pictures = PictureReader(executor, PictureLimits(max_bytes=2**20, max_pixels=10_000))
     return Embedder(CATALOGUE, towers, pictures, ConcurrencyLimiter("embedder", max_waiting))
 
 
 @pytest.fixture
-async def workers() -> AsyncIterator[Workers]:
-    async with Workers(2) as workers:
-        yield workers
+async def executor() -> AsyncIterator[BoundedExecutor]:
+    async with BoundedExecutor("embedder", 2) as executor:
+        yield executor
 
 
 @pytest.fixture
-def embedder(workers: Workers) -> Embedder:
-    return make(workers, MemoryRuntime().text_encoder(tower()))
+def embedder(executor: BoundedExecutor) -> Embedder:
+    return make(executor, MemoryRuntime().text_encoder(tower()))
 
 
 async def outcomes(embedder: Embedder, *inputs: Input, model: str = "both") -> list[Outcome]:
@@ -137,9 +137,9 @@ async def test_a_batch_has_1_to_256_inputs(embedder: Embedder, count: int) -> No
     assert len(await outcomes(embedder, *["a"] * 256)) == 256
 
 
-async def test_a_full_queue_refuses_at_once_and_recovers(workers: Workers) -> None:
+async def test_a_full_queue_refuses_at_once_and_recovers(executor: BoundedExecutor) -> None:
     held = HeldTextEncoder()
-    embedder = make(workers, held, max_waiting=3)
+    embedder = make(executor, held, max_waiting=3)
     task = asyncio.create_task(embedder.embed("trunk", "", ["a", "b"]))
     await settle()
     with pytest.raises(OverloadedError):
@@ -149,9 +149,9 @@ async def test_a_full_queue_refuses_at_once_and_recovers(workers: Workers) -> No
     await embedder.embed("trunk", "", ["c", "d"])
 
 
-async def test_a_cancelled_call_gives_its_place_back(workers: Workers) -> None:
+async def test_a_cancelled_call_gives_its_place_back(executor: BoundedExecutor) -> None:
     held = HeldTextEncoder()
-    embedder = make(workers, held, max_waiting=1)
+    embedder = make(executor, held, max_waiting=1)
     task = asyncio.create_task(embedder.embed("trunk", "", ["a"]))
     await settle()
     task.cancel()
@@ -160,31 +160,31 @@ async def test_a_cancelled_call_gives_its_place_back(workers: Workers) -> None:
     await embedder.embed("trunk", "", ["b"])
 
 
-async def test_only_good_texts_reach_the_encoder(workers: Workers) -> None:
+async def test_only_good_texts_reach_the_encoder(executor: BoundedExecutor) -> None:
     held = HeldTextEncoder()
     held.gate.set()
-    await outcomes(make(workers, held), "", "good", " ", model="trunk")
+    await outcomes(make(executor, held), "", "good", " ", model="trunk")
     assert held.given == [["good"]]
 
 
-async def test_an_encoders_error_is_the_calls(workers: Workers) -> None:
+async def test_an_encoders_error_is_the_calls(executor: BoundedExecutor) -> None:
     held = HeldTextEncoder()
     held.error = OverloadedError("busy")
     held.gate.set()
     with pytest.raises(OverloadedError, match="busy"):
-        await outcomes(make(workers, held), "a", model="trunk")
+        await outcomes(make(executor, held), "a", model="trunk")
 
 
 @pytest.mark.parametrize(
     ("purpose", "seen"), [(None, "shoe"), (Purpose.QUERY, "query: shoe"), (Purpose.DOCUMENT, "passage: shoe")]
 )
 async def test_a_text_is_seen_with_the_prefix_of_its_purpose(
-    workers: Workers, purpose: Purpose | None, seen: str
+    executor: BoundedExecutor, purpose: Purpose | None, seen: str
 ) -> None:
     trunk = HeldTextEncoder()
     trunk.gate.set()
     prefixed = replace(TRUNK, text=replace(tower(), prefixes=Prefixes("query: ", "passage: ")))
-    pictures = PictureReader(workers, PictureLimits(1, 1))
+    pictures = PictureReader(executor, PictureLimits(1, 1))
     embedder = Embedder(
         Catalogue([prefixed], "memory"), {"trunk": Towers(trunk, None)}, pictures, ConcurrencyLimiter("e", 9)
     )

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from services.common.errors import ServiceError
+from services.common.executors import BoundedExecutor
 from services.embedder.errors import MediaError, TooManyBytesError, TooManyPixelsError
 from services.embedder.pictures import Media, PictureLimits, PictureReader, inspected, read
-from services.embedder.workers import Workers
 from tests.unit.embedder.files import encoded, exif, halves, noise, plain, wanted
 
 LIMITS = PictureLimits(max_bytes=2**20, max_pixels=1_000_000)
@@ -110,8 +110,8 @@ def test_an_orientation_that_is_none_is_passed_over(orientation: int) -> None:
 
 
 async def test_a_refused_picture_leaves_the_others() -> None:
-    async with Workers(2) as workers:
-        found = await PictureReader(workers, LIMITS).read([b"", plain(), b"no", plain()] * 5, wanted())
+    async with BoundedExecutor("embedder", 2) as executor:
+        found = await PictureReader(executor, LIMITS).read([b"", plain(), b"no", plain()] * 5, wanted())
     assert [isinstance(picture, ServiceError) for picture in found] == [True, False, True, False] * 5
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError, VersionUnknownError
 from services.common.index_config import Hnsw, IndexConfig
+from services.common.retry import Backoff
 from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search import follower as follower_module
@@ -24,7 +25,7 @@ HNSW = IndexConfig(Hnsw(neighbours=48))
 
 @pytest.fixture(autouse=True)
 def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "LONGEST_DELAY_SECONDS", 0.02)
+    monkeypatch.setattr(follower_module, "BACKOFF", Backoff(0.02, 0.02))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from services.common.deadlines import deadline_in
 from services.common.errors import DeadlineError
+from services.common.executors import BoundedExecutor
 from services.common.filters import Comparison, Operator
 from services.common.vectors import Matrix
 from services.common.versions import Version
@@ -50,8 +50,8 @@ def index() -> HeldIndex:
 
 @pytest.fixture
 async def merged() -> AsyncIterator[MergedSearches]:
-    with ThreadPoolExecutor(1) as pool:
-        yield MergedSearches(pool, lanes=1, max_batch=4)
+    async with BoundedExecutor("search", 1) as executor:
+        yield MergedSearches(executor, max_batch=4)
 
 
 def told(found: Found) -> list[tuple[str, float]]:

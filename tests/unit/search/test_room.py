@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 import pytest
 
+from services.common.retry import Backoff
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search import follower as follower_module
@@ -51,7 +52,7 @@ class NarrowIndex:
 
 @pytest.fixture(autouse=True)
 def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "LONGEST_DELAY_WITHOUT_ROOM_SECONDS", 0.02)
+    monkeypatch.setattr(follower_module, "BACKOFF_WITHOUT_ROOM", Backoff(0.02, 0.02))
 
 
 @pytest.fixture

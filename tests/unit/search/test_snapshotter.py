@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 
+from services.common.executors import BoundedExecutor
 from services.common.versions import Version
 from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.adapters.memory_snapshots import MemorySnapshots
@@ -42,8 +42,8 @@ def files() -> MemorySnapshots:
 @asynccontextmanager
 async def process(feed: WeakFeed, files: MemorySnapshots, pace: Pace = SELDOM) -> AsyncIterator[Followers]:
     """A search service as a process runs it, from start to graceful stop."""
-    with ThreadPoolExecutor(3) as pool, ThreadPoolExecutor(3) as threads:
-        snapshotter = Snapshotter(Archive(Shelf(files), pool), make_index, threads, pace)
+    async with BoundedExecutor("files", 3) as pool, BoundedExecutor("snapshots", 3) as executor:
+        snapshotter = Snapshotter(Archive(Shelf(files), pool), make_index, executor, pace)
         followers = Followers(feed, make_index, snapshotter.restored)
         async with snapshotter.saving(feed, followers), followers.following(0.05, 5):
             yield followers

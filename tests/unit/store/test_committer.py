@@ -5,6 +5,8 @@ import pytest
 
 from services.common.errors import OverloadedError, RevisionError, ServiceError, SpaceNotFoundError
 from services.common.index_config import Hnsw, IndexConfig
+from services.common.retry import Backoff
+from services.store import committer as committer_module
 from services.store.adapters.memory_tables import MemoryTable
 from services.store.committer import Committed, Committer
 from services.store.intake import Admitted
@@ -107,7 +109,7 @@ async def test_a_rival_commit_is_seen_by_a_condition() -> None:
 
 
 async def test_rivals_without_end_are_overload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.store.committer.RETRY_SECONDS", 0)
+    monkeypatch.setattr(committer_module, "BACKOFF", Backoff(0, 0))
     with pytest.raises(OverloadedError):
         await committer(Rival(wins=1000)).commit(upsert("x"))
 
@@ -166,7 +168,8 @@ async def test_a_new_index_is_tried_again_when_another_process_came_first() -> N
     assert [space.index.kind for space in table.definition.spaces if space.name == "clip"] == [Hnsw()]
 
 
-async def test_a_new_index_is_refused_where_others_always_come_first() -> None:
+async def test_a_new_index_is_refused_where_others_always_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer_module, "BACKOFF", Backoff(0, 0))
     table = Rival(wins=1000)
     with pytest.raises(OverloadedError):
         await committer(table).configure("clip", IndexConfig(Hnsw()))

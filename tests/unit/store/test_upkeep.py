@@ -143,7 +143,7 @@ class TestCollectMedia:
         clock.now += 2 * DAY
         async with upkeep.running(tidy_seconds=0.01, collect_seconds=0.01):
             async with asyncio.timeout(5):
-                while "upkeep failed" not in caplog.text:  # noqa: ASYNC110
+                while "collecting unused media failed" not in caplog.text:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await catalogue.drop(PHOTOS.name)
             async with asyncio.timeout(5):
