@@ -251,7 +251,7 @@ def test_another_format_is_passed_over(
     archive.save(PHOTOS, filled(), patience)
     monkeypatch.undo()
     assert archive.load(TABLE, make_index, patience) is None
-    assert "it has format 99" in caplog.text
+    assert "its manifest has format 99" in caplog.text
 
 
 def test_two_snapshots_stay_and_what_a_crash_left_goes_in_time(
