@@ -10,7 +10,6 @@ import pytest
 from services.common.errors import ArgumentError, ItemNotFoundError, OverloadedError, SpaceNotFoundError
 from services.common.filters import Comparison, Operator
 from services.common.vectors import Matrix
-from services.gateway.adapters.memory import CORRUPT, MemoryIndex, MemoryItem, MemoryStore
 from services.gateway.catalogue import Catalogue
 from services.gateway.concurrency import Slots
 from services.gateway.embedder import Purpose
@@ -18,6 +17,7 @@ from services.gateway.index import IndexAnswer, Scope
 from services.gateway.items import Collection, Inline, ItemField, NewItem, Space
 from services.gateway.planning import ArmWish, ContentQuery, ItemQuery, VectorQuery
 from services.gateway.searcher import SearchAnswer, Searcher, SearchWish
+from tests.support.gateway_peers import CORRUPT, MemoryIndex, MemoryItem, MemoryStore
 from tests.unit.gateway.worlds import CLIP, NAME, OWN, WORDS, World, world
 
 
