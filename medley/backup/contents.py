@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from medley.backup.destination import Destination
 from medley.indexes import index_config
+from medley.manifest import ManifestError, decode_manifest, encode_manifest
 from medley.values import Collection, Item, Media, Space
 
 FORMAT = 2
@@ -72,14 +73,14 @@ def media_path(sha256: str) -> str:
 
 def write_progress(destination: Destination, progress: Progress) -> None:
     """Keep how far a backup is."""
-    destination.write(PROGRESS, [_encoded({"format": FORMAT, **asdict(progress)})])
+    destination.write(PROGRESS, [encode_manifest(asdict(progress), FORMAT)])
 
 
 def read_progress(destination: Destination) -> Progress | None:
     """Return how far a backup is that was begun and not finished; None where there is none."""
     if destination.size(PROGRESS) is None:
         return None
-    fields = _decoded(destination, PROGRESS)
+    fields = _read(destination, PROGRESS)
     return Progress(**{**fields, "files": [File(**file) for file in fields["files"]]})
 
 
@@ -90,7 +91,7 @@ def write_manifest(
     items = sum(file.items for file in progress.files)
     files = tuple(progress.files)
     manifest = Manifest(collection.name, progress.version, collection.spaces, items, files, dict(media))
-    destination.write(MANIFEST, [_encoded({"format": FORMAT, **asdict(manifest)})])
+    destination.write(MANIFEST, [encode_manifest(asdict(manifest), FORMAT)])
     return manifest
 
 
@@ -102,7 +103,7 @@ def read_manifest(destination: Destination) -> Manifest | None:
     """
     if destination.size(MANIFEST) is None:
         return None
-    fields = _decoded(destination, MANIFEST)
+    fields = _read(destination, MANIFEST)
     try:
         spaces = tuple(map(_space, fields.pop("spaces")))
         files = tuple(File(**file) for file in fields.pop("files"))
@@ -211,17 +212,8 @@ def _media(row: Mapping[str, Any]) -> Media | None:
     return Media(**{name: row[f"media_{name}"] for name in names})
 
 
-def _encoded(fields: Mapping[str, Any]) -> bytes:
-    """Return `fields` as JSON that tells by its last line whether anybody has changed it."""
-    text = json.dumps(fields, indent=1, sort_keys=True)
-    return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
-
-
-def _decoded(destination: Destination, path: str) -> dict[str, Any]:
-    text, _, digest = b"".join(destination.read(path)).decode("utf-8", "replace").rstrip("\n").rpartition("\n")
-    if hashlib.sha256(text.encode()).hexdigest() != digest:
-        raise BackupError(f"{path} is not as it was written")
-    fields: dict[str, Any] = json.loads(text)
-    if fields.pop("format") not in READABLE:
-        raise BackupError(f"{path} is of a later version of Medley")
-    return fields
+def _read(destination: Destination, path: str) -> dict[str, Any]:
+    try:
+        return decode_manifest(b"".join(destination.read(path)), READABLE)
+    except ManifestError as error:
+        raise BackupError(f"{path} {error}") from error

@@ -1,12 +1,12 @@
 """What a snapshot consists of: one JSON file, written last, which names all others with their sizes and checksums."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from medley.manifest import ManifestError, decode_manifest, encode_manifest
 from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf
 from services.common.versions import Version
 from services.search.feed import Table
@@ -94,9 +94,8 @@ def spelt_kind(kind: IndexKind) -> Mapping[str, Any]:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return `manifest` as JSON, its SHA-256 on a line behind it."""
-    body = json.dumps({"format": FORMAT, **asdict(manifest), "version": str(manifest.version)}, indent=1).encode()
-    return _hashed(body)
+    """Return `manifest` as a file."""
+    return encode_manifest({**asdict(manifest), "version": str(manifest.version)}, FORMAT)
 
 
 def decode(content: bytes) -> Manifest:
@@ -105,16 +104,13 @@ def decode(content: bytes) -> Manifest:
     Raises:
         UnusableError: it is damaged, or of another format.
     """
-    body = content[: -len(_hashed(b""))]
-    if _hashed(body) != content:
-        raise UnusableError("its manifest is damaged: the SHA-256 is another")
     try:
-        read = json.loads(body)
-        if read["format"] != FORMAT:
-            raise UnusableError(f"it has format {read['format']}, not {FORMAT}")
+        read = decode_manifest(content, [FORMAT])
         version = Version.parse(read["version"])
         spaces = [_space(space) for space in read["spaces"]]
         return Manifest(read["collection"], version, read["items"], _parts(read["rows"]), spaces)
+    except ManifestError as error:
+        raise UnusableError(f"its manifest {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UnusableError(f"its manifest is none: {error!r}") from error
 
@@ -128,10 +124,6 @@ def _space(read: dict[str, Any]) -> SavedSpace:
 
 def _parts(read: Sequence[dict[str, Any]]) -> Sequence[Part]:
     return [Part(**part) for part in read]
-
-
-def _hashed(body: bytes) -> bytes:
-    return body + f"\n{hashlib.sha256(body).hexdigest()}\n".encode()
 
 
 def _value(value: object) -> object:

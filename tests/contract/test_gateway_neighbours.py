@@ -11,7 +11,6 @@ from services.common.vectors import Metric
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
 from services.gateway.adapters.embedder import GrpcEmbedder
-from services.gateway.adapters.memory import MemoryEmbedder, MemoryIndex, MemoryStore
 from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store import GrpcStore
 from services.gateway.embedder import Model
@@ -21,6 +20,7 @@ from services.search.wiring import search_servicer
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
 from tests.contract.gateway_neighbours import MODEL, EmbedderContract, IndexContract, Neighbours, StoreContract
+from tests.support.gateway_peers import MemoryEmbedder, MemoryIndex, MemoryStore
 
 
 class TestMemory(EmbedderContract, StoreContract, IndexContract):

@@ -19,7 +19,6 @@ from services.common.filters import Comparison, Exists, Operator
 from services.common.index_config import Hnsw, IndexConfig, Ivf, ProductCodes
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.adapters.milvus.client import Milvus
 from services.search.adapters.milvus.collection import MilvusCollectionIndex
 from services.search.adapters.milvus.errors import MilvusLostError, MilvusUnavailableError
@@ -36,6 +35,7 @@ from services.search.wiring import search_servicer_over
 from tests.contract.collection_index import LINE, ORIGIN, Item, MakeCollection, Mirror, at, part_of
 from tests.integration.milvus_endpoint import MilvusServer, fresh_options, milvus_server
 from tests.integration.tcp_proxy import TcpProxy
+from tests.support.change_feed import MemoryChangeFeed
 
 Connect = Callable[..., MilvusCollections]
 PHOTOS = "collections/photos"

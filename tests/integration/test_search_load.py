@@ -16,10 +16,10 @@ from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc, vector_pb2
 from services.common.server import running
 from services.common.vectors import Matrix, Metric
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.feed import ChangePart, Space, SpaceVectors
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
+from tests.support.change_feed import MemoryChangeFeed
 
 ITEMS = "collections/items"
 DIMENSIONS = 16

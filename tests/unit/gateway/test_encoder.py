@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from services.common.errors import ServiceError, ServiceUnavailableError
-from services.gateway.adapters.memory import CORRUPT, MemoryEmbedder
 from services.gateway.embedder import Content, Embedded, Purpose
 from services.gateway.encoder import Contents, Encoded, Encoder
+from tests.support.gateway_peers import CORRUPT, MemoryEmbedder
 from tests.unit.gateway.worlds import CLIP, CLIP_MODEL, IMAGE, TEXT, TEXT_MODEL, WORDS, CountingEmbedder
 
 

@@ -18,12 +18,12 @@ from services.common.errors import (
     ServiceError,
     ServiceUnavailableError,
 )
-from services.gateway.adapters.memory import CORRUPT
 from services.gateway.batches import BatchLimits
 from services.gateway.encoder import Encoder
 from services.gateway.ingester import Answer, Ingester, Pace, Stores
 from services.gateway.items import Collection, Inline, NewItem, Stored
 from services.gateway.store import Row, RowWriter, Written
+from tests.support.gateway_peers import CORRUPT
 from tests.unit.gateway.worlds import CLIP, COLLECTION, NAME, OWN, PACE, World, reasons, stream, with_pace, world
 
 VECTOR = np.array([1, 2], "<f4").tobytes()

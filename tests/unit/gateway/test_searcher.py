@@ -11,13 +11,13 @@ from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ArgumentError, ItemNotFoundError, OverloadedError, SpaceNotFoundError
 from services.common.filters import Comparison, Operator
 from services.common.vectors import Matrix
-from services.gateway.adapters.memory import CORRUPT, MemoryIndex, MemoryItem, MemoryStore
 from services.gateway.catalogue import Catalogue
 from services.gateway.embedder import Purpose
 from services.gateway.index import IndexAnswer, Scope
 from services.gateway.items import Collection, Inline, ItemField, NewItem, Space
 from services.gateway.planning import ArmWish, ContentQuery, ItemQuery, VectorQuery
 from services.gateway.searcher import SearchAnswer, Searcher, SearchWish
+from tests.support.gateway_peers import CORRUPT, MemoryIndex, MemoryItem, MemoryStore
 from tests.unit.gateway.worlds import CLIP, NAME, OWN, WORDS, World, world
 
 

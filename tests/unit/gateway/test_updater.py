@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from services.common.errors import ArgumentError, ConflictError, ItemNotFoundError, SpaceNotFoundError
-from services.gateway.adapters.memory import CORRUPT
 from services.gateway.items import (
     Collection,
     EmptyItemError,
@@ -21,6 +20,7 @@ from services.gateway.items import (
 )
 from services.gateway.store import MergeMetadata, ReplaceMetadata
 from services.gateway.updater import UpdateWish
+from tests.support.gateway_peers import CORRUPT
 from tests.unit.gateway.worlds import CLIP, IMAGE, NAME, OWN, TEXT, WORDS, World, world
 
 VECTOR = np.array([1, 2], "<f4").tobytes()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from services.common.concurrency import ConcurrencyLimiter
 from services.common.errors import ServiceError
 from services.common.vectors import Metric
-from services.gateway.adapters.memory import MemoryEmbedder, MemoryIndex, MemoryItem, MemoryStore
 from services.gateway.batches import BatchLimits
 from services.gateway.catalogue import Catalogue
 from services.gateway.embedder import Content, Embedded, Embedder, Model, Purpose
@@ -16,6 +15,7 @@ from services.gateway.items import Collection, ContentType, MediaFacts, NewItem,
 from services.gateway.searcher import Searcher
 from services.gateway.store import Written
 from services.gateway.updater import Updater
+from tests.support.gateway_peers import MemoryEmbedder, MemoryIndex, MemoryItem, MemoryStore
 
 NAME = "collections/things"
 IMAGE, TEXT = ContentType.IMAGE, ContentType.TEXT

@@ -15,6 +15,7 @@ from medley.backup.destination import FolderDestination
 from medley.cli.commands.status import print_indexes
 from medley.cli.indexing import index_wish, spelt_index
 from medley.indexes import IndexConfig, index_config
+from medley.manifest import decode_manifest, encode_manifest
 from medley.v1 import index_config_pb2 as pb
 from medley.v1 import search_service_pb2
 from services.common import index_config_codec
@@ -135,9 +136,9 @@ def test_a_backup_from_before_there_was_a_choice_is_read(tmp_path: Path, monkeyp
     destination = FolderDestination(tmp_path)
     collection = Collection("c", (Space("own", dimensions=2),), "u.1", None)
     contents.write_manifest(destination, collection, contents.Progress("c", "u.1", ""), {})
-    fields = contents._decoded(destination, contents.MANIFEST)
+    fields = decode_manifest(b"".join(destination.read(contents.MANIFEST)), contents.READABLE)
     del fields["spaces"][0]["index"]
-    destination.write(contents.MANIFEST, [contents._encoded({"format": 1, **fields})])
+    destination.write(contents.MANIFEST, [encode_manifest(fields, 1)])
     read_back = contents.read_manifest(destination)
     assert read_back is not None
     assert read_back.spaces == collection.spaces

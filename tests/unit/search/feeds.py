@@ -12,10 +12,10 @@ from services.common.neighbours import STREAM_SECONDS
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.adapters.memory import MemoryIndex
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.collection_index import CollectionIndex, Found, Search
 from services.search.feed import ChangePart, Space, SpaceVectors, Table
 from services.search.local_collection import LocalCollectionIndex
+from tests.support.change_feed import MemoryChangeFeed
 
 PHOTOS = "collections/photos"
 FLAT = Space("flat", 2, Metric.EUCLIDEAN, "made by hand")

@@ -17,7 +17,6 @@ from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_maker import FaissCandidateMaker
 from services.search.adapters.memory import MemoryIndex
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.approximation import Generation, Upkeep, Workshop
 from services.search.builders import Builders
 from services.search.candidates import Kind
@@ -26,6 +25,7 @@ from services.search.feed import ChangePart, Space, SpaceVectors, Table
 from services.search.follower import Follower
 from services.search.local_collection import LocalCollectionIndex
 from services.search.recall_guard import ENOUGH, RecallGuard
+from tests.support.change_feed import MemoryChangeFeed
 
 DIMENSIONS = 16
 COUNT = 3000

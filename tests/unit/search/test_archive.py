@@ -19,12 +19,12 @@ from services.common.index_config import Hnsw, IndexConfig
 from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search import snapshot_parts, snapshot_shelf
-from services.search.adapters.memory_snapshots import MemorySnapshots
 from services.search.archive import Archive
 from services.search.collection_index import Search
 from services.search.feed import ChangePart, Space, SpaceVectors, Table
 from services.search.local_collection import LocalCollectionIndex
 from services.search.snapshot_shelf import MANIFEST, Shelf
+from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import PHOTOS, make_index
 
 SPACES = [
@@ -251,7 +251,7 @@ def test_another_format_is_passed_over(
     archive.save(PHOTOS, filled(), patience)
     monkeypatch.undo()
     assert archive.load(TABLE, make_index, patience) is None
-    assert "it has format 99" in caplog.text
+    assert "its manifest has format 99" in caplog.text
 
 
 def test_two_snapshots_stay_and_what_a_crash_left_goes_in_time(

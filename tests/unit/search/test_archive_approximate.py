@@ -14,7 +14,6 @@ from services.common.versions import Version
 from services.search import snapshot_parts
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_maker import FaissCandidateMaker
-from services.search.adapters.memory_snapshots import MemorySnapshots
 from services.search.approximation import Upkeep, Workshop
 from services.search.archive import Archive
 from services.search.builders import Builders
@@ -23,6 +22,7 @@ from services.search.feed import ChangePart, Space, SpaceVectors, Table
 from services.search.local_collection import LocalCollectionIndex
 from services.search.recall_guard import RecallGuard
 from services.search.snapshot_shelf import Shelf
+from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import PHOTOS
 
 DIMENSIONS = 16

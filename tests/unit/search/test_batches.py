@@ -24,9 +24,9 @@ from services.common.filter_codec import from_json, to_message
 from services.common.neighbours import LocalStub, stream
 from services.common.vectors import Matrix
 from services.search import arrivals, bulk
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
+from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, PHOTOS, part
 
 Request = pb.SearchIndexBatchRequest

@@ -10,11 +10,11 @@ from medley.v1 import search_service_pb2 as pb
 from medley.v1 import vector_pb2
 from services.common.errors import ServiceUnavailableError
 from services.common.versions import Version
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.errors import IndexTooLargeError
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
+from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import FLAT, PHOTOS, part
 
 

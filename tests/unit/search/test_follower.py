@@ -14,10 +14,10 @@ from services.common.retry import Backoff
 from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search import follower as follower_module
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.collection_index import CollectionIndex
 from services.search.feed import ChangePart, SpaceVectors, Table
 from services.search.follower import Follower
+from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
 
 HNSW = IndexConfig(Hnsw(neighbours=48))

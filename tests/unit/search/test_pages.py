@@ -24,7 +24,6 @@ from services.common.neighbours import LocalStub, call
 from services.common.vectors import to_bytes
 from services.common.versions import Version
 from services.search import snapshots
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.collection_index import Search
 from services.search.cursors import PageToken
 from services.search.errors import KeepLapsedError, VersionExpiredError
@@ -32,6 +31,7 @@ from services.search.feed import Table
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
+from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, found_by, make_index, part
 
 ITEMS = {f"i{place:03}": float(place // 3) for place in range(100)}

@@ -12,12 +12,12 @@ from services.common.versions import Version
 from services.search import follower as follower_module
 from services.search.adapters.device_memory import DeviceMemory
 from services.search.adapters.memory import MemoryIndex
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.errors import IndexTooLargeError
 from services.search.feed import ChangePart, Space, SpaceVectors
 from services.search.followers import Followers
 from services.search.index import Numbers, Ranking, Selection
 from services.search.local_collection import LocalCollectionIndex
+from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import FLAT, PHOTOS, part
 
 OTHERS = "collections/others"

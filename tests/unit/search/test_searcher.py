@@ -29,12 +29,12 @@ from services.common.filter_codec import from_json, to_message
 from services.common.neighbours import STREAM_SECONDS, LocalStub, call
 from services.common.vectors import to_bytes
 from services.common.versions import Version
-from services.search.adapters.memory_feed import MemoryChangeFeed
 from services.search.errors import VersionNotReachedError
 from services.search.feed import ChangePart, SpaceVectors
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
+from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, PHOTOS, WeakFeed, part
 
 

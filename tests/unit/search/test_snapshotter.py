@@ -8,14 +8,14 @@ import pytest
 
 from services.common.executors import BoundedExecutor
 from services.common.versions import Version
-from services.search.adapters.memory_feed import MemoryChangeFeed
-from services.search.adapters.memory_snapshots import MemorySnapshots
 from services.search.archive import Archive
 from services.search.collection_index import CollectionIndex
 from services.search.feed import ChangePart
 from services.search.followers import Followers
 from services.search.snapshot_shelf import Shelf
 from services.search.snapshotter import Pace, Snapshotter
+from tests.support.change_feed import MemoryChangeFeed
+from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
 
 OFTEN = Pace(between=0.01, load=5, stop=5)

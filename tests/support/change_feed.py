@@ -1,4 +1,4 @@
-"""A change feed in this process, that remembers every change: for development, tests and as the other one's oracle."""
+"""A change feed in this process that remembers every change: the oracle of the others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
