@@ -25,7 +25,7 @@ from benchmarks.timing import Latency
 from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.triton_tensors import TextFeed
+from services.embedder.adapters.triton_inputs import TextInputBuilder
 from services.embedder.catalogue import TextTower
 from services.embedder.settings import BUILT_IN_MODELS
 from tools.triton import Ports, TritonServer, serving
@@ -101,10 +101,10 @@ async def _throughput(ask: Ask, callers: int, seconds: float) -> tuple[float, La
 
 def _raw(client: InferenceServerClient) -> Ask:
     (tower,) = (model.text for model in read_models(BUILT_IN_MODELS) if isinstance(model.text, TextTower))
-    feed = TextFeed(tower)
+    builder = TextInputBuilder(tower)
 
     async def ask(text: str) -> object:
-        answer = await client.infer("minilm.text", await feed.tensors([text], {"text": ("BYTES", (1,))}))
+        answer = await client.infer("minilm.text", await builder.build([text], {"text": ("BYTES", (1,))}))
         return answer.as_numpy("vector")
 
     return ask

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.triton import TritonRuntime
-from services.embedder.adapters.triton_pool import Patience
+from services.embedder.adapters.triton import TritonRuntime, triton_runtime
+from services.embedder.adapters.triton_endpoint import Timeouts
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import write_repository
 from tools.triton import TritonServer, installed
 
 needs_triton = pytest.mark.skipif(not installed(), reason="no Triton server here: `make triton-server` sets one up")
 
-IMPATIENT = Patience(start=20, call=10, canary_every=0.3, canary_within=1.5)
+SHORT = Timeouts(start=20, call=10, canary=1.5, canary_interval=0.3)
 
 
 @contextmanager
@@ -28,9 +28,9 @@ def triton(folder: Path, *, models: Path = BUILT_IN_MODELS, instances: int = 1) 
 
 @asynccontextmanager
 async def runtime(
-    *servers: TritonServer, patience: Patience = IMPATIENT, reload: bool = False
+    *servers: TritonServer, timeouts: Timeouts = SHORT, reload: bool = False
 ) -> AsyncIterator[TritonRuntime]:
     """Run the built-in models by `servers`."""
     endpoints = [server.endpoint for server in servers]
-    async with TritonRuntime(read_models(BUILT_IN_MODELS), endpoints, patience, max_batch=32, reload=reload) as made:
+    async with triton_runtime(read_models(BUILT_IN_MODELS), endpoints, timeouts, max_batch=32, reload=reload) as made:
         yield made

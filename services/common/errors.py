@@ -1,5 +1,7 @@
 """Errors a service raises on purpose. No gRPC here: `statuses` says which status each kind becomes."""
 
+from services.common.content import ContentType
+
 
 class ServiceError(Exception):
     """Base class of every error that is part of an API's contract.
@@ -157,6 +159,43 @@ class TokenError(InvalidError):
         super().__init__(f"token {token!r} cannot be read", token=token)
 
 
+class TextError(InvalidError):
+    """A text that is empty, too long, or no text."""
+
+    reason = "TEXT_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"text {problem}", problem=problem)
+
+
+class MediaError(InvalidError):
+    """Bytes that are no media of a kind that is taken."""
+
+    reason = "MEDIA_INVALID"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"media {problem}", problem=problem)
+
+
+class ItemEmptyError(InvalidError):
+    """An item without text, media and vectors."""
+
+    reason = "ITEM_EMPTY"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"item {item_id!r} has no text, no media and no vector", id=item_id)
+
+
+class InputNotSupportedError(InvalidError):
+    """A kind of content that a model or space does not take."""
+
+    reason = "INPUT_NOT_SUPPORTED"
+
+    def __init__(self, refusal: str, model: str, content_type: ContentType) -> None:
+        """`refusal` says who does not take it, such as "model 'clip' does not take"."""
+        super().__init__(f"{refusal} {content_type.value}", model=model, content_type=content_type.value)
+
+
 class MetadataError(InvalidError):
     """Metadata that is not a JSON object, or too large or too deep."""
 
@@ -174,6 +213,19 @@ class VersionUnknownError(PreconditionError):
     def __init__(self, collection: str, version: str) -> None:
         super().__init__(
             f"version {version!r} is not one of {collection!r}: was it dropped and made again?",
+            collection=collection,
+            version=version,
+        )
+
+
+class VersionExpiredError(PreconditionError):
+    """A version that is no longer kept, of a collection or for a search."""
+
+    reason = "VERSION_EXPIRED"
+
+    def __init__(self, collection: str, version: str) -> None:
+        super().__init__(
+            f"version {version!r} of {collection!r} is no longer kept: begin anew from the newest; tags keep versions",
             collection=collection,
             version=version,
         )
@@ -200,6 +252,12 @@ class ServiceUnavailableError(UnavailableError):
 
     def __init__(self, service: str, problem: str = "does not answer") -> None:
         super().__init__(f"{service} {problem}", service=service)
+
+
+class MessageTooLargeError(OverloadedError):
+    """A message, file or answer with too many bytes; smaller ones, or fewer at a time, help."""
+
+    reason = "MESSAGE_TOO_LARGE"
 
 
 class StorageFullError(OverloadedError):

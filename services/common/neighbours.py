@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 
 from medley.aio_status import server_status
 from services.common.deadlines import deadline_in, remaining_seconds
-from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
+from services.common.errors import DeadlineError, MessageTooLargeError, ServiceUnavailableError
 from services.common.statuses import from_status
 
 CALL_SECONDS = 30.0
@@ -98,7 +98,9 @@ def _from_rpc(service: str, error: grpc.aio.AioRpcError) -> Exception:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError(f"{service} did not answer in time", service=service)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return _too_large(service, error)
+            return MessageTooLargeError(
+                f"a message to or from {service} is too large: {error.details()}", service=service
+            )
         case _:
             return error
 
@@ -108,9 +110,3 @@ def _sent_status(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
         return rpc_status.from_call(error)  # type: ignore[arg-type]  # takes what an aio error has as well
     except ValueError:  # the details contradict the call's own status, as where gRPC refused the headers they came in
         return None
-
-
-def _too_large(service: str, error: grpc.aio.AioRpcError) -> ServiceError:
-    refused = OverloadedError(f"a message to or from {service} is too large: {error.details()}", service=service)
-    refused.reason = "MESSAGE_TOO_LARGE"
-    return refused

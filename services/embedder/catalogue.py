@@ -5,19 +5,13 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from services.common.content import ContentType
 from services.common.vectors import Metric
 from services.embedder.errors import ModelNotFoundError
 from services.embedder.passport import fingerprint
 from services.embedder.preprocessing import Preprocessing
 
 TOKEN_INPUTS = ("input_ids", "attention_mask")
-
-
-class Content(Enum):
-    """A kind of input that a model may embed."""
-
-    TEXT = "text"
-    IMAGE = "image"
 
 
 class Purpose(Enum):
@@ -111,9 +105,9 @@ class Model:
     image: PictureTower | None
 
     @property
-    def inputs(self) -> tuple[Content, ...]:
+    def inputs(self) -> tuple[ContentType, ...]:
         """What it embeds."""
-        towers = ((Content.TEXT, self.text), (Content.IMAGE, self.image))
+        towers = ((ContentType.TEXT, self.text), (ContentType.IMAGE, self.image))
         return tuple(content for content, tower in towers if tower is not None)
 
     def prefix(self, purpose: Purpose | None) -> str:

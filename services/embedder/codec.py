@@ -1,16 +1,15 @@
 """The embedder's values as messages."""
 
-from medley.v1 import collection_pb2, item_pb2, vector_pb2
 from medley.v1 import embedder_service_pb2 as pb
+from medley.v1 import item_pb2, vector_pb2
+from services.common.content import ContentType
+from services.common.enum_codec import CONTENT_TYPES, METRICS
 from services.common.errors import ArgumentError, ServiceError
 from services.common.statuses import to_status
-from services.common.vectors import Metric, to_bytes
-from services.embedder.catalogue import Content, Model, Purpose
+from services.common.vectors import to_bytes
+from services.embedder.catalogue import Model, Purpose
 from services.embedder.embedder import Embedded, Embedding, Input, Outcome
 from services.embedder.pictures import Media
-
-_METRICS = {metric: vector_pb2.Metric.Value(f"METRIC_{metric.name}") for metric in Metric}
-_CONTENT_TYPES = {kind: collection_pb2.ContentType.Value(f"CONTENT_TYPE_{kind.name}") for kind in Content}
 
 _PURPOSES: dict[int, Purpose] = {pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}"): purpose for purpose in Purpose}
 
@@ -20,8 +19,8 @@ def to_model(model: Model, passport: str) -> pb.Model:
     return pb.Model(
         name=model.name,
         dimensions=model.dimensions,
-        metric=_METRICS[model.metric],
-        inputs=[_CONTENT_TYPES[content] for content in model.inputs],
+        metric=METRICS[model.metric],
+        inputs=[CONTENT_TYPES[content] for content in model.inputs],
         passport=passport,
         summary=model.summary,
     )
@@ -56,7 +55,7 @@ def to_response(embedded: Embedded) -> pb.EmbedResponse:
 
 def to_inspected(media: Media) -> pb.InspectMediaResponse:
     """Return the answer of InspectMedia."""
-    return pb.InspectMediaResponse(media=_to_media(media), content_type=_CONTENT_TYPES[Content.IMAGE])
+    return pb.InspectMediaResponse(media=_to_media(media), content_type=CONTENT_TYPES[ContentType.IMAGE])
 
 
 def _to_result(outcome: Outcome) -> pb.EmbedResult:

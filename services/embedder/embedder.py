@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.common.concurrency import ConcurrencyLimiter
-from services.common.errors import ArgumentError, PassportError, ServiceError
+from services.common.content import ContentType
+from services.common.errors import ArgumentError, InputNotSupportedError, PassportError, ServiceError, TextError
 from services.common.vectors import Matrix
-from services.embedder.catalogue import Catalogue, Content, Model, Purpose
+from services.embedder.catalogue import Catalogue, Model, Purpose
 from services.embedder.encoder import TensorEncoder, TextEncoder
-from services.embedder.errors import InputNotSupportedError, TextError
 from services.embedder.pictures import Media, Picture, PictureReader
 
 MAX_INPUTS = 256
@@ -88,7 +88,7 @@ class Embedder:
 
         Raises:
             MediaError: they are no picture, or a damaged one.
-            TooManyPixelsError, TooManyBytesError: it is too large.
+            TooManyPixelsError, MessageTooLargeError: it is too large.
             OverloadedError: too much is waiting already.
         """
         with self._limiter.admit(1):
@@ -113,7 +113,7 @@ class Embedder:
     ) -> dict[int, Outcome]:
         encoder = self._towers[model.name].text
         if encoder is None:
-            return dict.fromkeys((place for place, _ in texts), InputNotSupportedError(model.name, Content.TEXT.value))
+            return dict.fromkeys((place for place, _ in texts), _not_supported(model, ContentType.TEXT))
         refused = {place: problem for place, text in texts if (problem := text_problem(text))}
         good = [(place, text) for place, text in texts if place not in refused]
         vectors = await encoder.encode([model.prefix(purpose) + text for _, text in good])
@@ -123,7 +123,7 @@ class Embedder:
     async def _embed_pictures(self, model: Model, files: Sequence[tuple[int, bytes]]) -> dict[int, Outcome]:
         encoder = self._towers[model.name].image
         if encoder is None or model.image is None:
-            return dict.fromkeys((place for place, _ in files), InputNotSupportedError(model.name, Content.IMAGE.value))
+            return dict.fromkeys((place for place, _ in files), _not_supported(model, ContentType.IMAGE))
         read = await self._pictures.read([file for _, file in files], model.image.preprocessing)
         outcomes = dict(zip((place for place, _ in files), read, strict=True))
         good = {place: picture for place, picture in outcomes.items() if isinstance(picture, Picture)}
@@ -134,6 +134,10 @@ class Embedder:
         }
         refused = {place: error for place, error in outcomes.items() if isinstance(error, ServiceError)}
         return {**refused, **embeddings}
+
+
+def _not_supported(model: Model, content_type: ContentType) -> InputNotSupportedError:
+    return InputNotSupportedError(f"model {model.name!r} does not take", model.name, content_type)
 
 
 def text_problem(text: str) -> TextError | None:

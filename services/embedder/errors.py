@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from services.common.errors import InvalidError, NotFoundError, OverloadedError, ServiceUnavailableError
+from services.common.errors import NotFoundError, OverloadedError, ServiceUnavailableError
 
 
 class ModelNotFoundError(NotFoundError):
@@ -22,24 +22,6 @@ class ModelFileError(ServiceUnavailableError):
         super().__init__("embedder", f"cannot use {path}: {problem}")
 
 
-class TextError(InvalidError):
-    """A text with nothing to embed, or too long."""
-
-    reason = "TEXT_INVALID"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"text {problem}", problem=problem)
-
-
-class MediaError(InvalidError):
-    """Bytes that are no picture we can show."""
-
-    reason = "MEDIA_INVALID"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"picture {problem}", problem=problem)
-
-
 class TooManyPixelsError(OverloadedError):
     """A picture with more pixels than are decoded here."""
 
@@ -47,21 +29,3 @@ class TooManyPixelsError(OverloadedError):
 
     def __init__(self, pixels: int, limit: int) -> None:
         super().__init__(f"picture has {pixels} pixels, {limit} at most", pixels=str(pixels), limit=str(limit))
-
-
-class TooManyBytesError(OverloadedError):
-    """A picture file larger than is read here."""
-
-    reason = "MESSAGE_TOO_LARGE"
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"picture has {size} bytes, {limit} at most", size=str(size), limit=str(limit))
-
-
-class InputNotSupportedError(InvalidError):
-    """The model does not embed this kind of content."""
-
-    reason = "INPUT_NOT_SUPPORTED"
-
-    def __init__(self, model: str, content_type: str) -> None:
-        super().__init__(f"model {model!r} embeds no {content_type}", model=model, content_type=content_type)

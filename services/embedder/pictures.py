@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from services.common.errors import OverloadedError, ServiceError
+from services.common.errors import MediaError, MessageTooLargeError, OverloadedError, ServiceError
 from services.common.executors import BoundedExecutor
-from services.embedder.errors import MediaError, TooManyBytesError, TooManyPixelsError
+from services.embedder.errors import TooManyPixelsError
 from services.embedder.preprocessing import Pixels, Preprocessing, flattened, pixels
 
 MIME_TYPES = {
@@ -100,7 +100,7 @@ class PictureReader:
 
         Raises:
             MediaError: they are no picture, or a damaged one.
-            TooManyPixelsError, TooManyBytesError: it is too large.
+            TooManyPixelsError, MessageTooLargeError: it is too large.
         """
         return await self._executor.run(inspected, file, self._limits)
 
@@ -145,7 +145,8 @@ def _opened(file: bytes, limits: PictureLimits) -> Image.Image:
     if not file:
         raise MediaError("is empty")
     if len(file) > limits.max_bytes:
-        raise TooManyBytesError(len(file), limits.max_bytes)
+        size, limit = str(len(file)), str(limits.max_bytes)
+        raise MessageTooLargeError(f"media have {size} bytes, {limit} at most", size=size, limit=limit)
     with _refusing():
         picture = Image.open(BytesIO(file), formats=FORMATS)
     count = picture.width * picture.height

@@ -53,17 +53,17 @@ async def _runtime(
 
 
 def _triton(settings: EmbedderSettings, models: Sequence[Model]) -> AbstractAsyncContextManager[Runtime]:
-    from services.embedder.adapters.triton import TritonRuntime
-    from services.embedder.adapters.triton_pool import Patience
+    from services.embedder.adapters.triton import triton_runtime
+    from services.embedder.adapters.triton_endpoint import Timeouts
 
-    patience = Patience(
+    timeouts = Timeouts(
         start=settings.triton_start_seconds,
         call=settings.triton_call_seconds,
-        canary_every=settings.triton_canary_seconds,
-        canary_within=settings.triton_canary_timeout_seconds,
+        canary=settings.triton_canary_timeout_seconds,
+        canary_interval=settings.triton_canary_seconds,
     )
-    return TritonRuntime(
-        models, settings.triton_endpoints, patience, max_batch=settings.max_batch, reload=settings.triton_reload
+    return triton_runtime(
+        models, settings.triton_endpoints, timeouts, max_batch=settings.max_batch, reload=settings.triton_reload
     )
 
 

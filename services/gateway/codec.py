@@ -5,14 +5,16 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from medley.v1 import collection_pb2, item_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from services.common import index_config_codec
+from services.common.content import ContentType
+from services.common.enum_codec import CONTENT_TYPES, METRICS, from_proto
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_where
 from services.common.statuses import to_status
 from services.common.vectors import Metric
-from services.gateway.enums import CONTENT_TYPES, FIELDS, METRICS, MODES, kind_of
+from services.gateway.enums import FIELDS, MODES
 from services.gateway.fusion import RRF_K, FusedHit
 from services.gateway.ingester import Answer
-from services.gateway.items import ContentType, Inline, MediaSource, NewItem, Stored
+from services.gateway.items import Inline, MediaSource, NewItem, Stored
 from services.gateway.planning import ArmWish, ContentQuery, ItemQuery, Query, VectorQuery
 from services.gateway.searcher import ArmRun, SearchAnswer, SearchWish
 from services.gateway.spaces import SpaceWish
@@ -89,7 +91,7 @@ def from_search(request: pb.SearchRequest) -> SearchWish:
         depth=request.depth,
         rrf_k=rrf.k if rrf.HasField("k") else RRF_K,
         condition=from_where(request.where),
-        fields=[kind_of("fields", number, FIELDS) for number in request.fields],
+        fields=[from_proto("fields", number, FIELDS) for number in request.fields],
         version=request.version,
         exact=request.exact,
     )
@@ -189,8 +191,8 @@ def _report(run: ArmRun) -> pb.ArmReport:
 
 
 def _metric(number: int) -> Metric | None:
-    return kind_of("metric", number, METRICS) if number else None
+    return from_proto("metric", number, METRICS) if number else None
 
 
 def _sources(numbers: Sequence[int]) -> tuple[ContentType, ...]:
-    return tuple(kind_of("sources", number, CONTENT_TYPES) for number in numbers)
+    return tuple(from_proto("sources", number, CONTENT_TYPES) for number in numbers)

@@ -3,20 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.common.errors import SpaceNotFoundError
+from services.common.errors import ItemEmptyError, SpaceNotFoundError
 from services.common.metadata import parsed_metadata
 from services.common.names import checked_id
 from services.common.vectors import Matrix, comparable, from_bytes
-from services.gateway.items import (
-    Collection,
-    EmptyItemError,
-    Inline,
-    MediaSource,
-    NewItem,
-    Space,
-    VectorNotAcceptedError,
-    checked_text,
-)
+from services.gateway.items import Collection, Inline, MediaSource, NewItem, Space, VectorNotAcceptedError, checked_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +26,12 @@ def drafted(item: NewItem, collection: Collection) -> Draft:
 
     Raises:
         IdError, TextError, MetadataError: one that is not allowed.
-        EmptyItemError: neither text nor media nor vectors.
+        ItemEmptyError: neither text nor media nor vectors.
         SpaceNotFoundError, VectorNotAcceptedError, DimensionError, VectorError: a vector that is not for its space.
     """
     checked_id(item.id)
     if item.text is None and item.media is None and not item.vectors:
-        raise EmptyItemError(item.id)
+        raise ItemEmptyError(item.id)
     if item.text is not None:
         checked_text(item.text)
     parsed_metadata(item.metadata_json)

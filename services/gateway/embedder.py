@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeVar
 
+from services.common.content import ContentType
 from services.common.errors import ServiceError
 from services.common.vectors import Matrix, Metric
-from services.gateway.items import ContentType, MediaFacts
+from services.gateway.items import MediaFacts
 
 ModelView_co = TypeVar("ModelView_co", covariant=True)
 

@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any
 
 from services.common.concurrency import WeightedSemaphore
+from services.common.content import ContentType
 from services.common.errors import ServiceError
 from services.common.retry import is_transient, retry
 from services.common.tasks import together
 from services.common.vectors import Matrix
 from services.gateway.embedder import Content, Embedded, Embedder, Purpose
-from services.gateway.items import ContentType, MediaFacts, MediaSource, Space
+from services.gateway.items import MediaFacts, MediaSource, Space
 from services.gateway.store import RowMedia
 
 MAX_CALL_INPUTS = 32

@@ -4,19 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from services.common.errors import InvalidError
+from services.common.content import ContentType
+from services.common.errors import InvalidError, TextError
 from services.common.vectors import Metric
 
 MAX_TEXT_CHARACTERS = 100_000
-
-
-class ContentType(Enum):
-    """A kind of content."""
-
-    TEXT = "text"
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
 
 
 class ItemField(Enum):
@@ -89,24 +81,6 @@ class NewItem:
     vectors: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class TextError(InvalidError):
-    """A text that is empty or too long."""
-
-    reason = "TEXT_INVALID"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"text {problem}", problem=problem)
-
-
-class EmptyItemError(InvalidError):
-    """An item with nothing to embed or store."""
-
-    reason = "ITEM_EMPTY"
-
-    def __init__(self, item_id: str) -> None:
-        super().__init__(f"item {item_id!r} has neither text nor media nor vectors", id=item_id)
-
-
 class VectorNotAcceptedError(InvalidError):
     """A vector for a space whose model makes the vectors."""
 
@@ -116,15 +90,6 @@ class VectorNotAcceptedError(InvalidError):
         super().__init__(
             f"vectors of space {space.name!r} are made by {space.model!r}", space=space.name, model=space.model
         )
-
-
-class InputNotSupportedError(InvalidError):
-    """A kind of content that the model or space does not take."""
-
-    reason = "INPUT_NOT_SUPPORTED"
-
-    def __init__(self, who_refuses: str, model: str, content_type: ContentType) -> None:
-        super().__init__(f"{who_refuses} {content_type.value}", model=model, content_type=content_type.value)
 
 
 def checked_text(text: str) -> str:

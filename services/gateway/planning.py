@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from services.common.errors import ArgumentError, InvalidError, SpaceNotFoundError
+from services.common.content import ContentType
+from services.common.errors import ArgumentError, InputNotSupportedError, InvalidError, SpaceNotFoundError
 from services.common.vectors import Matrix, comparable, from_bytes
 from services.gateway.embedder import Content, Model
-from services.gateway.items import Collection, ContentType, InputNotSupportedError, Space, checked_text
+from services.gateway.items import Collection, Space, checked_text
 
 MAX_ARMS = 16
 MAX_TOP_K = 10_000

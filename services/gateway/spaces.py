@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
-from services.common.errors import ArgumentError
+from services.common.content import ContentType
+from services.common.errors import ArgumentError, InputNotSupportedError
 from services.common.index_config import IndexConfig, checked_index_config
 from services.common.names import checked_collection, checked_space
 from services.common.tasks import together
 from services.common.vectors import MAX_DIMENSIONS, Metric
 from services.gateway.embedder import Embedder, Model
-from services.gateway.items import Collection, ContentType, InputNotSupportedError, Space
+from services.gateway.items import Collection, Space
 from services.gateway.store import CollectionStore, CollectionView_co
 
 MAX_SPACES = 16

@@ -7,23 +7,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Self
 
-from services.common.errors import ArgumentError, ConflictError, RevisionError, ServiceError
+from services.common.content import ContentType
+from services.common.errors import ArgumentError, ConflictError, ItemEmptyError, RevisionError, ServiceError
 from services.common.names import checked_id
 from services.common.retry import retry
 from services.common.vectors import Matrix
 from services.gateway.catalogue import Catalogue
 from services.gateway.drafts import own_vectors
 from services.gateway.encoder import Contents, Encoded, Encoder, first_source, row_media
-from services.gateway.items import (
-    Collection,
-    ContentType,
-    EmptyItemError,
-    Inline,
-    MediaSource,
-    Space,
-    Stored,
-    checked_text,
-)
+from services.gateway.items import Collection, Inline, MediaSource, Space, Stored, checked_text
 from services.gateway.store import ItemState, MediaReader, MetadataChange, RowChange, RowEditor, ShownItem_co
 
 ATTEMPTS = 10
@@ -73,7 +65,7 @@ class Updater(Generic[ShownItem_co]):
         Raises:
             ConflictError: the row has another revision than expected, or was written again and again.
             NotFoundError: no such collection, item, space or stored object.
-            EmptyItemError: nothing would be left of the item.
+            ItemEmptyError: nothing would be left of the item.
             InvalidError: a part of the change is not allowed.
         """
         checked_id(wish.id)
@@ -101,7 +93,7 @@ class Updater(Generic[ShownItem_co]):
         after = await _After.of(wish, state)
         spaces = after.outdated_spaces(collection)
         if after.is_empty and not _own_spaces(collection) & (state.spaces | vectors.keys()):
-            raise EmptyItemError(wish.id)
+            raise ItemEmptyError(wish.id)
         encoded = await self._encode(after, spaces)
         change = RowChange(
             wish.id,

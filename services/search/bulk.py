@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from services.common.errors import VersionExpiredError
 from services.common.executors import BoundedExecutor
 from services.common.vectors import Matrix
 from services.search.arrivals import Arrivals, arriving
 from services.search.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Search
-from services.search.errors import KeepLapsedError, VersionExpiredError
+from services.search.errors import KeepLapsedError
 from services.search.queries import MAX_BATCH_VECTORS
 
 PIECE_VECTORS = 256

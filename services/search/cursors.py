@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from services.common.errors import ArgumentError, OverloadedError, TokenError, VersionUnknownError
+from services.common.errors import ArgumentError, OverloadedError, TokenError, VersionExpiredError, VersionUnknownError
 from services.common.executors import BoundedExecutor
 from services.common.filters import canonical
 from services.common.versions import Version
 from services.search.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Pages, Search
-from services.search.errors import KeepLapsedError, PageTokenError, VersionExpiredError
+from services.search.errors import KeepLapsedError, PageTokenError
 from services.search.queries import Options, Query
 
 Told = TypeVar("Told")

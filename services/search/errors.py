@@ -20,19 +20,6 @@ class VersionNotReachedError(UnavailableError):
         )
 
 
-class VersionExpiredError(PreconditionError):
-    """The version that a page or a batch was to be searched in is no longer kept."""
-
-    reason = "VERSION_EXPIRED"
-
-    def __init__(self, collection: str, version: str) -> None:
-        super().__init__(
-            f"version {version!r} of {collection!r} is no longer kept for this search; begin it anew",
-            collection=collection,
-            version=version,
-        )
-
-
 class PageTokenError(TokenError):
     """A page token of another search than the one it came with."""
 

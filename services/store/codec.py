@@ -10,6 +10,8 @@ from google.protobuf import timestamp_pb2
 from medley.v1 import check_pb2, collection_pb2, filter_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
 from services.common import index_config_codec
+from services.common.content import ContentType
+from services.common.enum_codec import CONTENT_TYPES, METRICS, from_proto
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_message
 from services.common.filters import Filter
@@ -37,24 +39,11 @@ from services.store.media_store import Announcement
 from services.store.plans import Written
 from services.store.purger import Purged
 from services.store.reader import Item, Page, Wanted
-from services.store.rows import Content, Media, Part, Row, Space
+from services.store.rows import Media, Part, Row, Space
 from services.store.tables import ChangedRows, Table, VectorColumn
 from services.store.writer import Merge, Replace, UpdateDraft
 
-_CONTENTS = {
-    collection_pb2.CONTENT_TYPE_TEXT: Content.TEXT,
-    collection_pb2.CONTENT_TYPE_IMAGE: Content.IMAGE,
-    collection_pb2.CONTENT_TYPE_VIDEO: Content.VIDEO,
-    collection_pb2.CONTENT_TYPE_AUDIO: Content.AUDIO,
-}
-_CONTENT_TYPES = {content: number for number, content in _CONTENTS.items()}
-_METRICS = {
-    vector_pb2.METRIC_UNSPECIFIED: Metric.COSINE,
-    vector_pb2.METRIC_COSINE: Metric.COSINE,
-    vector_pb2.METRIC_DOT_PRODUCT: Metric.DOT_PRODUCT,
-    vector_pb2.METRIC_EUCLIDEAN: Metric.EUCLIDEAN,
-}
-_METRIC_NUMBERS = {metric: number for number, metric in _METRICS.items()}
+_CONTENTS: Mapping[int, ContentType] = {number: content for content, number in CONTENT_TYPES.items()}
 _PARTS: Mapping[int, Part] = {
     item_pb2.ITEM_FIELD_TEXT: Part.TEXT,
     item_pb2.ITEM_FIELD_METADATA: Part.METADATA,
@@ -199,7 +188,7 @@ def item_message(item: Item) -> item_pb2.Item:
     row, parts = item.row, item.wanted.parts
     return item_pb2.Item(
         id=row.id,
-        content_type=_CONTENT_TYPES[row.content],
+        content_type=CONTENT_TYPES[row.content],
         text=row.text if Part.TEXT in parts else None,
         media=media_message(row.media, item.data) if row.media and Part.MEDIA in parts else None,
         metadata_json=row.metadata_json if Part.METADATA in parts else None,
@@ -347,16 +336,12 @@ def _vector_array(column: VectorColumn) -> pa.Array:
 
 
 def _space_value(message: collection_pb2.Space) -> Space:
-    if message.metric not in _METRICS:
-        raise ArgumentError("metric", message.metric, "is unknown")
-    if unknown := [number for number in message.sources if number not in _CONTENTS]:
-        raise ArgumentError("sources", unknown[0], "is no content")
     return Space(
         message.name,
         message.dimensions,
-        _METRICS[message.metric],
+        from_proto("metric", message.metric, METRICS) if message.metric else Metric.COSINE,
         message.model,
-        tuple(_CONTENTS[number] for number in message.sources),
+        tuple(from_proto("sources", number, CONTENT_TYPES) for number in message.sources),
         message.passport,
         index_config_codec.from_message(message.index),
     )
@@ -367,8 +352,8 @@ def _space_message(space: Space) -> collection_pb2.Space:
         name=space.name,
         model=space.model,
         dimensions=space.dimensions,
-        metric=_METRIC_NUMBERS[space.metric],
-        sources=[_CONTENT_TYPES[content] for content in space.sources],
+        metric=METRICS[space.metric],
+        sources=[CONTENT_TYPES[content] for content in space.sources],
         passport=space.passport,
         index=index_config_codec.to_message(space.index),
     )

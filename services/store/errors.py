@@ -5,7 +5,6 @@ from services.common.errors import (
     CorruptError,
     InvalidError,
     NotFoundError,
-    OverloadedError,
     PreconditionError,
 )
 
@@ -53,59 +52,6 @@ class UploadIncompleteError(InvalidError):
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"announced {expected}, got {actual}", expected=expected, actual=actual)
-
-
-class MediaError(InvalidError):
-    """Bytes that can be no media."""
-
-    reason = "MEDIA_INVALID"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"media {problem}", problem=problem)
-
-
-class TextError(InvalidError):
-    """A text that cannot be kept."""
-
-    reason = "TEXT_INVALID"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"text {problem}", problem=problem)
-
-
-class ItemEmptyError(InvalidError):
-    """An item without text, media and vectors."""
-
-    reason = "ITEM_EMPTY"
-
-    def __init__(self, item_id: str) -> None:
-        super().__init__(f"item {item_id!r} has no text, no media and no vector", id=item_id)
-
-
-class AnswerTooLargeError(OverloadedError):
-    """An answer that fits no message; fewer items, or fewer of their fields, do."""
-
-    reason = "MESSAGE_TOO_LARGE"
-
-    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(
-            f"the answer has {size_bytes} bytes, {limit_bytes} at most: ask for fewer items or fields",
-            size=str(size_bytes),
-            limit=str(limit_bytes),
-        )
-
-
-class VersionExpiredError(PreconditionError):
-    """A version that is no longer kept."""
-
-    reason = "VERSION_EXPIRED"
-
-    def __init__(self, collection: str, version: str) -> None:
-        super().__init__(
-            f"version {version!r} of {collection!r} is no longer kept; a tag would have kept it",
-            collection=collection,
-            version=version,
-        )
 
 
 class TagNotFoundError(NotFoundError):

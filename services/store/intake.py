@@ -6,20 +6,23 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from services.common.content import ContentType
 from services.common.errors import (
     ArgumentError,
     DuplicateIdError,
+    ItemEmptyError,
     PassportError,
     ServiceError,
     SpaceNotFoundError,
+    TextError,
 )
 from services.common.metadata import parsed_metadata
 from services.common.names import checked_id
 from services.common.vectors import Matrix, comparable, from_bytes
-from services.store.errors import ItemEmptyError, MediaNotFoundError, TextError, UploadIncompleteError
+from services.store.errors import MediaNotFoundError, UploadIncompleteError
 from services.store.media_store import Announcement, MediaStore
 from services.store.mime import SNIFFED_BYTES, content_of, mime_type
-from services.store.rows import Content, Definition, Media, Row
+from services.store.rows import Definition, Media, Row
 
 MAX_ROWS = 10_000
 MAX_TEXT_CHARACTERS = 1_000_000
@@ -55,7 +58,7 @@ class RowDraft:
     id: str
     text: str | None = None
     media: MediaDraft | None = None
-    media_content: Content | None = None
+    media_content: ContentType | None = None
     metadata_json: str = ""
     vectors: Mapping[str, bytes] = field(default_factory=dict)
     expected_revision: int | None = None
@@ -85,7 +88,7 @@ class Intake:
         )
         return [_joined(*parts) for parts in zip(drafts, checked, media, strict=True)]
 
-    async def media(self, draft: MediaDraft, content: Content | None) -> tuple[Media, Content]:
+    async def media(self, draft: MediaDraft, content: ContentType | None) -> tuple[Media, ContentType]:
         """Return the reference to the draft's object, stored by then, and what it is.
 
         Raises:
@@ -96,10 +99,12 @@ class Intake:
         known = await self._media.claim([_checked_media(draft).sha256] if draft.data is None else [])
         return await self._one_media(draft, content, known)
 
-    async def _all_media(self, drafts: Sequence[RowDraft | None]) -> list[tuple[Media, Content] | ServiceError | None]:
+    async def _all_media(
+        self, drafts: Sequence[RowDraft | None]
+    ) -> list[tuple[Media, ContentType] | ServiceError | None]:
         referred = {draft.media.sha256 for draft in drafts if draft and draft.media and draft.media.data is None}
         known = await self._media.claim(referred)
-        outcomes: list[tuple[Media, Content] | ServiceError | None] = [None] * len(drafts)
+        outcomes: list[tuple[Media, ContentType] | ServiceError | None] = [None] * len(drafts)
         waiting = ((place, draft) for place, draft in enumerate(drafts) if draft)
 
         async def put_in_turn() -> None:
@@ -114,12 +119,12 @@ class Intake:
                 group.create_task(put_in_turn())
         return outcomes
 
-    async def _media_of(self, draft: RowDraft, known: Mapping[str, int]) -> tuple[Media, Content] | None:
+    async def _media_of(self, draft: RowDraft, known: Mapping[str, int]) -> tuple[Media, ContentType] | None:
         return await self._one_media(draft.media, draft.media_content, known) if draft.media else None
 
     async def _one_media(
-        self, draft: MediaDraft, content: Content | None, known: Mapping[str, int]
-    ) -> tuple[Media, Content]:
+        self, draft: MediaDraft, content: ContentType | None, known: Mapping[str, int]
+    ) -> tuple[Media, ContentType]:
         if draft.data is None:
             sha256, size = draft.sha256, _announced_size(draft, known)
         else:
@@ -223,7 +228,7 @@ def _row(definition: Definition, draft: RowDraft, seen: set[str]) -> Row:
     vectors = checked_vectors(definition, draft.vectors)
     row = Row(
         draft.id,
-        Content.TEXT,
+        ContentType.TEXT,
         checked_text(draft.text),
         metadata_json=draft.metadata_json or "{}",
         vectors=vectors,
@@ -239,7 +244,7 @@ def _row(definition: Definition, draft: RowDraft, seen: set[str]) -> Row:
 
 
 def _joined(
-    draft: RowDraft, row: Row | ServiceError, media: tuple[Media, Content] | ServiceError | None
+    draft: RowDraft, row: Row | ServiceError, media: tuple[Media, ContentType] | ServiceError | None
 ) -> Admitted | ServiceError:
     if isinstance(row, ServiceError):
         return row
@@ -275,7 +280,7 @@ def _announced_size(draft: MediaDraft, known: Mapping[str, int]) -> int:
     return actual
 
 
-def _content(given: Content | None, mime: str) -> Content:
+def _content(given: ContentType | None, mime: str) -> ContentType:
     content = given or content_of(mime)
     if content is None:
         raise ArgumentError("media_type", "", f"must be given for {mime}")

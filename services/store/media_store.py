@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from services.store.errors import MediaError, UploadIncompleteError
+from services.common.errors import MediaError
+from services.store.errors import UploadIncompleteError
 
 
 @dataclass(frozen=True, slots=True)

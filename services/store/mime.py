@@ -1,6 +1,6 @@
 """MIME types from first bytes."""
 
-from services.store.rows import Content
+from services.common.content import ContentType
 
 SNIFFED_BYTES = 64
 UNKNOWN = "application/octet-stream"
@@ -20,7 +20,7 @@ _PREFIXES = (
 )
 _RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
 _FTYP = {b"avif": "image/avif", b"heic": "image/heic", b"M4A ": "audio/mp4", b"qt  ": "video/quicktime"}
-_CONTENTS = {"image": Content.IMAGE, "video": Content.VIDEO, "audio": Content.AUDIO, "text": Content.TEXT}
+_CONTENTS = {kind.value: kind for kind in ContentType}
 
 
 def mime_type(head: bytes) -> str:
@@ -34,7 +34,7 @@ def mime_type(head: bytes) -> str:
     return next((mime for prefix, mime in _PREFIXES if head.startswith(prefix)), UNKNOWN)
 
 
-def content_of(mime: str) -> Content | None:
+def content_of(mime: str) -> ContentType | None:
     """Return which content `mime` stands for, None where it is none of ours."""
     return _CONTENTS.get(mime.partition("/")[0])
 

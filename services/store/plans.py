@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from services.common.content import ContentType
 from services.common.errors import ItemNotFoundError, RevisionError, ServiceError
 from services.common.filters import Filter, matches
 from services.common.vectors import Matrix
 from services.store.intake import Admitted, check_not_empty, in_order
-from services.store.rows import EVERYTHING, NOTHING, Content, Definition, Media, Part, Parts, Row
+from services.store.rows import EVERYTHING, NOTHING, Definition, Media, Part, Parts, Row
 
 Rows = Mapping[str, Row]
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Update:
     definition: Definition
     id: str
     text: str | None = None
-    media: tuple[Media, Content] | None = None
+    media: tuple[Media, ContentType] | None = None
     remove_media: bool = False
     metadata: Callable[[str], str] | None = None
     vectors: Mapping[str, Matrix] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class Update:
             metadata_json=self.metadata(old.metadata_json) if self.metadata else old.metadata_json,
         )
         if self.remove_media:
-            new = replace(new, media=None, content=Content.TEXT)
+            new = replace(new, media=None, content=ContentType.TEXT)
         elif self.media:
             new = replace(new, media=self.media[0], content=self.media[1])
         vectors = {**still_true(self.definition, old, new), **self.vectors}
@@ -145,12 +146,12 @@ def still_true(definition: Definition, old: Row, new: Row) -> dict[str, Matrix]:
     return kept
 
 
-def made_from(sources: Sequence[Content], row: Row) -> tuple[Content, str] | None:
+def made_from(sources: Sequence[ContentType], row: Row) -> tuple[ContentType, str] | None:
     """Return the content that a space with `sources` takes from `row`, and what tells it from another."""
     for source in sources:
         if row.media is not None and row.content is source:
             return source, row.media.sha256
-        if source is Content.TEXT and row.text is not None:
+        if source is ContentType.TEXT and row.text is not None:
             return source, row.text
     return None
 

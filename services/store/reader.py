@@ -5,10 +5,9 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from services.common.errors import IdError, ItemNotFoundError, ServiceError
+from services.common.errors import IdError, ItemNotFoundError, MessageTooLargeError, ServiceError
 from services.common.filters import Filter
 from services.common.names import checked_id
-from services.store.errors import AnswerTooLargeError
 from services.store.history import History
 from services.store.intake import check_number
 from services.store.media_store import MediaStore
@@ -71,7 +70,7 @@ class Reader:
             VersionExpiredError, VersionUnknownError, TagNotFoundError: there is nothing to read as of then.
             CollectionNotFoundError: no such collection.
             ArgumentError: no ids, or too many.
-            AnswerTooLargeError: together the items are too large.
+            MessageTooLargeError: together the items are too large.
         """
         check_number("ids", len(ids))
         table = await self._history.snapshot(collection, as_of)
@@ -79,7 +78,8 @@ class Reader:
         rows = (await table.get({row_id for row_id in ids if row_id not in faults}, wanted.parts)).rows
         size = sum(self._size(rows[row_id], wanted) for row_id in ids if row_id in rows)
         if size > self._max_answer_bytes:
-            raise AnswerTooLargeError(size, self._max_answer_bytes)
+            problem = f"the answer has {size} bytes, {self._max_answer_bytes} at most: ask for fewer items or fields"
+            raise MessageTooLargeError(problem, size=str(size), limit=str(self._max_answer_bytes))
         items = await self._items(rows.values(), wanted)
         outcomes = faults | dict(zip(rows, items, strict=True))
         return [outcomes.get(row_id) or ItemNotFoundError(row_id) for row_id in ids]

@@ -5,20 +5,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 
+from services.common.content import ContentType
 from services.common.errors import SpaceNotFoundError
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Content(Enum):
-    """A kind of content."""
-
-    TEXT = "text"
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
 
 
 class Part(Enum):
@@ -46,7 +38,7 @@ class Space:
     dimensions: int
     metric: Metric = Metric.COSINE
     model: str = ""
-    sources: tuple[Content, ...] = ()
+    sources: tuple[ContentType, ...] = ()
     passport: str = ""
     index: IndexConfig = field(default_factory=IndexConfig)
 
@@ -93,7 +85,7 @@ class Row:
     """An item as kept. Parts a reader left out are at their defaults; `spaces` are those it has a vector in."""
 
     id: str
-    content: Content
+    content: ContentType
     text: str | None = None
     media: Media | None = None
     metadata_json: str = "{}"

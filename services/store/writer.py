@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from services.common.content import ContentType
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filters import Filter
 from services.common.metadata import parsed_metadata
@@ -21,7 +22,7 @@ from services.store.intake import (
 from services.store.keeper import Collections
 from services.store.merge_patch import merged
 from services.store.plans import Delete, Update, Upsert, Written, satisfies
-from services.store.rows import Content, Definition, Part, Row
+from services.store.rows import Definition, Part, Row
 from services.store.tables import Table
 
 
@@ -46,7 +47,7 @@ class UpdateDraft:
     id: str
     text: str | None = None
     media: MediaDraft | None = None
-    media_content: Content | None = None
+    media_content: ContentType | None = None
     remove_media: bool = False
     metadata: Replace | Merge | None = None
     vectors: Mapping[str, bytes] = field(default_factory=dict)

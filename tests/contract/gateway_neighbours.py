@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from services.common.content import ContentType
 from services.common.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -22,7 +23,7 @@ from services.common.filters import Comparison, Operator
 from services.common.vectors import Matrix, Metric
 from services.gateway.embedder import Embedded, Embedder, Purpose
 from services.gateway.index import Index, Scope
-from services.gateway.items import Collection, ContentType, Inline, MediaFacts, Space, Stored
+from services.gateway.items import Collection, Inline, MediaFacts, Space, Stored
 from services.gateway.store import (
     CollectionStore,
     ItemReader,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.store.errors import MediaError, MediaNotFoundError, UploadIncompleteError
+from services.common.errors import MediaError
+from services.store.errors import MediaNotFoundError, UploadIncompleteError
 from services.store.media_store import Announcement, MediaStore
 
 CONTENT = b"0123456789" * 1000

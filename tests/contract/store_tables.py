@@ -7,16 +7,17 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from services.common.errors import CollectionNotFoundError, SpaceNotFoundError
+from services.common.content import ContentType
+from services.common.errors import CollectionNotFoundError, SpaceNotFoundError, VersionExpiredError
 from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductCodes, VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.store.errors import CollectionExistsError, VersionExpiredError
-from services.store.rows import EVERYTHING, NOTHING, Content, Definition, Media, Part, Row, Space
+from services.store.errors import CollectionExistsError
+from services.store.rows import EVERYTHING, NOTHING, Definition, Media, Part, Row, Space
 from services.store.tables import Catalogue, ChangedRows, Changes, Snapshot, Table, WriteConflictError
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 SPACES = (
-    Space("clip", 3, Metric.COSINE, "medley-mini", (Content.IMAGE, Content.TEXT), "passport-1"),
+    Space("clip", 3, Metric.COSINE, "medley-mini", (ContentType.IMAGE, ContentType.TEXT), "passport-1"),
     Space("own", 2, Metric.EUCLIDEAN),
 )
 SHA = "ab" * 32
@@ -32,7 +33,7 @@ def definition(name: str = "collections/photos", uid: str = "u1") -> Definition:
 
 
 def row(row_id: str, *, revision: int = 1, **fields: object) -> Row:
-    return Row(row_id, Content.TEXT, **{"text": "hello", "revision": revision, "created": CREATED, **fields})  # type: ignore[arg-type]  # test brevity
+    return Row(row_id, ContentType.TEXT, **{"text": "hello", "revision": revision, "created": CREATED, **fields})  # type: ignore[arg-type]  # test brevity
 
 
 def vectors(**components: Sequence[float]) -> Mapping[str, Matrix]:
@@ -42,7 +43,7 @@ def vectors(**components: Sequence[float]) -> Mapping[str, Matrix]:
 def full_row() -> Row:
     return Row(
         "full",
-        Content.IMAGE,
+        ContentType.IMAGE,
         "a text",
         Media(SHA, "image/png", 123, 4, 5),
         '{"b": 1, "a": null}',
@@ -155,7 +156,7 @@ class TableContract:
         assert (read.media is not None) is (part is Part.MEDIA)
         assert (read.metadata_json != "{}") is (part is Part.METADATA)
         assert bool(read.vectors) is (part is Part.VECTORS)
-        assert (read.spaces, read.revision, read.content) == (("clip",), 7, Content.IMAGE)
+        assert (read.spaces, read.revision, read.content) == (("clip",), 7, ContentType.IMAGE)
 
     async def test_any_id_is_found(self, table: Table) -> None:
         await table.write([row(row_id) for row_id in ODD_IDS], [], table.version)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.common.content import ContentType
 from services.common.neighbours import LocalStub
 from services.common.vectors import Metric
 from services.embedder.settings import EmbedderSettings
@@ -14,7 +15,6 @@ from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store import GrpcStore
 from services.gateway.embedder import Model
-from services.gateway.items import ContentType
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 from services.store.settings import StoreSettings

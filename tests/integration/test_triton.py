@@ -25,16 +25,16 @@ from services.common.deadlines import deadline_in
 from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
 from services.common.server import running
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.triton import TritonRuntime
-from services.embedder.adapters.triton_endpoint import Endpoint
-from services.embedder.adapters.triton_tensors import TextFeed
+from services.embedder.adapters.triton import TritonRuntime, triton_runtime
+from services.embedder.adapters.triton_client import TritonClient
+from services.embedder.adapters.triton_inputs import TextInputBuilder
 from services.embedder.catalogue import Model, TextTower
 from services.embedder.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS, EmbedderSettings
 from services.embedder.triton_repository import write_repository
 from services.embedder.wiring import embedder_servicer
 from tests.contract.test_encoders import onnx, picture_tower, pictures, text_tower
-from tests.triton_servers import IMPATIENT, needs_triton, runtime, triton
+from tests.triton_servers import SHORT, needs_triton, runtime, triton
 from tests.unit.embedder.files import encoded, halves
 from tools.triton import TritonServer
 
@@ -143,11 +143,11 @@ async def test_triton_batches_requests_of_concurrent_callers(one: TritonServer, 
         (stats,) = (await client.get_inference_statistics(MINILM)).model_stats
         return stats.inference_stats.success.count, stats.execution_count
 
-    feed = TextFeed(text_tower())
+    builder = TextInputBuilder(text_tower())
 
     async def ask(caller: int) -> None:
         for turn in range(4):
-            inputs = await feed.tensors([f"caller {caller} turn {turn}"], {"text": ("BYTES", (1,))})
+            inputs = await builder.build([f"caller {caller} turn {turn}"], {"text": ("BYTES", (1,))})
             await client.infer(MINILM, inputs)
 
     before = await counts()
@@ -165,7 +165,7 @@ async def test_concurrent_calls_travel_together(one: TritonServer, client: Infer
         (stats,) = (await client.get_inference_statistics(MINILM)).model_stats
         return int(stats.inference_stats.success.count)
 
-    async with runtime(one, patience=dataclasses.replace(IMPATIENT, canary_every=100)) as served:
+    async with runtime(one, timeouts=dataclasses.replace(SHORT, canary_interval=100)) as served:
         encoder = served.text_encoder(text_tower())
         await encoder.warm()
         before = await count()
@@ -216,7 +216,7 @@ async def test_a_dead_process_behind_a_ready_server_is_found_without_traffic_and
         before = await encoder.encode(["a red shoe"])
         (stub,) = pair[0].stubs(MINILM)
         os.kill(stub, signal.SIGKILL)
-        await asyncio.sleep(IMPATIENT.canary_every + IMPATIENT.canary_within + 0.5)
+        await asyncio.sleep(SHORT.canary_interval + SHORT.canary + 0.5)
         assert await client.is_model_ready(MINILM)
         began = time.monotonic()
         with pytest.raises(ServiceUnavailableError, match="not healthy"):
@@ -251,12 +251,12 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 
 async def test_a_full_queue_refuses_and_does_not_count_as_dead(narrow: TritonServer) -> None:
-    endpoint = Endpoint(narrow.endpoint)
-    feed = TextFeed(text_tower())
-    inputs = await feed.tensors(["word " * 300] * 8, {"text": ("BYTES", (1,))})
-    asked = (endpoint.infer(MINILM, inputs, 8, 384, 20) for _ in range(24))
+    client = TritonClient(narrow.endpoint)
+    builder = TextInputBuilder(text_tower())
+    inputs = await builder.build(["word " * 300] * 8, {"text": ("BYTES", (1,))})
+    asked = (client.infer(MINILM, inputs, 8, 384, 20) for _ in range(24))
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
-    await endpoint.close()
+    await client.close()
     kinds = {type(outcome) for outcome in outcomes}
     assert kinds == {np.ndarray, OverloadedError}
 
@@ -267,7 +267,7 @@ async def test_one_dead_copy_of_two_is_found_and_replaced(narrow: TritonServer) 
         await encoder.warm()
         dead, living = narrow.stubs(MINILM)
         os.kill(dead, signal.SIGKILL)
-        await asyncio.sleep(IMPATIENT.canary_every + IMPATIENT.canary_within + 0.5)
+        await asyncio.sleep(SHORT.canary_interval + SHORT.canary + 0.5)
         await eventually(lambda: encoder.encode(["a red shoe"]), 10)
         after = narrow.stubs(MINILM)
         assert dead not in after
@@ -318,7 +318,7 @@ async def test_a_stopped_server_costs_no_more_than_the_deadline_and_the_other_ta
 
         taken = [await ask(number) for number in range(5)]
         assert max(taken) < 1.5
-        await asyncio.sleep(IMPATIENT.canary_every + IMPATIENT.canary_within + 0.5)
+        await asyncio.sleep(SHORT.canary_interval + SHORT.canary + 0.5)
         for number in range(50):
             with deadline_in(0.8):
                 await encoder.encode([f"later {number}"])
@@ -364,7 +364,7 @@ def minilm(**changes: Any) -> list[Model]:
 
 
 async def refusal(models: list[Model], server: TritonServer) -> str:
-    async with TritonRuntime(models, [server.endpoint], IMPATIENT, max_batch=32) as served:
+    async with triton_runtime(models, [server.endpoint], SHORT, max_batch=32, reload=False) as served:
         (tower,) = (model.text for model in models)
         assert isinstance(tower, TextTower)
         with pytest.raises(ModelFileError) as caught:
@@ -456,7 +456,8 @@ def tokens_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSe
 
 async def test_a_model_that_takes_tokens_gets_them_and_int8_texts_alone(tokens_server: TritonServer) -> None:
     texts = ["a red shoe", "ein grüner Stuhl 👟", "word " * 400, *(f"number {number}" for number in range(20))]
-    async with TritonRuntime(minilm(), [tokens_server.endpoint], IMPATIENT, max_batch=32) as served, onnx() as here:
+    there = triton_runtime(minilm(), [tokens_server.endpoint], SHORT, max_batch=32, reload=False)
+    async with there as served, onnx() as here:
         expected = await here.text_encoder(text_tower()).encode(texts)
         assert np.array_equal(await served.text_encoder(text_tower()).encode(texts), expected)
 
@@ -487,7 +488,8 @@ async def test_padding_and_running_alone_are_as_in_process(padded: tuple[list[Mo
     assert text.padding
     assert image
     assert image.alone
-    async with TritonRuntime(models, [server.endpoint], IMPATIENT, max_batch=32) as served, onnx() as here:
+    there = triton_runtime(models, [server.endpoint], SHORT, max_batch=32, reload=False)
+    async with there as served, onnx() as here:
         for texts in (["a red shoe"], ["a red shoe", "word " * 100, "ein grüner Stuhl"]):
             expected = await here.text_encoder(text).encode(texts)
             assert np.array_equal(await served.text_encoder(text).encode(texts), expected)

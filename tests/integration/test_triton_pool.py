@@ -17,16 +17,17 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from services.common.errors import OverloadedError, ServiceUnavailableError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_endpoint import Endpoint
-from services.embedder.adapters.triton_pool import Patience, Pool, Wanted
-from services.embedder.adapters.triton_tensors import RowFeed
+from services.embedder.adapters.triton_client import TritonClient
+from services.embedder.adapters.triton_endpoint import ExpectedModel, Timeouts
+from services.embedder.adapters.triton_inputs import RowInputBuilder
+from services.embedder.adapters.triton_pool import Pool
 from services.embedder.catalogue import ModelFile, TextHead
 from services.embedder.errors import ModelFileError
 from services.embedder.triton_repository.golden import Golden, golden_rows
 from services.embedder.triton_repository.layout import ServedTower
 
 NAME, PASSPORT = "head.text", "p" * 32
-PATIENCE = Patience(start=5, call=5, canary_every=0.1, canary_within=0.3)
+TIMEOUTS = Timeouts(start=5, call=5, canary=0.3, canary_interval=0.1)
 HEAD = TextHead(ModelFile(Path("graph"), "0" * 64), "trunk", 3)
 CODES = grpc.StatusCode
 Behaviour = Callable[[Any, Any], Awaitable[None]]
@@ -114,16 +115,17 @@ async def serving(fake: FakeTriton) -> AsyncIterator[str]:
 async def pool(*fakes: FakeTriton, reload: bool = False) -> AsyncIterator[Pool]:
     """Watch `fakes` until all that can be are admitted."""
     async with serving(fakes[0]) as one, serving(fakes[-1]) as two:
-        endpoints = [Endpoint(address) for address in (one, two)[: len(fakes)]]
-        wanted = Wanted(ServedTower(NAME, "head", HEAD, 3), RowFeed((3,), 8), PASSPORT)
-        async with Pool(endpoints, [wanted], PATIENCE, reload=reload) as made:
+        clients = [TritonClient(address) for address in (one, two)[: len(fakes)]]
+        expected = ExpectedModel(ServedTower(NAME, "head", HEAD, 3), RowInputBuilder((3,), 8), PASSPORT)
+        made = Pool(clients, [expected], TIMEOUTS, reload=reload)
+        async with made.watching():
             await made.until_ready(NAME)
             await asyncio.sleep(0.05)
             yield made
 
 
 async def ask(made: Pool) -> Matrix:
-    return await made.vectors(NAME, [np.ones(3, np.float32)], 2)
+    return await made.infer(NAME, [np.ones(3, np.float32)], 2)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ async def test_what_waits_at_a_server_that_stopped_answering_fails_with_it() -> 
         fake.canaries = fake.callers = late
         began = time.monotonic()
         with pytest.raises(ServiceUnavailableError, match="stopped answering"):
-            await made.vectors(NAME, [np.ones(3, np.float32)], 5)
+            await made.infer(NAME, [np.ones(3, np.float32)], 5)
         assert time.monotonic() - began < 2
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from services.common.content import ContentType
 from services.common.errors import (
-    AlreadyExistsError,
     CollectionNotFoundError,
-    InvalidError,
     ItemNotFoundError,
-    NotFoundError,
+    MediaError,
     PassportError,
     RevisionError,
     ServiceError,
@@ -26,49 +25,15 @@ from services.common.index_config import IndexConfig
 from services.common.metadata import parsed_metadata
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
+from services.embedder.errors import ModelNotFoundError
 from services.gateway.embedder import Content, Embedded, Model, Purpose
 from services.gateway.encoder import first_source
 from services.gateway.index import IndexAnswer, IndexHit, Scope, SearchMode
-from services.gateway.items import Collection, ContentType, Inline, ItemField, MediaFacts, Space, Stored
+from services.gateway.items import Collection, Inline, ItemField, MediaFacts, Space, Stored
 from services.gateway.store import ItemState, MergeMetadata, ReplaceMetadata, Row, RowChange, RowMedia, Written
+from services.store.errors import CollectionExistsError, MediaNotFoundError
 
 CORRUPT = b"corrupt"
-
-
-class PictureError(InvalidError):
-    """A picture that cannot be read."""
-
-    reason = "MEDIA_INVALID"
-
-    def __init__(self) -> None:
-        super().__init__("picture is corrupt", problem="is corrupt")
-
-
-class ModelNotFoundError(NotFoundError):
-    """The catalogue has no such model."""
-
-    reason = "MODEL_NOT_FOUND"
-
-    def __init__(self, model: str, known: Sequence[str]) -> None:
-        super().__init__(f"no model {model!r}", model=model, known=",".join(known))
-
-
-class CollectionExistsError(AlreadyExistsError):
-    """The collection is there with other spaces."""
-
-    reason = "COLLECTION_EXISTS"
-
-    def __init__(self, collection: str) -> None:
-        super().__init__(f"collection {collection!r} is there with other spaces", collection=collection)
-
-
-class ObjectNotFoundError(NotFoundError):
-    """No stored object has the hash."""
-
-    reason = "MEDIA_NOT_FOUND"
-
-    def __init__(self, sha256: str) -> None:
-        super().__init__(f"no media {sha256!r}", sha256=sha256)
 
 
 class MemoryEmbedder:
@@ -95,7 +60,7 @@ class MemoryEmbedder:
     async def inspect(self, data: bytes) -> MediaFacts:
         """Look whether the bytes are corrupt."""
         if data.startswith(CORRUPT):
-            raise PictureError
+            raise MediaError("is corrupt")
         return MediaFacts(ContentType.IMAGE, hashlib.sha256(data).hexdigest(), "image/png", len(data), 1, 1)
 
 
@@ -186,7 +151,7 @@ class MemoryStore:
     async def read(self, sha256: str, max_bytes: int) -> bytes:
         """Look the object up."""
         if sha256 not in self._media:
-            raise ObjectNotFoundError(sha256)
+            raise MediaNotFoundError(sha256)
         return self._media[sha256]
 
     def _item(self, collection: str, item_id: str) -> MemoryItem:
@@ -228,7 +193,7 @@ class MemoryIndex:
 def _embedded(content: Content, dimensions: int) -> Embedded | ServiceError:
     data = content.encode() if isinstance(content, str) else content
     if data.startswith(CORRUPT):
-        return PictureError()
+        return MediaError("is corrupt")
     facts = None
     if isinstance(content, bytes):
         facts = MediaFacts(ContentType.IMAGE, hashlib.sha256(data).hexdigest(), "image/png", len(data), 1, 1)

@@ -1,12 +1,13 @@
 """Models run by Triton servers, over gRPC.
 
 A server serves a repository written by `services.embedder.triton_repository`. Its vectors are those of the runtime in
-process: each server has to show it, model by model, before it is asked for anything (see `triton_pool`).
+process: each server has to show it, model by model, before it is asked for anything (see `triton_endpoint`).
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Generic, Self, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -14,58 +15,57 @@ from services.common.batching import DynamicBatcher
 from services.common.deadlines import deadline_in, remaining_seconds
 from services.common.errors import DeadlineError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_endpoint import Endpoint
-from services.embedder.adapters.triton_pool import Patience, Pool, Wanted
-from services.embedder.adapters.triton_tensors import feed_of
+from services.embedder.adapters.triton_client import TritonClient
+from services.embedder.adapters.triton_endpoint import ExpectedModel, Timeouts
+from services.embedder.adapters.triton_inputs import input_builder
+from services.embedder.adapters.triton_pool import Pool
 from services.embedder.catalogue import Catalogue, Model, PictureTower, TextHead, TextTower
 from services.embedder.encoder import TensorEncoder, TextEncoder
 from services.embedder.preprocessing import Pixels
-from services.embedder.triton_repository.layout import IDENTITY, Tower, served_towers
+from services.embedder.triton_repository.layout import IDENTITY, ServedTower, Tower, served_towers
 
 E = TypeVar("E")
 
 
+@asynccontextmanager
+async def triton_runtime(
+    models: Sequence[Model], endpoints: Sequence[str], timeouts: Timeouts, *, max_batch: int, reload: bool
+) -> AsyncIterator["TritonRuntime"]:
+    """Yield a runtime that asks `endpoints`, each host:port, for the towers of `models` while the block runs.
+
+    A request has at most `max_batch` rows. `reload` says whether a model whose backend is dead is loaded anew.
+    """
+    catalogue = Catalogue(models, IDENTITY)
+    towers = served_towers(models)
+    expected = [ExpectedModel(each, input_builder(each, max_batch), catalogue.passport(each.model)) for each in towers]
+    pool = Pool([TritonClient(address) for address in endpoints], expected, timeouts, reload=reload)
+    async with pool.watching():
+        yield TritonRuntime(pool, towers, timeouts.call)
+
+
 class TritonRuntime:
-    """A `Runtime` of Triton servers; an async context manager, whose encoders work while it lasts."""
+    """A `Runtime` of Triton servers; its encoders work while its pool is watched."""
 
     identity = IDENTITY
 
-    def __init__(
-        self,
-        models: Sequence[Model],
-        endpoints: Sequence[str],
-        patience: Patience,
-        *,
-        max_batch: int,
-        reload: bool = False,
-    ) -> None:
-        """Ask `endpoints`, each host:port, for the towers of `models`, at most `max_batch` rows in a request."""
-        catalogue = Catalogue(models, self.identity)
-        towers = served_towers(models)
-        wanted = [Wanted(each, feed_of(each, max_batch), catalogue.passport(each.model)) for each in towers]
+    def __init__(self, pool: Pool, towers: Sequence[ServedTower], call_seconds: float) -> None:
+        """`call_seconds` is the longest a request takes where the caller sets no deadline."""
+        self._pool = pool
         # Models may share a tower; any of its names will do.
         self._names: dict[Tower, str] = {each.tower: each.name for each in towers}
-        self._patience = patience
-        self._pool = Pool([Endpoint(address) for address in endpoints], wanted, patience, reload=reload)
-
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._pool.__aexit__(*error)
+        self._call_seconds = call_seconds
 
     def text_encoder(self, tower: TextTower) -> TextEncoder:
         """Return an encoder of texts."""
-        return TritonTextEncoder(self._names[tower], tower.dimensions, self._pool, self._patience.call)
+        return TritonTextEncoder(self._names[tower], tower.dimensions, self._pool, self._call_seconds)
 
     def head_encoder(self, head: TextHead) -> TensorEncoder:
         """Return an encoder of text vectors."""
-        return TritonTensorEncoder(self._names[head], head.dimensions, self._pool, self._patience.call)
+        return TritonTensorEncoder(self._names[head], head.dimensions, self._pool, self._call_seconds)
 
     def picture_encoder(self, tower: PictureTower) -> TensorEncoder:
         """Return an encoder of pixels."""
-        return TritonTensorEncoder(self._names[tower], tower.dimensions, self._pool, self._patience.call)
+        return TritonTensorEncoder(self._names[tower], tower.dimensions, self._pool, self._call_seconds)
 
 
 class _Encoder(Generic[E]):
@@ -93,7 +93,7 @@ class _Encoder(Generic[E]):
     async def _vectors(self, elements: Sequence[E]) -> Matrix:
         if not len(elements):
             return np.zeros((0, self._dimensions), np.float32)
-        if not self._pool.met(self._name):
+        if not self._pool.ever_ready(self._name):
             await self.warm()
         with deadline_in(self._call_seconds):
             try:
@@ -103,7 +103,7 @@ class _Encoder(Generic[E]):
                 raise DeadlineError("Triton did not answer in time", service="triton") from error
 
     async def _request(self, elements: Sequence[E]) -> Sequence[Matrix | Exception]:
-        return list(await self._pool.vectors(self._name, elements, remaining_seconds(self._call_seconds)))
+        return list(await self._pool.infer(self._name, elements, remaining_seconds(self._call_seconds)))
 
 
 class TritonTextEncoder(_Encoder[str]):

@@ -1,192 +1,205 @@
-"""One Triton server: requests out, vectors or errors of ours back."""
+"""A model at a Triton server: whether it may be asked, and why not.
+
+It is ready once its signature, its passport and its golden vectors are those of the catalogue. From then on a canary,
+one golden input at intervals, tells whether it still computes: a server whose Python process died says that it is ready
+all the same. A model that fails is examined anew at the same intervals, and is ready again when it passes.
+"""
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
-from tritonclient.grpc import service_pb2
-from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException
-
-from services.common.errors import DeadlineError, OverloadedError, ServiceUnavailableError
+from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_tensors import Inputs
-from services.embedder.triton_repository.layout import VECTOR
+from services.embedder.adapters.triton_client import DeadBackendError, ModelCard, ModelMissingError, TritonClient
+from services.embedder.adapters.triton_inputs import RowInputBuilder, TextInputBuilder
+from services.embedder.errors import ModelFileError
+from services.embedder.triton_repository.golden import Golden
+from services.embedder.triton_repository.layout import GOLDEN, PASSPORT, VECTOR, ServedTower
 
-CHANNEL = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    # A server that was restarted is found again within a second, not after gRPC's two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
+log = logging.getLogger(__name__)
 
-NOT_EXECUTED = ("failed to connect", "connection refused", "stopped accepting", "is shutting down")
-QUEUE_FULL = "exceeds maximum queue size"
-QUEUE_TIMEOUT = "timeout expired"
-DEAD = "is not healthy"
+EXAMINE_SECONDS = 10.0
+"""Time a server has to answer each question before it is asked for vectors: it may just have started."""
 
+RELOAD_SECONDS = 60.0
+"""Time a server has to unload a model, and to load it: large ones take long."""
 
-class NotExecutedError(ServiceUnavailableError):
-    """A server did not take the request on: another one may be asked."""
-
-
-class DeadBackendError(ServiceUnavailableError):
-    """A server says it is well and has the model, but what runs the model is gone, or answers nothing of use."""
-
-
-class ModelMissingError(ServiceUnavailableError):
-    """A server has no such model, or not now."""
+RELOAD_INTERVAL_SECONDS = 30.0
+"""Least time between two reloads of a model: one that dies at once must not keep its server busy."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What a server says of a model."""
+class Timeouts:
+    """How long things may take, in seconds."""
 
-    inputs: Inputs
-    outputs: Inputs
-    max_batch: int
-    """Rows in a request; 1 where the model takes no batches."""
-    copies: int
-    parameters: dict[str, str]
+    start: float
+    """Until a server answers, when the embedder starts."""
+    call: float
+    """A request, where the caller sets no deadline."""
+    canary: float
+    canary_interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedModel:
+    """A Triton model as it must be: its tower, what builds its inputs, and the passport of its catalogue's model."""
+
+    served: ServedTower
+    inputs: TextInputBuilder | RowInputBuilder
+    passport: str
+
+    @property
+    def dimensions(self) -> int:
+        """Length of its vectors."""
+        return self.served.tower.dimensions
 
 
 class Endpoint:
-    """A server at `address`, host and port."""
+    """A model at the server that `client` asks."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.answered: Counter[str] = Counter()
-        """Requests answered, by model."""
-        self._client = InferenceServerClient(address, channel_args=CHANNEL)
-        self._calls: defaultdict[str, set[asyncio.Task[Any]]] = defaultdict(set)
-        self._abandoned: set[asyncio.Task[Any]] = set()
+    def __init__(self, client: TritonClient, expected: ExpectedModel, timeouts: Timeouts, *, reload: bool) -> None:
+        """`reload` says whether to have the server load the model anew when its backend is dead."""
+        self.client = client
+        self.card: ModelCard | None = None
+        """What the server says of the model; None while it is not ready."""
+        self.error: ServiceError | None = None
+        """Why it is not ready."""
+        self._expected = expected
+        self._name = expected.served.name
+        self._timeouts = timeouts
+        self._reload = reload
+        self._golden: Golden | None = None
+        self._suspect = asyncio.Event()
+        self._reloaded_at = float("-inf")
+        self._unloaded = False  # by us, and not loaded since
 
     @property
-    def outstanding(self) -> int:
-        """Requests under way."""
-        return sum(map(len, self._calls.values()))
+    def ever_ready(self) -> bool:
+        """Whether it was ready at any time."""
+        return self._golden is not None
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._client.close()
+    async def infer(self, elements: Sequence[Any], seconds: float) -> Matrix:
+        """Return the vectors of `elements` by a model that is ready; raises as `TritonClient.infer`."""
+        assert self.card is not None
+        return await self._infer(self.card, elements, seconds)
 
-    async def infer(self, model: str, inputs: list[InferInput], rows: int, dimensions: int, seconds: float) -> Matrix:
-        """Return a vector for each of `rows`, shape (rows, dimensions).
+    def suspect(self) -> None:
+        """Have it examined at once."""
+        self._suspect.set()
 
-        Raises:
-            NotExecutedError: the server cannot be reached, or is stopping.
-            DeadBackendError: the model's backend is dead.
-            ModelMissingError: the model is not there.
-            OverloadedError: the model's queue is full.
-            DeadlineError: `seconds` passed.
-            ServiceUnavailableError: the connection broke, or the endpoint was abandoned meanwhile.
-        """
-        if seconds <= 0:
-            raise DeadlineError("the deadline passed before Triton was asked", service="triton")
-        with self._translated(model):
-            answer = await self._called(model, self._request(model, inputs, seconds))
-        vectors = answer.as_numpy(VECTOR)
-        if vectors is None or vectors.shape != (rows, dimensions) or not np.isfinite(vectors).all():
-            shape = None if vectors is None else vectors.shape
-            raise DeadBackendError("triton", f"at {self.address} answers {model} with {shape} for {rows} rows")
-        self.answered[model] += 1
-        found: Matrix = vectors
-        return found
+    def mark_unready(self, error: ServiceError) -> None:
+        """Let it not be asked until it has passed an examination."""
+        if self.card or str(error) != str(self.error):
+            log.warning("triton at %s does not serve %s: %s", self.client.address, self._name, error)
+        self.card, self.error = None, error
 
-    def abandon(self, model: str) -> None:
-        """Fail what is under way for `model`: nobody need wait for a server that does not answer."""
-        for task in self._calls[model]:
-            self._abandoned.add(task)
-            task.cancel()
+    async def watch(self, examined: Callable[[], object]) -> None:
+        """Examine it at intervals, and when it is suspected; call `examined` each time."""
+        while True:
+            self._suspect.clear()
+            await self._examine()
+            examined()
+            try:
+                async with asyncio.timeout(self._timeouts.canary_interval):
+                    await self._suspect.wait()
+                    await asyncio.sleep(self._timeouts.canary_interval / 10)  # many callers suspect it at a time
+            except TimeoutError:
+                pass
 
-    async def card(self, model: str, seconds: float) -> ModelCard:
-        """Return what the server says of `model`; raises as `infer`."""
-        with self._translated(model):
-            metadata = await self._client.get_model_metadata(model, client_timeout=seconds)
-            config = (await self._client.get_model_config(model, client_timeout=seconds)).config
-        return ModelCard(
-            inputs=_signature(metadata.inputs),
-            outputs=_signature(metadata.outputs),
-            max_batch=max(1, config.max_batch_size),
-            copies=sum(group.count for group in config.instance_group) or 1,
-            parameters={key: value.string_value for key, value in config.parameters.items()},
-        )
-
-    async def ready(self, seconds: float) -> bool:
-        """Tell whether the server says that all its models are loaded; raises as `infer`."""
-        with self._translated(""):
-            return bool(await self._client.is_server_ready(client_timeout=seconds))
-
-    async def unload(self, model: str, seconds: float) -> None:
-        """Let the server forget `model`; raises as `infer`."""
-        with self._translated(model):
-            await self._client.unload_model(model, client_timeout=seconds)
-
-    async def load(self, model: str, seconds: float) -> None:
-        """Let the server load `model`; raises as `infer`."""
-        with self._translated(model):
-            await self._client.load_model(model, client_timeout=seconds)
-
-    async def _request(self, model: str, inputs: list[InferInput], seconds: float) -> Any:
-        # Triton's own clock, in microseconds, is for the queue: a request nobody waits for any more is never run.
-        return await self._client.infer(
-            model, inputs, outputs=OUTPUTS, timeout=max(1, int(seconds * 1e6)), client_timeout=seconds
-        )
-
-    async def _called(self, model: str, request: Any) -> Any:
-        task = asyncio.ensure_future(request)
-        self._calls[model].add(task)
+    async def _examine(self) -> None:
+        answered = self.client.answered[self._name]
         try:
-            return await task
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if task in self._abandoned and not (current and current.cancelling()):
-                raise ServiceUnavailableError("triton", f"at {self.address} stopped answering") from None
+            await (self._check_canary(self.card) if self.card else self._admit())
+        except OverloadedError:
+            pass  # a full queue is one that is served
+        except DeadlineError as error:
+            if self.client.answered[self._name] == answered:  # else it is only busy
+                self.mark_unready(error)
+                self.client.abandon(self._name)
+        except ServiceError as error:
+            self.mark_unready(error)
+            if self._reload and (self._unloaded or isinstance(error, DeadBackendError)):
+                await self._load_anew()
+        except Exception as error:  # an unexpected error marks the endpoint unready; watching goes on
+            log.exception("cannot examine %s at %s", self._name, self.client.address)
+            self.mark_unready(ServiceUnavailableError("triton", f"at {self.client.address}: {error!r}"))
+
+    async def _check_canary(self, card: ModelCard) -> None:
+        """Ask for one golden vector as often as there are copies, which take turns."""
+        assert self._golden is not None
+        for _ in range(card.copies):
+            await self._compare(card, self._golden, 1, self._timeouts.canary)
+
+    async def _admit(self) -> None:
+        card = await self._read_card()
+        golden = self._check_card(card)
+        for _ in range(card.copies):
+            await self._compare(card, golden, len(golden.vectors), EXAMINE_SECONDS)
+        self.card, self._golden, self.error = card, golden, None
+        log.info("triton at %s serves %s", self.client.address, self._name)
+
+    async def _read_card(self) -> ModelCard:
+        try:
+            return await self.client.card(self._name, EXAMINE_SECONDS)
+        except ModelMissingError as error:
+            if await self.client.ready(EXAMINE_SECONDS):
+                raise self._mismatch("it is not there") from error
             raise
-        finally:
-            self._calls[model].discard(task)
-            self._abandoned.discard(task)
 
-    @contextmanager
-    def _translated(self, model: str) -> Iterator[None]:
+    def _check_card(self, card: ModelCard) -> Golden:
+        """Return the golden vectors on `card`, which has to be that of the expected model."""
+        expected = self._expected
+        if problem := expected.inputs.mismatch(card.inputs):
+            raise self._mismatch(problem)
+        output = ("FP32", (expected.dimensions,))
+        if card.outputs.get(VECTOR) != output:
+            raise self._mismatch(f"expected an output {VECTOR} {output}, it has {dict(card.outputs)}")
+        passport = card.parameters.get(PASSPORT, "")
+        if passport != expected.passport:
+            raise self._mismatch(f"expected passport {expected.passport!r}, it has {passport!r}")
         try:
-            yield
-        except InferenceServerException as error:
-            self._raise(model, error)
+            golden = Golden.from_text(card.parameters.get(GOLDEN, ""))
+        except ValueError as error:
+            raise self._mismatch(str(error)) from error
+        if golden.vectors.shape != (len(expected.inputs.golden), expected.dimensions):
+            raise self._mismatch(f"its golden vectors have shape {golden.vectors.shape}")
+        return golden
 
-    def _raise(self, model: str, error: InferenceServerException) -> NoReturn:
-        problem = f"at {self.address}: {error.message()}"
-        said = str(error.message()).lower()
-        match str(error.status()).removeprefix("StatusCode."):
-            case "DEADLINE_EXCEEDED":
-                raise DeadlineError(f"triton at {self.address} did not answer in time", service="triton") from error
-            case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" if QUEUE_FULL in said:
-                raise OverloadedError(f"triton {problem}", queue=model, limit="") from error
-            case "UNAVAILABLE" if QUEUE_TIMEOUT in said:
-                raise DeadlineError(f"triton {problem}", service="triton") from error
-            case "UNAVAILABLE" if any(phrase in said for phrase in NOT_EXECUTED):
-                raise NotExecutedError("triton", problem) from error
-            case "NOT_FOUND":
-                raise ModelMissingError("triton", problem) from error
-            case "UNAVAILABLE" if "unknown model" in said or "not ready" in said:
-                raise ModelMissingError("triton", problem) from error
-            case "UNAVAILABLE" | "CANCELLED":
-                raise ServiceUnavailableError("triton", problem) from error
-            case "INTERNAL" | "UNKNOWN" if DEAD in said:
-                raise DeadBackendError("triton", problem) from error
-            case "INTERNAL" | "UNKNOWN":
-                raise ServiceUnavailableError("triton", problem) from error
-            case _:
-                raise error
+    async def _compare(self, card: ModelCard, golden: Golden, count: int, seconds: float) -> None:
+        """Compare what it makes of the first `count` golden inputs with their vectors."""
+        inputs = self._expected.inputs
+        size = min(card.max_batch, inputs.max_batch)
+        for start in range(0, count, size):
+            batch = inputs.golden[start : min(count, start + size)]
+            vectors = await self._infer(card, batch, seconds)
+            cosines = (vectors * golden.vectors[start : start + len(batch)]).sum(axis=1)
+            if cosines.min() < golden.least_cosine:
+                problem = f"a golden vector has cosine {cosines.min():.5f}, {golden.least_cosine} is the least"
+                raise self._mismatch(problem)
 
+    async def _infer(self, card: ModelCard, elements: Sequence[Any], seconds: float) -> Matrix:
+        tensors = await self._expected.inputs.build(elements, card.inputs)
+        return await self.client.infer(self._name, tensors, len(elements), self._expected.dimensions, seconds)
 
-OUTPUTS: Sequence[InferRequestedOutput] = [InferRequestedOutput(VECTOR)]
+    async def _load_anew(self) -> None:
+        """Unload and load the model, the one way to a new backend process, but not all the time."""
+        if time.monotonic() < self._reloaded_at + RELOAD_INTERVAL_SECONDS:
+            return
+        log.warning("triton at %s is told to load %s anew", self.client.address, self._name)
+        try:
+            await self.client.unload(self._name, RELOAD_SECONDS)
+            self._unloaded = True
+            await self.client.load(self._name, RELOAD_SECONDS)
+            self._unloaded, self._reloaded_at = False, time.monotonic()
+            await self._admit()
+        except ServiceError as error:
+            self.mark_unready(error)
+            if not self._unloaded:  # the server may not allow it: try again later
+                self._reloaded_at = time.monotonic()
 
-
-def _signature(tensors: Sequence[service_pb2.ModelMetadataResponse.TensorMetadata]) -> Inputs:
-    return {tensor.name: (tensor.datatype, tuple(tensor.shape)[1:]) for tensor in tensors}
+    def _mismatch(self, problem: str) -> ModelFileError:
+        return ModelFileError(f"model {self._name!r} of Triton at {self.client.address}", problem)

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import item_pb2
+from services.common.content import ContentType
+from services.common.enum_codec import CONTENT_TYPES, METRICS, from_proto
 from services.common.errors import ServiceError
 from services.common.neighbours import call
 from services.common.vectors import from_bytes
 from services.gateway.adapters.listing import list_all
 from services.gateway.adapters.statuses import refusal
 from services.gateway.embedder import Content, Embedded, Model, Purpose
-from services.gateway.enums import CONTENT_TYPES, METRICS, kind_of
-from services.gateway.items import ContentType, MediaFacts
+from services.gateway.items import MediaFacts
 from services.gateway.stubs import EmbedderStub
 
 EMBED_SECONDS = 120.0
@@ -44,7 +45,7 @@ class GrpcEmbedder:
         """Have `data` examined."""
         request = pb.InspectMediaRequest(data=data)
         response: pb.InspectMediaResponse = await call("embedder", self._stub.InspectMedia, request)
-        return _facts(response.media, kind_of("content_type", response.content_type, CONTENT_TYPES))
+        return _facts(response.media, from_proto("content_type", response.content_type, CONTENT_TYPES))
 
     async def models(self) -> list[pb.Model]:
         """List the models, page by page."""
@@ -52,8 +53,8 @@ class GrpcEmbedder:
 
 
 def _model(message: pb.Model) -> Model:
-    inputs = tuple(kind_of("inputs", number, CONTENT_TYPES) for number in message.inputs)
-    metric = kind_of("metric", message.metric, METRICS)
+    inputs = tuple(from_proto("inputs", number, CONTENT_TYPES) for number in message.inputs)
+    metric = from_proto("metric", message.metric, METRICS)
     return Model(message.name, message.dimensions, metric, inputs, message.passport)
 
 

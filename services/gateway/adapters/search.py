@@ -6,11 +6,12 @@ from typing import Any, cast
 
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import vector_pb2
+from services.common.enum_codec import from_proto
 from services.common.filter_codec import to_message
 from services.common.neighbours import call, stream
 from services.common.vectors import Matrix, to_bytes
 from services.gateway.adapters.listing import list_all
-from services.gateway.enums import MODES, kind_of
+from services.gateway.enums import MODES
 from services.gateway.index import IndexAnswer, IndexedIds, IndexHit, ListedIndex, Scope
 from services.gateway.items import Space
 from services.gateway.stubs import SearchStub
@@ -29,7 +30,7 @@ class GrpcIndex:
         """Ask for the nearest items in one space."""
         response = await self._search(scope, space, vector, passport=passport, top_k=depth)
         hits = [IndexHit(hit.id, hit.score, hit.spaces) for hit in response.hits]
-        mode = kind_of("mode", response.mode, MODES)
+        mode = from_proto("mode", response.mode, MODES)
         return IndexAnswer(hits, response.version, mode, response.candidates, response.compared)
 
     async def ids(self, collection: str, space: str, version: str) -> AsyncGenerator[IndexedIds]:

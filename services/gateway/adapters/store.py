@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from medley.v1 import collection_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
 from services.common import index_config_codec
-from services.common.errors import NotFoundError, OverloadedError, ServiceError
+from services.common.enum_codec import CONTENT_TYPES, METRICS, from_proto
+from services.common.errors import MessageTooLargeError, NotFoundError, ServiceError
 from services.common.index_config import IndexConfig
 from services.common.neighbours import call, stream
 from services.common.vectors import Matrix, from_bytes, to_bytes
 from services.gateway.adapters.statuses import refusal
-from services.gateway.enums import CONTENT_TYPES, FIELDS, METRICS, kind_of
+from services.gateway.enums import FIELDS
 from services.gateway.items import Collection, Inline, ItemField, Space, Stored
 from services.gateway.store import (
     ItemState,
@@ -25,15 +26,6 @@ from services.gateway.store import (
 from services.gateway.stubs import StoreStub
 
 READ_SECONDS = 120.0
-
-
-class MediaSizeError(OverloadedError):
-    """A stored object that is too large to be embedded."""
-
-    reason = "MESSAGE_TOO_LARGE"
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"media have {size} bytes, {limit} at most", size=str(size), limit=str(limit))
 
 
 class GrpcStore:
@@ -106,7 +98,8 @@ class GrpcStore:
         request = pb.ReadMediaRequest(sha256=sha256)
         async for message in stream("store", self._stub.ReadMedia, request, seconds=READ_SECONDS):
             if message.size_bytes > max_bytes:
-                raise MediaSizeError(message.size_bytes, max_bytes)
+                size, limit = str(message.size_bytes), str(max_bytes)
+                raise MessageTooLargeError(f"media have {size} bytes, {limit} at most", size=size, limit=limit)
             chunks.append(message.chunk)
         return b"".join(chunks)
 
@@ -151,8 +144,8 @@ def _from_space(message: collection_pb2.Space) -> Space:
         message.name,
         message.model,
         message.dimensions,
-        kind_of("metric", message.metric, METRICS),
-        tuple(kind_of("sources", number, CONTENT_TYPES) for number in message.sources),
+        from_proto("metric", message.metric, METRICS),
+        tuple(from_proto("sources", number, CONTENT_TYPES) for number in message.sources),
         message.passport,
     )
 

@@ -8,10 +8,11 @@ from pyarrow import ipc
 
 from medley.v1 import check_pb2, collection_pb2, item_pb2
 from medley.v1 import store_service_pb2 as pb
+from services.common.enum_codec import from_proto
 from services.common.neighbours import call, stream
 from services.gateway.adapters.listing import list_all
 from services.gateway.adapters.store import GrpcStore
-from services.gateway.enums import FINDING_KINDS, kind_of
+from services.gateway.enums import FINDING_KINDS
 from services.gateway.findings import (
     CheckedMedia,
     CheckedRows,
@@ -112,7 +113,7 @@ def _check_part(message: pb.CheckTableResponse) -> RowCheckPart:
 
 def _finding(message: check_pb2.Finding) -> Finding:
     return Finding(
-        kind_of("kind", message.kind, FINDING_KINDS),
+        from_proto("kind", message.kind, FINDING_KINDS),
         message.collection,
         message.id,
         message.space,

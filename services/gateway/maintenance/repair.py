@@ -3,10 +3,11 @@
 from functools import partial
 from typing import Generic
 
-from services.common.errors import PreconditionError, ServiceError
+from services.common.content import ContentType
+from services.common.errors import ItemEmptyError, PreconditionError, ServiceError
 from services.gateway.catalogue import Catalogue
 from services.gateway.encoder import Contents, Encoder, first_source
-from services.gateway.items import Collection, ContentType, EmptyItemError, Space
+from services.gateway.items import Collection, Space
 from services.gateway.store import ItemState, MediaReader, RowChange, RowEditor, ShownItem_co
 from services.gateway.updater import Updater, UpdateWish
 
@@ -65,7 +66,7 @@ class Repairer(Generic[ShownItem_co]):
         wish = UpdateWish(name, item_id, remove_media=True, expected_revision=state.revision)
         try:
             await self._updater.update(wish)
-        except EmptyItemError as error:
+        except ItemEmptyError as error:
             raise NotRepairedError("nothing would be left of the item: delete it, or ingest it again") from error
 
     async def _make_vector(self, item_id: str, name: str, collection: Collection) -> None:

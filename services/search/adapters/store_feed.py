@@ -1,30 +1,25 @@
 """The change feed of the store service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, cast
 
 import numpy as np
 import pyarrow
 
-from medley.v1 import collection_pb2, vector_pb2
+from medley.v1 import collection_pb2
 from medley.v1 import store_service_pb2 as pb
 from services.common import index_config_codec
+from services.common.enum_codec import METRICS, from_proto
 from services.common.errors import CollectionNotFoundError, NotFoundError
 from services.common.neighbours import call, stream
-from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search.feed import ChangePart, Space, SpaceVectors, Table
 
 LIST_PAGE_SIZE = 1000
 _SERVICE = "store"
 _VECTORS = "vector."
-_METRICS: Mapping[int, Metric] = {
-    vector_pb2.METRIC_COSINE: Metric.COSINE,
-    vector_pb2.METRIC_DOT_PRODUCT: Metric.DOT_PRODUCT,
-    vector_pb2.METRIC_EUCLIDEAN: Metric.EUCLIDEAN,
-}
 
 
 class StoreChangeFeed:
@@ -76,7 +71,8 @@ def _table(message: collection_pb2.Collection) -> Table:
 
 def _space(message: collection_pb2.Space) -> Space:
     config = index_config_codec.from_message(message.index)
-    return Space(message.name, message.dimensions, _METRICS[message.metric], message.passport, config)
+    metric = from_proto("metric", message.metric, METRICS)
+    return Space(message.name, message.dimensions, metric, message.passport, config)
 
 
 def _part(message: pb.WatchChangesResponse) -> ChangePart:

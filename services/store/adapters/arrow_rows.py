@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from services.common.content import ContentType
 from services.common.vectors import Matrix
-from services.store.rows import Content, Definition, Media, Part, Parts, Row, Space
+from services.store.rows import Definition, Media, Part, Parts, Row, Space
 from services.store.tables import ChangedRows, VectorColumn
 
 PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
@@ -99,7 +100,7 @@ def from_arrow(definition: Definition, table: pa.Table) -> list[Row]:
     return [
         Row(
             columns["id"][i],
-            Content(columns["content_type"][i]),
+            ContentType(columns["content_type"][i]),
             texts[i],
             media[i],
             metadata[i] or "{}",

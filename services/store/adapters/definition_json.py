@@ -10,9 +10,10 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from medley.v1 import index_config_pb2
 from services.common import index_config_codec
+from services.common.content import ContentType
 from services.common.index_config import IndexConfig
 from services.common.vectors import Metric
-from services.store.rows import Content, Definition, Space
+from services.store.rows import Definition, Space
 
 FORMAT = 1
 
@@ -49,7 +50,7 @@ def index_from_json(text: str) -> IndexConfig:
 def _space(fields: dict[str, Any]) -> Space:
     metric, sources = Metric(fields.pop("metric")), fields.pop("sources")
     index = _index(fields.pop("index", {}))  # definitions were written without one, before there was a choice
-    return Space(metric=metric, sources=tuple(map(Content, sources)), index=index, **fields)
+    return Space(metric=metric, sources=tuple(map(ContentType, sources)), index=index, **fields)
 
 
 def _index_fields(index: IndexConfig) -> dict[str, Any]:

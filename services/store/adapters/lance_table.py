@@ -18,7 +18,12 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.common.errors import CollectionNotFoundError, ServiceUnavailableError, StorageFullError
+from services.common.errors import (
+    CollectionNotFoundError,
+    ServiceUnavailableError,
+    StorageFullError,
+    VersionExpiredError,
+)
 from services.common.executors import BoundedExecutor
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
@@ -35,7 +40,7 @@ from services.store.adapters.compaction import FRAGMENT_ROWS, Fragment, worth_me
 from services.store.adapters.definition_json import index_from_json, index_to_json
 from services.store.adapters.shelf import Files, Place
 from services.store.commits import CommitBell
-from services.store.errors import RowsCorruptError, VersionExpiredError
+from services.store.errors import RowsCorruptError
 from services.store.rows import Definition, Parts, Row
 from services.store.tables import BATCH_ROWS, ChangedRows, Changes, Found, Snapshot, WriteConflictError
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from services.common.errors import CollectionNotFoundError
+from services.common.errors import CollectionNotFoundError, VersionExpiredError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
 from services.store.commits import CommitBell
-from services.store.errors import CollectionExistsError, VersionExpiredError
+from services.store.errors import CollectionExistsError
 from services.store.rows import Definition, Part, Parts, Row, Space
 from services.store.tables import (
     BATCH_ROWS,

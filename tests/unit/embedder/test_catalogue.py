@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from services.common.content import ContentType
 from services.common.vectors import Metric
 from services.embedder import preprocessing
 from services.embedder.catalogue import (
     Catalogue,
-    Content,
     Model,
     ModelFile,
     Padding,
@@ -118,8 +118,8 @@ def test_what_leaves_the_vectors_alone_leaves_the_passport_alone(change: Callabl
 
 
 def test_models_say_what_they_embed() -> None:
-    assert TRUNK.inputs == (Content.TEXT,)
-    assert BOTH.inputs == (Content.TEXT, Content.IMAGE)
+    assert TRUNK.inputs == (ContentType.TEXT,)
+    assert BOTH.inputs == (ContentType.TEXT, ContentType.IMAGE)
 
 
 def test_an_unknown_model_is_refused_with_those_there_are() -> None:

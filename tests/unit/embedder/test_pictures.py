@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.common.errors import ServiceError
+from services.common.errors import MediaError, MessageTooLargeError, ServiceError
 from services.common.executors import BoundedExecutor
-from services.embedder.errors import MediaError, TooManyBytesError, TooManyPixelsError
+from services.embedder.errors import TooManyPixelsError
 from services.embedder.pictures import Media, PictureLimits, PictureReader, inspected, read
 from tests.unit.embedder.files import encoded, exif, halves, noise, plain, wanted
 
@@ -60,7 +60,7 @@ def test_what_is_no_whole_picture_is_refused_with_the_problem(file: bytes, probl
     for refuse in (lambda: inspected(file, LIMITS), lambda: read(file, LIMITS, wanted())):
         with pytest.raises(MediaError, match=problem) as caught:
             refuse()
-        assert str(caught.value) == f"picture {caught.value.metadata['problem']}"
+        assert str(caught.value) == f"media {caught.value.metadata['problem']}"
 
 
 def test_a_name_that_says_otherwise_does_not_count() -> None:
@@ -89,7 +89,7 @@ def test_a_picture_over_pillows_own_limit_is_a_matter_of_ours() -> None:
 
 
 def test_bytes_are_counted_first() -> None:
-    with pytest.raises(TooManyBytesError) as caught:
+    with pytest.raises(MessageTooLargeError) as caught:
         inspected(b"x" * (2**20 + 1), LIMITS)
     assert caught.value.metadata == {"size": str(2**20 + 1), "limit": str(2**20)}
 

@@ -5,9 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from services.common.errors import ArgumentError, DimensionError, SpaceNotFoundError, VectorError
+from services.common.errors import (
+    ArgumentError,
+    DimensionError,
+    InputNotSupportedError,
+    SpaceNotFoundError,
+    TextError,
+    VectorError,
+)
 from services.common.vectors import Matrix, Metric, to_bytes
-from services.gateway.items import Collection, InputNotSupportedError, Space, TextError
+from services.gateway.items import Collection, Space
 from services.gateway.planning import (
     ArmWish,
     ContentQuery,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from services.common.errors import ArgumentError, NotFoundError
+from services.common.errors import ArgumentError, InputNotSupportedError, NotFoundError
 from services.common.vectors import Metric
 from services.gateway.embedder import Model
-from services.gateway.items import InputNotSupportedError, Space
+from services.gateway.items import Space
 from services.gateway.spaces import Founder, SpaceWish
 from tests.support.gateway_peers import MemoryEmbedder, MemoryStore
 from tests.unit.gateway.worlds import CLIP_MODEL, IMAGE, NAME, TEXT, TEXT_MODEL

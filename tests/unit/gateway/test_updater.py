@@ -8,16 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.common.errors import ArgumentError, ConflictError, ItemNotFoundError, SpaceNotFoundError
-from services.gateway.items import (
-    Collection,
-    EmptyItemError,
-    Inline,
-    NewItem,
-    Stored,
+from services.common.errors import (
+    ArgumentError,
+    ConflictError,
+    ItemEmptyError,
+    ItemNotFoundError,
+    SpaceNotFoundError,
     TextError,
-    VectorNotAcceptedError,
 )
+from services.gateway.items import Collection, Inline, NewItem, Stored, VectorNotAcceptedError
 from services.gateway.store import MergeMetadata, ReplaceMetadata
 from services.gateway.updater import UpdateWish
 from tests.support.gateway_peers import CORRUPT
@@ -123,7 +122,7 @@ async def test_a_picture_that_no_space_embeds_is_examined() -> None:
 
 async def test_nothing_may_be_left_of_an_item() -> None:
     around = await with_item(NewItem("x", text="words"))
-    with pytest.raises(EmptyItemError):
+    with pytest.raises(ItemEmptyError):
         await around.updater.update(replace(CHANGE, text=""))
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from services.common.concurrency import ConcurrencyLimiter
+from services.common.content import ContentType
 from services.common.errors import ServiceError
 from services.common.vectors import Metric
 from services.gateway.batches import BatchLimits
@@ -11,7 +12,7 @@ from services.gateway.catalogue import Catalogue
 from services.gateway.embedder import Content, Embedded, Embedder, Model, Purpose
 from services.gateway.encoder import Encoder
 from services.gateway.ingester import Answer, Ingester, Pace, Stores
-from services.gateway.items import Collection, ContentType, MediaFacts, NewItem, Space
+from services.gateway.items import Collection, MediaFacts, NewItem, Space
 from services.gateway.searcher import Searcher
 from services.gateway.store import Written
 from services.gateway.updater import Updater

@@ -17,6 +17,7 @@ from services.common.errors import (
     OverloadedError,
     ServiceError,
     TokenError,
+    VersionExpiredError,
     VersionUnknownError,
 )
 from services.common.filter_codec import from_json, to_message
@@ -26,7 +27,7 @@ from services.common.versions import Version
 from services.search import snapshots
 from services.search.collection_index import Search
 from services.search.cursors import PageToken
-from services.search.errors import KeepLapsedError, VersionExpiredError
+from services.search.errors import KeepLapsedError
 from services.search.feed import Table
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings

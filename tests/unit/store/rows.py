@@ -6,20 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from services.common.content import ContentType
 from services.common.vectors import Matrix, Metric
-from services.store.rows import Content, Definition, Row, Space
+from services.store.rows import Definition, Row, Space
 
 NOW = datetime(2026, 5, 6, tzinfo=UTC)
 SPACES = (
-    Space("clip", 2, Metric.COSINE, "medley-mini", (Content.IMAGE, Content.TEXT), "p"),
-    Space("text", 2, Metric.COSINE, "minilm", (Content.TEXT,), "q"),
+    Space("clip", 2, Metric.COSINE, "medley-mini", (ContentType.IMAGE, ContentType.TEXT), "p"),
+    Space("text", 2, Metric.COSINE, "minilm", (ContentType.TEXT,), "q"),
     Space("own", 2, Metric.DOT_PRODUCT),
 )
 PHOTOS = Definition("collections/photos", "u1", SPACES, NOW)
 
 
 def row(row_id: str, **fields: Any) -> Row:
-    return Row(row_id, **{"content": Content.TEXT, "text": "a text", "revision": 1, **fields})
+    return Row(row_id, **{"content": ContentType.TEXT, "text": "a text", "revision": 1, **fields})
 
 
 def vectors(*names: str) -> dict[str, Matrix]:

@@ -4,8 +4,8 @@ import wave
 import pytest
 from PIL import Image
 
+from services.common.content import ContentType
 from services.store.mime import content_of, mime_type
-from services.store.rows import Content
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "gif", "webp", "bmp", "tiff"])
@@ -47,9 +47,9 @@ def test_others_are_told_or_not(head: bytes, expected: str) -> None:
 
 def test_a_type_says_what_content_it_is() -> None:
     kinds = {
-        "image/png": Content.IMAGE,
-        "video/mp4": Content.VIDEO,
-        "audio/wav": Content.AUDIO,
+        "image/png": ContentType.IMAGE,
+        "video/mp4": ContentType.VIDEO,
+        "audio/wav": ContentType.AUDIO,
         "application/pdf": None,
     }
     assert {mime: content_of(mime) for mime in kinds} == kinds

@@ -1,9 +1,9 @@
 import pytest
 
-from services.common.errors import ItemNotFoundError, RevisionError
-from services.store.errors import ItemEmptyError
+from services.common.content import ContentType
+from services.common.errors import ItemEmptyError, ItemNotFoundError, RevisionError
 from services.store.plans import Update
-from services.store.rows import EPOCH, Content, Media, Row
+from services.store.rows import EPOCH, Media, Row
 from tests.unit.store.rows import NOW, PHOTOS, row, vector, vectors
 
 PICTURE = Media("aa" * 32, "image/png", 1)
@@ -17,7 +17,7 @@ def updated(old: Row, **fields: object) -> Row:
 
 
 def with_picture(**fields: object) -> Row:
-    return row("x", content=Content.IMAGE, media=PICTURE, vectors=vectors("clip", "text", "own"), **fields)
+    return row("x", content=ContentType.IMAGE, media=PICTURE, vectors=vectors("clip", "text", "own"), **fields)
 
 
 def text_only() -> Row:
@@ -31,11 +31,11 @@ def text_only() -> Row:
         (with_picture(), {"text": "a text"}, ("clip", "text", "own")),
         (with_picture(), {"text": "new"}, ("clip", "own")),
         (with_picture(), {"text": ""}, ("clip", "own")),
-        (with_picture(), {"media": (OTHER, Content.IMAGE)}, ("text", "own")),
-        (with_picture(), {"media": (PICTURE, Content.IMAGE)}, ("clip", "text", "own")),
+        (with_picture(), {"media": (OTHER, ContentType.IMAGE)}, ("text", "own")),
+        (with_picture(), {"media": (PICTURE, ContentType.IMAGE)}, ("clip", "text", "own")),
         (with_picture(), {"remove_media": True}, ("text", "own")),
         (text_only(), {"text": "new"}, ("own",)),
-        (text_only(), {"media": (PICTURE, Content.IMAGE)}, ("text", "own")),
+        (text_only(), {"media": (PICTURE, ContentType.IMAGE)}, ("text", "own")),
         (text_only(), {"metadata": lambda _: '{"a":1}'}, ("clip", "text", "own")),
     ],
 )

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.common.content import ContentType
 from services.common.errors import ArgumentError
 from services.store.adapters.memory_media import MemoryMedia
 from services.store.adapters.memory_tables import MemoryCatalogue
 from services.store.keeper import Collections
 from services.store.media_store import Announcement
 from services.store.purger import Purger
-from services.store.rows import Content, Media
+from services.store.rows import Media
 from services.store.tables import Table
 from tests.unit.store.rows import SPACES, row
 
@@ -48,7 +49,7 @@ def shop() -> Shop:
 
 async def refer(table: Table, row_id: str, sha256: str) -> None:
     reference = Media(sha256, "image/png", 1)
-    await table.write([row(row_id, content=Content.IMAGE, media=reference)], [], table.version)
+    await table.write([row(row_id, content=ContentType.IMAGE, media=reference)], [], table.version)
 
 
 async def test_media_long_unused_go_at_once(shop: Shop) -> None:

@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.common.content import ContentType
 from services.store.adapters.memory_media import MemoryMedia
 from services.store.adapters.memory_tables import MemoryCatalogue, MemoryTable
 from services.store.keeper import Collections
 from services.store.media_store import Announcement
-from services.store.rows import Content, Media, Parts, Row
+from services.store.rows import Media, Parts, Row
 from services.store.tables import Table
 from services.store.upkeep import Retention, Upkeep
 from tests.unit.store.rows import PHOTOS, SPACES, row
@@ -59,7 +60,7 @@ class TestCollectMedia:
 
     async def refer(self, table: Table, row_id: str, sha256: str) -> None:
         reference = Media(sha256, "image/png", 1)
-        await table.write([row(row_id, content=Content.IMAGE, media=reference)], [], table.version)
+        await table.write([row(row_id, content=ContentType.IMAGE, media=reference)], [], table.version)
 
     async def put(self, media: MemoryMedia, content: bytes) -> str:
         return (await media.put(one(content), Announcement())).sha256

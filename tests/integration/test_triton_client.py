@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_endpoint import DeadBackendError, Endpoint, ModelMissingError, NotExecutedError
-from services.embedder.adapters.triton_tensors import RowFeed
+from services.embedder.adapters.triton_client import DeadBackendError, ModelMissingError, NotExecutedError, TritonClient
+from services.embedder.adapters.triton_inputs import RowInputBuilder
 
 Answer = Callable[[Any, Any], Awaitable[Any]]
 
@@ -31,21 +31,21 @@ class Scripted(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[tuple[Scripted, Endpoint]]:
+async def server() -> AsyncIterator[tuple[Scripted, TritonClient]]:
     script, running = Scripted(), grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(script, running)
     port = running.add_insecure_port("127.0.0.1:0")
     await running.start()
-    endpoint = Endpoint(f"127.0.0.1:{port}")
-    yield script, endpoint
-    await endpoint.close()
+    client = TritonClient(f"127.0.0.1:{port}")
+    yield script, client
+    await client.close()
     await running.stop(None)
 
 
-async def ask(endpoint: Endpoint, seconds: float = 2.0) -> Matrix:
-    feed = RowFeed((3,), 8)
-    tensors = await feed.tensors(list(np.eye(2, 3, dtype=np.float32)), {"rows": ("FP32", (3,))})
-    return await endpoint.infer("model", tensors, 2, 4, seconds)
+async def ask(client: TritonClient, seconds: float = 2.0) -> Matrix:
+    inputs = RowInputBuilder((3,), 8)
+    tensors = await inputs.build(list(np.eye(2, 3, dtype=np.float32)), {"rows": ("FP32", (3,))})
+    return await client.infer("model", tensors, 2, 4, seconds)
 
 
 def vectors(values: Matrix) -> Answer:
@@ -63,27 +63,29 @@ def status(code: grpc.StatusCode, message: str) -> Answer:
     return answer
 
 
-async def test_vectors_arrive(server: tuple[Scripted, Endpoint]) -> None:
-    script, endpoint = server
+async def test_vectors_arrive(server: tuple[Scripted, TritonClient]) -> None:
+    script, client = server
     script.answer = vectors(np.eye(2, 4, dtype=np.float32))
-    assert np.array_equal(await ask(endpoint), np.eye(2, 4))
-    assert endpoint.answered == {"model": 1}
-    assert endpoint.outstanding == 0
+    assert np.array_equal(await ask(client), np.eye(2, 4))
+    assert client.answered == {"model": 1}
+    assert client.outstanding == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (2, 3), (1, 4), (8,)])
-async def test_an_answer_of_another_shape_is_no_answer(server: tuple[Scripted, Endpoint], shape: tuple[int]) -> None:
-    script, endpoint = server
+async def test_an_answer_of_another_shape_is_no_answer(
+    server: tuple[Scripted, TritonClient], shape: tuple[int]
+) -> None:
+    script, client = server
     script.answer = vectors(np.zeros(shape, np.float32))
     with pytest.raises(DeadBackendError, match="answers model with"):
-        await ask(endpoint)
+        await ask(client)
 
 
-async def test_what_is_no_number_is_no_answer(server: tuple[Scripted, Endpoint]) -> None:
-    script, endpoint = server
+async def test_what_is_no_number_is_no_answer(server: tuple[Scripted, TritonClient]) -> None:
+    script, client = server
     script.answer = vectors(np.full((2, 4), np.nan, np.float32))
     with pytest.raises(DeadBackendError):
-        await ask(endpoint)
+        await ask(client)
 
 
 CODES = grpc.StatusCode
@@ -104,31 +106,31 @@ CODES = grpc.StatusCode
     ],
 )
 async def test_statuses_become_errors_of_ours(
-    server: tuple[Scripted, Endpoint], code: grpc.StatusCode, message: str, kind: type[ServiceError]
+    server: tuple[Scripted, TritonClient], code: grpc.StatusCode, message: str, kind: type[ServiceError]
 ) -> None:
-    script, endpoint = server
+    script, client = server
     script.answer = status(code, message)
     with pytest.raises(kind) as caught:
-        await ask(endpoint)
+        await ask(client)
     assert type(caught.value) is kind
 
 
-async def test_what_is_our_own_fault_is_not_disguised(server: tuple[Scripted, Endpoint]) -> None:
-    script, endpoint = server
+async def test_what_is_our_own_fault_is_not_disguised(server: tuple[Scripted, TritonClient]) -> None:
+    script, client = server
     script.answer = status(CODES.INVALID_ARGUMENT, "unexpected shape")
     with pytest.raises(InferenceServerException):
-        await ask(endpoint)
+        await ask(client)
 
 
 async def test_nobody_listening_means_not_executed() -> None:
-    endpoint = Endpoint("127.0.0.1:1")
+    client = TritonClient("127.0.0.1:1")
     with pytest.raises(NotExecutedError):
-        await ask(endpoint)
-    await endpoint.close()
+        await ask(client)
+    await client.close()
 
 
-async def test_the_deadline_travels_to_the_server_and_is_kept_here(server: tuple[Scripted, Endpoint]) -> None:
-    script, endpoint = server
+async def test_the_deadline_travels_to_the_server_and_is_kept_here(server: tuple[Scripted, TritonClient]) -> None:
+    script, client = server
     seen: list[int] = []
 
     async def slow(request: Any, context: Any) -> Any:
@@ -137,29 +139,29 @@ async def test_the_deadline_travels_to_the_server_and_is_kept_here(server: tuple
 
     script.answer = slow
     with pytest.raises(DeadlineError):
-        await ask(endpoint, 0.2)
+        await ask(client, 0.2)
     assert seen == [pytest.approx(200_000, rel=0.01)]
     with pytest.raises(DeadlineError):
-        await ask(endpoint, 0)
+        await ask(client, 0)
     assert len(seen) == 1
 
 
 async def test_what_is_abandoned_fails_at_once_and_what_is_cancelled_is_cancelled(
-    server: tuple[Scripted, Endpoint],
+    server: tuple[Scripted, TritonClient],
 ) -> None:
-    script, endpoint = server
+    script, client = server
 
     async def slow(request: Any, context: Any) -> Any:
         await asyncio.sleep(5)
 
     script.answer = slow
-    one, two = (asyncio.create_task(ask(endpoint, 10)) for _ in range(2))
+    one, two = (asyncio.create_task(ask(client, 10)) for _ in range(2))
     await asyncio.sleep(0.1)
-    assert endpoint.outstanding == 2
+    assert client.outstanding == 2
     two.cancel()
     with pytest.raises(asyncio.CancelledError):
         await two
-    endpoint.abandon("model")
+    client.abandon("model")
     with pytest.raises(ServiceUnavailableError, match="stopped answering"):
         await one
-    assert endpoint.outstanding == 0
+    assert client.outstanding == 0
