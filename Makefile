@@ -5,12 +5,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-CODE := medley services tests benchmarks examples models tools
-TYPED := medley services tests benchmarks examples tools
+CODE := medley services tests benchmarks examples models tools packaging
+TYPED := medley services tests benchmarks examples tools packaging
+
+# Medley itself is left out of the locks: both of its distributions are installed from this checkout.
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-package medley packaging/server/pyproject.toml
 
 PEERS := $(patsubst benchmarks/peers/requirements-%.txt,.cache/peers/%/.installed,$(wildcard benchmarks/peers/requirements-*.txt))
 
-.PHONY: help demo test up lint type fmt proto docs bench bench-search peers minio triton-server triton lock clean
+.PHONY: help demo test up lint type fmt proto docs bench bench-search peers minio triton-server triton lock dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -65,19 +69,22 @@ triton: $(VENV)/.dev ## Serve the built-in models by Triton in the foreground; p
 	$(BIN)/python -m tools.triton serve $(ARGS)
 
 lock: ## Resolve the dependencies anew into requirements/ (needs uv).
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra server --extra build pyproject.toml -o requirements/server.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra dev --extra build pyproject.toml -c requirements/server.txt -o requirements/dev.txt
+	$(LOCK) --group build -o requirements/server.txt
+	$(LOCK) --extra s3 --extra triton --extra milvus --group dev -c requirements/server.txt -o requirements/dev.txt
+
+dist: $(VENV)/.server ## Build the wheels of medley and medley-server into dist/.
+	$(PIP) wheel --no-deps --no-build-isolation -w dist . packaging/server
 
 clean: ## Remove what the targets made, but not the data.
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo-output
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo-output dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Medley needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.server: requirements/server.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.server: requirements/server.txt pyproject.toml packaging/server/pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --require-hashes -r requirements/server.txt
-	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) install --no-deps --no-build-isolation -e . -e packaging/server
 	@touch $@
 
 $(VENV)/.bench: benchmarks/requirements.txt $(VENV)/.dev

@@ -1,7 +1,7 @@
 """The services as one process of this machine, for `medley up` and `medley demo`."""
 
 import contextlib
-import importlib.util
+import importlib.metadata
 import os
 import signal
 import socket
@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from medley import __version__
 from medley.client import Client
 from medley.errors import Error
 
 SERVICES = ("gateway", "embedder", "store", "search")
 """In the order of their ports."""
 
-SERVER_PACKAGES = ("services", "faiss", "lance", "onnxruntime", "prometheus_client", "pydantic_settings", "tokenizers")
+SERVER_DISTRIBUTION = "medley-server"
+SAFE_PATH = ("-P",)
+"""Python's option that keeps the working directory off the module path: a folder `services` there is not ours."""
+
 POLL_SECONDS = 0.1
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -81,19 +85,36 @@ def suite(directory: Path, ports: list[int], log: Path | None = None) -> Iterato
     """Start the services on `ports`, with their data in `directory`, and stop them after the block.
 
     Raises:
-        SuiteError: a port is taken, or the server's packages are not installed.
+        SuiteError: a port is taken, or the distribution `medley-server` is not installed.
     """
-    _check_installed()
+    require_server()
     for port in ports:
         _check_free(port)
     environment = os.environ | _settings(directory, ports)
-    command = [sys.executable, "-m", "services"]
+    command = [sys.executable, *SAFE_PATH, "-m", "services"]
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
         running = Suite(f"127.0.0.1:{ports[0]}", process, log)
         stack.callback(running.stop)
         yield running
+
+
+def require_server() -> None:
+    """Check that the services are installed.
+
+    The distribution is asked for, not the package `services`: another project's may be importable.
+
+    Raises:
+        SuiteError: they are not.
+    """
+    try:
+        importlib.metadata.version(SERVER_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError as error:
+        install = f"pip install {SERVER_DISTRIBUTION}=={__version__}"
+        raise SuiteError(
+            f"the services are the package {SERVER_DISTRIBUTION}, which is not installed: {install}"
+        ) from error
 
 
 def free_ports() -> list[int]:
@@ -108,12 +129,6 @@ def free_ports() -> list[int]:
 def _settings(directory: Path, ports: list[int]) -> dict[str, str]:
     listen = {f"{service.upper()}_LISTEN": f"127.0.0.1:{port}" for service, port in zip(SERVICES, ports, strict=True)}
     return listen | {"STORE_DATA_DIR": str(directory)}
-
-
-def _check_installed() -> None:
-    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SuiteError(f"the services need {', '.join(missing)}: pip install 'medley[server]'")
 
 
 def _check_free(port: int) -> None:

@@ -7,12 +7,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-import services
 from services.common.settings import MIB, ServerSettings
 from services.embedder.embedder import MAX_INPUTS
 
-BUILT_IN_MODELS = Path(services.__path__[0]).parent / "models"
 BUILT_IN = "built-in"
+
+
+def _built_in_models() -> Path:
+    """Return the folder of the built-in models: in the installed package, or in a checkout its top folder `models`."""
+    packaged = Path(__file__).parent / "models"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "models"
+
+
+BUILT_IN_MODELS = _built_in_models()
 
 
 class EmbedderSettings(ServerSettings):

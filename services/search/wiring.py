@@ -239,5 +239,5 @@ def _needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        install = f"cannot be used here ({error}): pip install 'medley[{extra}]'"
+        install = f"cannot be used here ({error}): pip install 'medley-server[{extra}]'"
         raise ServiceUnavailableError(f"the engine of the extra {extra!r}", install) from error

@@ -45,7 +45,7 @@ def test_a_built_in_model_is_taken_without_what_builds_others(tmp_path: Path) ->
 def test_a_missing_extra_is_named_before_anything_is_downloaded(tmp_path: Path) -> None:
     done = models("build", "openai/clip-vit-base-patch32", "--target", "onnx", "--out", str(tmp_path / "out"))
     assert done.returncode == 1
-    assert "pip install 'medley[export]'" in done.stderr
+    assert "pip install 'medley-server[export]'" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -72,7 +72,7 @@ class MilvusServer:
 def milvus_server(folder: Path) -> MilvusServer:
     """Return a server, not started; skips the test where Milvus Lite is not installed."""
     if importlib.util.find_spec("milvus_lite") is None:
-        pytest.skip("milvus-lite is not installed: pip install 'medley[dev]'")
+        pytest.skip("milvus-lite is not installed: pip install milvus-lite")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return MilvusServer(folder, probe.getsockname()[1])

@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from medley.suite import SAFE_PATH, require_server
+
 MODULE = "services.embedder.export"
 
 
@@ -19,8 +21,9 @@ def _passed_on(name: str, summary: str) -> click.Command:
     @click.command(name, help=summary, add_help_option=False, context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def command(arguments: tuple[str, ...]) -> int:
+        require_server()
         # A process of its own, as the services are: the command line knows none of their code.
-        return _exit_code([sys.executable, "-m", MODULE, name, *arguments])
+        return _exit_code([sys.executable, *SAFE_PATH, "-m", MODULE, name, *arguments])
 
     return command
 

@@ -177,7 +177,7 @@ def _require_exporters() -> None:
     """Refuse before anything is downloaded."""
     missing = [name for name in EXPORTERS if find_spec(name) is None]
     if missing:
-        raise ExportError(f"building models needs {', '.join(missing)}: pip install 'medley[export]'")
+        raise ExportError(f"building models needs {', '.join(missing)}: pip install 'medley-server[export]'")
 
 
 def _there(place: Path) -> ExportError:
