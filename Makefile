@@ -14,7 +14,7 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 
 PEERS := $(patsubst benchmarks/peers/requirements-%.txt,.cache/peers/%/.installed,$(wildcard benchmarks/peers/requirements-*.txt))
 
-.PHONY: help demo test up lint type fmt proto docs bench bench-search peers minio triton-server triton lock dist clean
+.PHONY: help demo test up lint type fmt proto proto-breaking docs bench bench-search peers minio triton-server triton lock dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,9 @@ fmt: $(VENV)/.dev ## Format the code and mend what can be mended.
 
 proto: $(VENV)/.dev ## Generate medley/v1 from protos/.
 	$(BIN)/python -m tools.protos generate
+
+proto-breaking: $(VENV)/.dev ## Check that protos/ breaks no client of the last release; skipped until there is one.
+	$(BIN)/python -m tools.protos breaking
 
 minio: ## Build the MinIO server that the tests of S3 run against (needs Go), unless there is one.
 	@$(PYTHON) -m tools.minio
