@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 CODE := medley services tests benchmarks examples models tools packaging
 TYPED := medley services tests benchmarks examples tools packaging
 
@@ -14,7 +15,7 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 
 PEERS := $(patsubst benchmarks/peers/requirements-%.txt,.cache/peers/%/.installed,$(wildcard benchmarks/peers/requirements-*.txt))
 
-.PHONY: help demo test up lint type fmt proto docs bench bench-search peers minio triton-server triton lock dist clean
+.PHONY: help demo test up check lint type fmt proto proto-breaking docs docs-build docs-serve bench bench-search peers minio triton-server triton lock dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,12 +29,15 @@ up: $(VENV)/.server ## Run Medley in the foreground, its data in ./data.
 test: $(VENV)/.dev ## Run every test.
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/.dev ## Check style, layering, the API's style, and that generated code is current.
+check: lint type test-fast ## Check what every change must pass; takes minutes.
+
+lint: $(VENV)/.dev ## Check style, layering, the API's style, that generated code is current, and that docs hang together.
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.protos check
 	$(BIN)/python -m tools.docs check
+	$(MKDOCS) build -q
 
 type: $(VENV)/.dev ## Check types.
 	$(BIN)/mypy $(TYPED)
@@ -45,11 +49,20 @@ fmt: $(VENV)/.dev ## Format the code and mend what can be mended.
 proto: $(VENV)/.dev ## Generate medley/v1 from protos/.
 	$(BIN)/python -m tools.protos generate
 
+proto-breaking: $(VENV)/.dev ## Check that protos/ breaks no client of the last release; skipped until there is one.
+	$(BIN)/python -m tools.protos breaking
+
 minio: ## Build the MinIO server that the tests of S3 run against (needs Go), unless there is one.
 	@$(PYTHON) -m tools.minio
 
 docs: $(VENV)/.dev ## Generate docs/api.md and docs/settings.md.
 	$(BIN)/python -m tools.docs
+
+docs-build: $(VENV)/.dev ## Build the documentation's site into .cache/site; a broken link fails.
+	$(MKDOCS) build -q
+
+docs-serve: $(VENV)/.dev ## Serve the documentation on http://127.0.0.1:8000 and follow changes.
+	$(MKDOCS) serve
 
 bench: $(VENV)/.dev minio triton-server ## Measure Medley beside its floors; DATA=… names the fashion products' Parquet file.
 	$(BIN)/python -m benchmarks.run $(if $(DATA),--data $(DATA)) $(ARGS)
