@@ -18,10 +18,10 @@ from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
-from services.search.adapters.memory import MemoryIndex
-from services.search.feed import ChangePart, Space
-from services.search.index import Selection
-from services.search.local_collection import LocalCollectionIndex
+from services.search.collection.collection import LocalCollectionIndex
+from services.search.core.change_feed import ChangePart, Space
+from services.search.core.vector_index import Selection
+from services.search.engines.memory.vector_index import MemoryIndex
 
 DIMENSIONS = 512
 SCANNED = 200_000

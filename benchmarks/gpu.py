@@ -20,7 +20,7 @@ from services.search.adapters.torch_device import TorchDevice
 from services.search.adapters.torch_index import Directions
 from services.search.adapters.torch_scan import Queries, TorchScan
 from services.search.adapters.torch_vectors import TorchVectors
-from services.search.index import Selection
+from services.search.core.vector_index import Selection
 
 TOP_K = 10
 WANTED = 26  # what the engine takes to rank 10

@@ -25,8 +25,8 @@ from benchmarks.timing import Latency
 from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.triton_inputs import TextInputBuilder
-from services.embedder.catalogue import TextTower
+from services.embedder.adapters.triton.inputs import TextInputBuilder
+from services.embedder.core.catalog import TextTower
 from services.embedder.settings import BUILT_IN_MODELS
 from tools.triton import Ports, TritonServer, serving
 

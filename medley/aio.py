@@ -12,16 +12,14 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from medley import _calls as calls
-from medley import _requests as write
-from medley import _responses as read
-from medley._calls import Call, Operation, PageOperation
-from medley._channel import Target
-from medley._defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
-from medley._streams import Download, Upload, async_ingest_messages
-from medley._versions import Versions
-from medley._window import AsyncWindow
-from medley.aio_status import server_status
+from medley._transport import decode, encode, operations
+from medley._transport.aio_status import server_status
+from medley._transport.channel import Target
+from medley._transport.defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
+from medley._transport.flow_control import AsyncWindow
+from medley._transport.operations import Call, Operation, PageOperation
+from medley._transport.session_versions import Versions
+from medley._transport.streams import Download, Upload, async_ingest_messages
 from medley.errors import Error, from_rpc
 from medley.indexes import IndexConfig
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
@@ -84,15 +82,15 @@ class Client:
         self, name: str, spaces: Iterable[Space] | None = None, *, timeout: float | None = None
     ) -> Collection:
         """Create a collection and return it; see `medley.Client.create_collection`."""
-        return await self._run(calls.create_collection(name, spaces), timeout)
+        return await self._run(operations.create_collection(name, spaces), timeout)
 
     async def collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """Return one collection."""
-        return await self._run(calls.collection(name), timeout)
+        return await self._run(operations.collection(name), timeout)
 
     def collections(self, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> AsyncIterator[Collection]:
         """Yield the collections by name, page by page; `timeout` is for each page."""
-        return self._pages(calls.collections(page_size), timeout)
+        return self._pages(operations.collections(page_size), timeout)
 
     async def restore(
         self, collection: str, items: Iterable[Item], passports: Mapping[str, str], *, timeout: float | None = None
@@ -104,7 +102,7 @@ class Client:
         Raises:
             PreconditionError: the collection's vectors have another passport.
         """
-        return await self._run(calls.restore(self._versions, collection, items, passports), timeout)
+        return await self._run(operations.restore(self._versions, collection, items, passports), timeout)
 
     async def erase(
         self, collection: str, ids: Iterable[str], *, media: Iterable[str] = (), timeout: float = ERASE_SECONDS
@@ -114,7 +112,7 @@ class Client:
         All versions without a tag are forgotten. `media` are hashes of what the items had, where they are deleted
         already. Takes up to a minute more where the media were used just now.
         """
-        return await self._run(calls.erase(self._versions, collection, ids, media), timeout)
+        return await self._run(operations.erase(self._versions, collection, ids, media), timeout)
 
     async def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
         """Name a version, the newest for "", which is then kept until the tag is deleted.
@@ -123,11 +121,11 @@ class Client:
             AlreadyExistsError: the tag names another version.
             PreconditionError: the version is no longer kept.
         """
-        return await self._run(calls.tag(collection, name, version), timeout)
+        return await self._run(operations.tag(collection, name, version), timeout)
 
     async def tags(self, collection: str, *, timeout: float | None = None) -> tuple[Tag, ...]:
         """Return the tags of a collection, by name."""
-        return await self._run(calls.tags(collection), timeout)
+        return await self._run(operations.tags(collection), timeout)
 
     async def delete_tag(self, collection: str, name: str, *, timeout: float | None = None) -> None:
         """Delete a tag; its version is then kept no longer than others.
@@ -135,17 +133,17 @@ class Client:
         Raises:
             NotFoundError: no such tag.
         """
-        await self._run(calls.delete_tag(collection, name), timeout)
+        await self._run(operations.delete_tag(collection, name), timeout)
 
     async def update_space(
         self, collection: str, space: str, *, index: IndexConfig, timeout: float | None = None
     ) -> Collection:
         """Change how a space is indexed; see `medley.Client.update_space`."""
-        return await self._run(calls.update_space(self._versions, collection, space, index), timeout)
+        return await self._run(operations.update_space(self._versions, collection, space, index), timeout)
 
     async def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a collection with all its items."""
-        await self._run(calls.drop_collection(self._versions, name), timeout)
+        await self._run(operations.drop_collection(self._versions, name), timeout)
 
     async def ingest(
         self,
@@ -165,7 +163,7 @@ class Client:
         try:
             async with _translated_stream(call):
                 async for response in call:
-                    for result in read.ingest_results(response):
+                    for result in decode.ingest_results(response):
                         window.leave()
                         self._versions.seen(collection, result.version)
                         yield result
@@ -184,7 +182,7 @@ class Client:
         timeout: float | None = None,
     ) -> Item:
         """Return one item."""
-        return await self._run(calls.get(collection, item_id, fields, as_of), timeout)
+        return await self._run(operations.get(collection, item_id, fields, as_of), timeout)
 
     async def get_many(
         self,
@@ -196,7 +194,7 @@ class Client:
         timeout: float | None = None,
     ) -> tuple[Lookup, ...]:
         """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
-        return await self._run(calls.get_many(collection, ids, fields, as_of), timeout)
+        return await self._run(operations.get_many(collection, ids, fields, as_of), timeout)
 
     def list(
         self,
@@ -209,7 +207,7 @@ class Client:
         timeout: float | None = None,
     ) -> AsyncIterator[Item]:
         """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page."""
-        return self._pages(calls.list_items(collection, where, page_size, fields, as_of), timeout)
+        return self._pages(operations.list_items(collection, where, page_size, fields, as_of), timeout)
 
     async def list_page(
         self,
@@ -223,13 +221,13 @@ class Client:
         timeout: float | None = None,
     ) -> Page[Item]:
         """Return the page of `page_token`, the first for an empty one, with the token of the next."""
-        return await self._run(calls.list_items(collection, where, page_size, fields, as_of)(page_token), timeout)
+        return await self._run(operations.list_items(collection, where, page_size, fields, as_of)(page_token), timeout)
 
     async def count(
         self, collection: str, *, where: Where | None = None, as_of: str = "", timeout: float | None = None
     ) -> int:
         """Return how many items satisfy `where`."""
-        return await self._run(calls.count(collection, where, as_of), timeout)
+        return await self._run(operations.count(collection, where, as_of), timeout)
 
     async def update(  # one option for each thing that can change
         self,
@@ -246,12 +244,12 @@ class Client:
         timeout: float | None = None,
     ) -> Item:
         """Change some of an item, keep the rest, and return it as it is now; see `medley.Client.update`."""
-        operation = calls.update(
+        operation = operations.update(
             self._versions,
             collection,
             item_id,
             text=text,
-            media=await asyncio.to_thread(write.media, media),
+            media=await asyncio.to_thread(encode.media, media),
             remove_media=remove_media,
             metadata=metadata,
             merge=merge,
@@ -269,7 +267,7 @@ class Client:
         timeout: float | None = None,
     ) -> int:
         """Delete the items of `ids`, or all that satisfy `where`; return how many were there to delete."""
-        return await self._run(calls.delete(self._versions, collection, ids, where), timeout)
+        return await self._run(operations.delete(self._versions, collection, ids, where), timeout)
 
     async def search(  # one option for each part of a query
         self,
@@ -293,9 +291,9 @@ class Client:
     ) -> SearchResult:
         """Return the `top_k` items that suit the queries best, best first; see `medley.Client.search`."""
         messages = await asyncio.to_thread(
-            write.arms, text, image, item, vector, arms, space=space, weights=weights or {}
+            encode.arms, text, image, item, vector, arms, space=space, weights=weights or {}
         )
-        operation = calls.search(
+        operation = operations.search(
             self._versions,
             collection,
             messages,
@@ -322,7 +320,7 @@ class Client:
         call = self._stub.UploadMedia(requests, timeout=timeout, metadata=self._metadata)
         try:
             async with _translated_stream(call):
-                return read.media((await call).media)
+                return decode.media((await call).media)
         except asyncio.CancelledError:
             if upload.failure is not None:
                 raise upload.failure from None
@@ -337,13 +335,13 @@ class Client:
 
         Only a server that keeps media in an S3 bucket has such URLs; another raises `PreconditionError`.
         """
-        return await self._run(calls.media_url(sha256, seconds, mime_type), timeout)
+        return await self._run(operations.media_url(sha256, seconds, mime_type), timeout)
 
     async def download_media(
         self, sha256: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a stored object, block by block; see `medley.Client.download_media`."""
-        request = calls.download_request(sha256, offset, length)
+        request = operations.download_request(sha256, offset, length)
         download = Download(request)
         call = self._stub.DownloadMedia(request, timeout=timeout, metadata=self._metadata)
         try:
@@ -365,7 +363,7 @@ class Client:
         timeout: float | None = None,
     ) -> AsyncIterator[Finding | CheckProgress]:
         """Yield what is wrong with a collection, or with all, and how far the check is; see `medley.Client.check`."""
-        request = calls.check_request(
+        request = operations.check_request(
             collection,
             media_sample=media_sample,
             vector_sample=vector_sample,
@@ -376,13 +374,13 @@ class Client:
         try:
             with _translated():
                 async for message in call:
-                    yield read.checked(message)
+                    yield decode.checked(message)
         finally:
             call.cancel()
 
     async def status(self, *, timeout: float | None = None) -> Status:
         """Return what the services are doing."""
-        return await self._run(calls.status(), timeout)
+        return await self._run(operations.status(), timeout)
 
     async def close(self) -> None:
         """Close the connection."""

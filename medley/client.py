@@ -10,15 +10,13 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from medley import _calls as calls
-from medley import _requests as write
-from medley import _responses as read
-from medley._calls import Call, Operation, PageOperation
-from medley._channel import Target
-from medley._defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
-from medley._streams import Download, Upload, ingest_messages
-from medley._versions import Versions
-from medley._window import Window
+from medley._transport import decode, encode, operations
+from medley._transport.channel import Target
+from medley._transport.defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
+from medley._transport.flow_control import Window
+from medley._transport.operations import Call, Operation, PageOperation
+from medley._transport.session_versions import Versions
+from medley._transport.streams import Download, Upload, ingest_messages
 from medley.errors import Error, from_rpc
 from medley.indexes import IndexConfig
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
@@ -54,7 +52,7 @@ class Client:
     Every method raises a subclass of `medley.Error`. Collections go by their short name: "photos" stands for
     "collections/photos". A search sees at least what this client has written before it.
 
-    Methods that read, `create_collection`, `update_space` and `delete` are tried again while the server does not
+    Methods that decode, `create_collection`, `update_space` and `delete` are tried again while the server does not
     answer, with growing pauses, at most four times and within the timeout. `ingest`, `update`, `drop_collection` and
     `upload_media` are not: an item ingested again under its id replaces itself, so that sending again what was not
     answered is safe.
@@ -97,7 +95,7 @@ class Client:
         Raises:
             AlreadyExistsError: it exists with other spaces.
         """
-        return self._run(calls.create_collection(name, spaces), timeout)
+        return self._run(operations.create_collection(name, spaces), timeout)
 
     def collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """Return one collection.
@@ -105,11 +103,11 @@ class Client:
         Raises:
             NotFoundError: there is none of the name.
         """
-        return self._run(calls.collection(name), timeout)
+        return self._run(operations.collection(name), timeout)
 
     def collections(self, *, page_size: int = PAGE_SIZE, timeout: float | None = None) -> Iterator[Collection]:
         """Yield the collections by name, page by page; `timeout` is for each page."""
-        return self._pages(calls.collections(page_size), timeout)
+        return self._pages(operations.collections(page_size), timeout)
 
     def restore(
         self, collection: str, items: Iterable[Item], passports: Mapping[str, str], *, timeout: float | None = None
@@ -121,7 +119,7 @@ class Client:
         Raises:
             PreconditionError: the collection's vectors have another passport.
         """
-        return self._run(calls.restore(self._versions, collection, items, passports), timeout)
+        return self._run(operations.restore(self._versions, collection, items, passports), timeout)
 
     def erase(
         self, collection: str, ids: Iterable[str], *, media: Iterable[str] = (), timeout: float = ERASE_SECONDS
@@ -131,7 +129,7 @@ class Client:
         All versions without a tag are forgotten. `media` are hashes of what the items had, where they are deleted
         already. Takes up to a minute more where the media were used just now.
         """
-        return self._run(calls.erase(self._versions, collection, ids, media), timeout)
+        return self._run(operations.erase(self._versions, collection, ids, media), timeout)
 
     def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
         """Name a version, the newest for "", which is then kept until the tag is deleted.
@@ -140,11 +138,11 @@ class Client:
             AlreadyExistsError: the tag names another version.
             PreconditionError: the version is no longer kept.
         """
-        return self._run(calls.tag(collection, name, version), timeout)
+        return self._run(operations.tag(collection, name, version), timeout)
 
     def tags(self, collection: str, *, timeout: float | None = None) -> tuple[Tag, ...]:
         """Return the tags of a collection, by name."""
-        return self._run(calls.tags(collection), timeout)
+        return self._run(operations.tags(collection), timeout)
 
     def delete_tag(self, collection: str, name: str, *, timeout: float | None = None) -> None:
         """Delete a tag; its version is then kept no longer than others.
@@ -152,7 +150,7 @@ class Client:
         Raises:
             NotFoundError: no such tag.
         """
-        self._run(calls.delete_tag(collection, name), timeout)
+        self._run(operations.delete_tag(collection, name), timeout)
 
     def update_space(
         self, collection: str, space: str, *, index: IndexConfig, timeout: float | None = None
@@ -165,11 +163,11 @@ class Client:
             NotFoundError: no such collection or space.
             InvalidError: a number is out of its range.
         """
-        return self._run(calls.update_space(self._versions, collection, space, index), timeout)
+        return self._run(operations.update_space(self._versions, collection, space, index), timeout)
 
     def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a collection with all its items."""
-        self._run(calls.drop_collection(self._versions, name), timeout)
+        self._run(operations.drop_collection(self._versions, name), timeout)
 
     def ingest(
         self, collection: str, items: Iterable[NewItem], *, timeout: float | None = None
@@ -191,7 +189,7 @@ class Client:
         try:
             with _translated():
                 for response in call:
-                    for result in read.ingest_results(response):
+                    for result in decode.ingest_results(response):
                         window.leave()
                         self._versions.seen(collection, result.version)
                         yield result
@@ -215,7 +213,7 @@ class Client:
             PreconditionError: the version is no longer kept.
             NotFoundError: no such item or collection.
         """
-        return self._run(calls.get(collection, item_id, fields, as_of), timeout)
+        return self._run(operations.get(collection, item_id, fields, as_of), timeout)
 
     def get_many(
         self,
@@ -227,7 +225,7 @@ class Client:
         timeout: float | None = None,
     ) -> tuple[Lookup, ...]:
         """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
-        return self._run(calls.get_many(collection, ids, fields, as_of), timeout)
+        return self._run(operations.get_many(collection, ids, fields, as_of), timeout)
 
     def list(
         self,
@@ -243,7 +241,7 @@ class Client:
 
         With `as_of`, a version's token or a tag, items come as they were then.
         """
-        return self._pages(calls.list_items(collection, where, page_size, fields, as_of), timeout)
+        return self._pages(operations.list_items(collection, where, page_size, fields, as_of), timeout)
 
     def list_page(
         self,
@@ -257,13 +255,13 @@ class Client:
         timeout: float | None = None,
     ) -> Page[Item]:
         """Return the page of `page_token`, the first for an empty one, with the token of the next."""
-        return self._run(calls.list_items(collection, where, page_size, fields, as_of)(page_token), timeout)
+        return self._run(operations.list_items(collection, where, page_size, fields, as_of)(page_token), timeout)
 
     def count(
         self, collection: str, *, where: Where | None = None, as_of: str = "", timeout: float | None = None
     ) -> int:
         """Return how many items satisfy `where`."""
-        return self._run(calls.count(collection, where, as_of), timeout)
+        return self._run(operations.count(collection, where, as_of), timeout)
 
     def update(  # one option for each thing that can change
         self,
@@ -288,12 +286,12 @@ class Client:
             NotFoundError: no such item or collection.
             ConflictError: the item has another revision.
         """
-        operation = calls.update(
+        operation = operations.update(
             self._versions,
             collection,
             item_id,
             text=text,
-            media=write.media(media),
+            media=encode.media(media),
             remove_media=remove_media,
             metadata=metadata,
             merge=merge,
@@ -314,7 +312,7 @@ class Client:
 
         Where a try went unanswered and another followed, the number counts the last alone.
         """
-        return self._run(calls.delete(self._versions, collection, ids, where), timeout)
+        return self._run(operations.delete(self._versions, collection, ids, where), timeout)
 
     def search(  # one option for each part of a query
         self,
@@ -348,10 +346,10 @@ class Client:
             NotFoundError: no such collection, space or item.
             InvalidError: a query, the filter or a number cannot be.
         """
-        operation = calls.search(
+        operation = operations.search(
             self._versions,
             collection,
-            write.arms(text, image, item, vector, arms, space=space, weights=weights or {}),
+            encode.arms(text, image, item, vector, arms, space=space, weights=weights or {}),
             where=where,
             top_k=top_k,
             k=k,
@@ -376,7 +374,7 @@ class Client:
         begun.set_result(call)
         try:
             with _translated():
-                return read.media(call.result().media)
+                return decode.media(call.result().media)
         except grpc.FutureCancelledError:
             raise upload.failure or Error("the upload was cancelled") from None
         finally:
@@ -387,7 +385,7 @@ class Client:
 
         Only a server that keeps media in an S3 bucket has such URLs; another raises `PreconditionError`.
         """
-        return self._run(calls.media_url(sha256, seconds, mime_type), timeout)
+        return self._run(operations.media_url(sha256, seconds, mime_type), timeout)
 
     def download_media(
         self, sha256: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
@@ -399,7 +397,7 @@ class Client:
         Raises:
             NotFoundError: no such object.
         """
-        request = calls.download_request(sha256, offset, length)
+        request = operations.download_request(sha256, offset, length)
         download = Download(request)
         call = self._stub.DownloadMedia(request, timeout=timeout, metadata=self._metadata)
         try:
@@ -429,7 +427,7 @@ class Client:
         Raises:
             NotFoundError: no such collection.
         """
-        request = calls.check_request(
+        request = operations.check_request(
             collection,
             media_sample=media_sample,
             vector_sample=vector_sample,
@@ -440,13 +438,13 @@ class Client:
         try:
             with _translated():
                 for message in call:
-                    yield read.checked(message)
+                    yield decode.checked(message)
         finally:
             call.cancel()
 
     def status(self, *, timeout: float | None = None) -> Status:
         """Return what the services are doing."""
-        return self._run(calls.status(), timeout)
+        return self._run(operations.status(), timeout)
 
     def close(self) -> None:
         """Close the connection."""

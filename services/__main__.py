@@ -1,7 +1,7 @@
 """`python -m services`: run all four services in this process until SIGTERM."""
 
 from services.common.process import run_process
-from services.common.server import until_signalled
+from services.common.rpc.server import until_signalled
 from services.settings import SuiteSettings
 from services.wiring import suite
 

@@ -15,12 +15,12 @@ from medley.v1 import (
     search_service_pb2_grpc,
     store_service_pb2_grpc,
 )
-from services.common.neighbours import LocalStub
-from services.common.server import running
+from services.common.concurrency.tasks import task_group
+from services.common.rpc.client import LocalStub
+from services.common.rpc.server import running
 from services.common.settings import ServerSettings
-from services.common.tasks import task_group
 from services.embedder.wiring import embedder_servicer
-from services.gateway.stubs import Neighbours
+from services.gateway.peers import Neighbours
 from services.gateway.wiring import gateway_servicer
 from services.search.wiring import search_servicer
 from services.settings import SuiteSettings

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.triton import TritonRuntime, triton_runtime
-from services.embedder.adapters.triton_endpoint import Timeouts
+from services.embedder.adapters.triton.encoder import TritonRuntime, triton_runtime
+from services.embedder.adapters.triton.endpoint import Timeouts
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import write_repository
 from tools.triton import TritonServer, installed

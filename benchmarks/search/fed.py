@@ -17,10 +17,10 @@ from benchmarks.search.corpus import Corpus
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.index_config import Exact, Hnsw, IndexConfig, VectorStorage
 from services.common.process import run_process
-from services.common.server import running, until_signalled
+from services.common.rpc.server import running, until_signalled
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.feed import ChangePart, Space, SpaceVectors, Table
+from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 

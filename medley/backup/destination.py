@@ -70,18 +70,3 @@ class FolderDestination:
     def delete(self, path: str) -> None:
         """Unlink."""
         (self._folder / path).unlink(missing_ok=True)
-
-
-def open_destination(place: str) -> Destination:
-    """Return the folder or the bucket (`s3://bucket/prefix`) that `place` names.
-
-    Raises:
-        ValueError: a bucket without a name, or the packages for buckets are not installed.
-    """
-    if not place.startswith("s3://"):
-        return FolderDestination(Path(place))
-    try:
-        from medley.backup.bucket import BucketDestination  # noqa: PLC0415  # what it imports comes with an extra
-    except ModuleNotFoundError as error:
-        raise ValueError(f"backups in buckets need {error.name}: pip install 'medley[s3]'") from error
-    return BucketDestination.named(place)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from medley._defaults import SERVER, TIMEOUT_SECONDS
+from medley._transport.defaults import SERVER, TIMEOUT_SECONDS
 from medley.client import Client
 from medley.errors import UnavailableError
 

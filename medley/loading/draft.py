@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from medley import _requests as write
+from medley._transport import encode
 from medley.inputs import BadInputError
 from medley.values import Item, NewItem, Source
 
@@ -66,7 +66,7 @@ def unreadable(error: OSError) -> BadInputError:
 
 
 def _check_words(item: NewItem) -> None:
-    words = (item.id, item.text or "", write.spelt(item.metadata))
+    words = (item.id, item.text or "", encode.spelt(item.metadata))
     try:
         size = sum(len(word.encode()) for word in words)
     except UnicodeEncodeError as error:

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from services.common.errors import ServiceUnavailableError
-from services.common.metrics import MetricsAddressError
-from services.common.server import ListenError
+from services.common.rpc.metrics import MetricsAddressError
+from services.common.rpc.server import ListenError
 
 INTERRUPTED = 130
 

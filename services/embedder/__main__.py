@@ -5,7 +5,7 @@ from functools import partial
 
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.common.process import run_process
-from services.common.server import running, until_signalled
+from services.common.rpc.server import running, until_signalled
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
 

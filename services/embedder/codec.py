@@ -5,11 +5,11 @@ from medley.v1 import item_pb2, vector_pb2
 from services.common.content import ContentType
 from services.common.enum_codec import CONTENT_TYPES, METRICS
 from services.common.errors import ArgumentError, ServiceError
-from services.common.statuses import to_status
+from services.common.rpc.statuses import to_status
 from services.common.vectors import to_bytes
-from services.embedder.catalogue import Model, Purpose
-from services.embedder.embedder import Embedded, Embedding, Input, Outcome
-from services.embedder.pictures import Media
+from services.embedder.core.catalog import Model, Purpose
+from services.embedder.inference.embedder import Embedded, Embedding, Input, Outcome
+from services.embedder.media.pictures import Media
 
 _PURPOSES: dict[int, Purpose] = {pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}"): purpose for purpose in Purpose}
 

@@ -2,11 +2,11 @@
 
 from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
-from services.common.interceptors import Context
 from services.common.paging import key_before, page_size, page_token
+from services.common.rpc.interceptors import Context
 from services.embedder import codec
-from services.embedder.catalogue import Catalogue
-from services.embedder.embedder import Embedder
+from services.embedder.core.catalog import Catalogue
+from services.embedder.inference.embedder import Embedder
 
 
 class EmbedderServicer(pb_grpc.EmbedderServiceServicer):

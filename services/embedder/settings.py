@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from services.common.settings import MIB, ServerSettings
-from services.embedder.embedder import MAX_INPUTS
+from services.embedder.inference.embedder import MAX_INPUTS
 
 BUILT_IN = "built-in"
 

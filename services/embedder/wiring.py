@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from services.common.batching import BatchPolicy
-from services.common.concurrency import ConcurrencyLimiter
-from services.common.executors import BoundedExecutor
+from services.common.concurrency.dynamic_batcher import BatchPolicy
+from services.common.concurrency.executors import BoundedExecutor
+from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.batching import BatchedEncoder
-from services.embedder.caching import CachedTextEncoder
-from services.embedder.catalogue import Catalogue, Model, PictureTower, TextHead, TextTower
-from services.embedder.embedder import Embedder, Towers
-from services.embedder.encoder import Runtime, TensorEncoder, TextEncoder
-from services.embedder.heading import HeadedTextEncoder
-from services.embedder.pictures import PictureLimits, PictureReader
+from services.embedder.core.catalog import Catalogue, Model, PictureTower, TextHead, TextTower
+from services.embedder.core.encoder import Runtime, TensorEncoder, TextEncoder
+from services.embedder.inference.batching import BatchedEncoder
+from services.embedder.inference.caching import CachedTextEncoder
+from services.embedder.inference.embedder import Embedder, Towers
+from services.embedder.inference.projection import HeadedTextEncoder
+from services.embedder.media.pictures import PictureLimits, PictureReader
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.settings import EmbedderSettings
 
@@ -44,7 +44,7 @@ async def _runtime(
 
             yield MemoryRuntime()
         case "onnx":
-            from services.embedder.adapters.onnx import OnnxRuntime
+            from services.embedder.adapters.onnx.encoder import OnnxRuntime
 
             yield OnnxRuntime(executor)
         case "triton":
@@ -53,8 +53,8 @@ async def _runtime(
 
 
 def _triton(settings: EmbedderSettings, models: Sequence[Model]) -> AbstractAsyncContextManager[Runtime]:
-    from services.embedder.adapters.triton import triton_runtime
-    from services.embedder.adapters.triton_endpoint import Timeouts
+    from services.embedder.adapters.triton.encoder import triton_runtime
+    from services.embedder.adapters.triton.endpoint import Timeouts
 
     timeouts = Timeouts(
         start=settings.triton_start_seconds,

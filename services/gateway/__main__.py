@@ -5,7 +5,7 @@ from functools import partial
 
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from services.common.process import run_process
-from services.common.server import running, until_signalled
+from services.common.rpc.server import running, until_signalled
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import gateway_servicer
 

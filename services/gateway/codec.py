@@ -9,17 +9,17 @@ from services.common.content import ContentType
 from services.common.enum_codec import CONTENT_TYPES, METRICS, from_proto
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_where
-from services.common.statuses import to_status
+from services.common.rpc.statuses import to_status
 from services.common.vectors import Metric
+from services.gateway.core.collection_factory import SpaceWish
+from services.gateway.core.items import Inline, MediaSource, NewItem, Stored
+from services.gateway.core.store import MergeMetadata, MetadataChange, ReplaceMetadata, Written
 from services.gateway.enums import FIELDS, MODES
-from services.gateway.fusion import RRF_K, FusedHit
-from services.gateway.ingester import Answer
-from services.gateway.items import Inline, MediaSource, NewItem, Stored
-from services.gateway.planning import ArmWish, ContentQuery, ItemQuery, Query, VectorQuery
-from services.gateway.searcher import ArmRun, SearchAnswer, SearchWish
-from services.gateway.spaces import SpaceWish
-from services.gateway.store import MergeMetadata, MetadataChange, ReplaceMetadata, Written
-from services.gateway.updater import UpdateWish
+from services.gateway.ingest.pipeline import Answer
+from services.gateway.ingest.updater import UpdateWish
+from services.gateway.search.fusion import RRF_K, FusedHit
+from services.gateway.search.planner import ArmWish, ContentQuery, ItemQuery, Query, VectorQuery
+from services.gateway.search.searcher import ArmRun, SearchAnswer, SearchWish
 
 
 def from_create(request: pb.CreateCollectionRequest) -> tuple[str, list[SpaceWish]]:

@@ -7,9 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from medley.v1 import check_pb2, collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, store_service_pb2
 from medley.v1 import gateway_service_pb2 as pb
-from services.common.statuses import to_status
+from services.common.rpc.statuses import to_status
+from services.gateway.core.findings import CheckedMedia, Finding
 from services.gateway.enums import FINDING_KINDS
-from services.gateway.findings import CheckedMedia, Finding
 from services.gateway.maintenance.erasure import Receipt, ReceiptCheck
 from services.gateway.maintenance.integrity_check import CheckProgress, CheckRequest
 from services.gateway.maintenance.restore import RestoreRequest

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from medley.v1 import collection_pb2, embedder_service_pb2, item_pb2, search_service_pb2, store_service_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
-from services.common.interceptors import Context
+from services.common.rpc.interceptors import Context
 from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_found, to_ingested
-from services.gateway.ingester import Ingester
+from services.gateway.core.collection_factory import Founder
+from services.gateway.ingest.pipeline import Ingester
+from services.gateway.ingest.updater import Updater
 from services.gateway.maintenance.erasure import Erasure
 from services.gateway.maintenance.integrity_check import IntegrityCheck
 from services.gateway.maintenance.restore import Restore
@@ -21,10 +23,8 @@ from services.gateway.maintenance_codec import (
     to_restored,
     to_status_response,
 )
-from services.gateway.searcher import Searcher
-from services.gateway.spaces import Founder
+from services.gateway.search.searcher import Searcher
 from services.gateway.store_proxy import StoreProxy
-from services.gateway.updater import Updater
 
 
 @dataclass(frozen=True, slots=True)

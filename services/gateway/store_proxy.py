@@ -6,8 +6,8 @@ from medley.v1 import filter_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import store_service_pb2 as store_pb
 from services.common.filter_codec import from_where, to_message
-from services.common.neighbours import STREAM_SECONDS, call, stream
-from services.gateway.stubs import StoreStub
+from services.common.rpc.client import STREAM_SECONDS, call, stream
+from services.gateway.peers import StoreStub
 
 
 class StoreProxy:

@@ -6,28 +6,28 @@ from contextlib import asynccontextmanager
 import grpc
 
 from medley.v1 import embedder_service_pb2_grpc, search_service_pb2_grpc, store_service_pb2_grpc
-from services.common.concurrency import ConcurrencyLimiter
-from services.common.server import message_limits
+from services.common.concurrency.limiter import ConcurrencyLimiter
+from services.common.rpc.server import message_limits
 from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store_maintenance import GrpcMaintenanceStore
-from services.gateway.batches import BatchLimits
-from services.gateway.catalogue import Catalogue
-from services.gateway.encoder import Encoder
-from services.gateway.ingester import Ingester, Pace, Stores
+from services.gateway.core.collection_factory import Founder
+from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.ingest.batcher import BatchLimits
+from services.gateway.ingest.item_encoder import Encoder
+from services.gateway.ingest.pipeline import Ingester, Pace, Stores
+from services.gateway.ingest.updater import Updater
 from services.gateway.maintenance.erasure import Erasure
 from services.gateway.maintenance.index_check import IndexCheck
 from services.gateway.maintenance.integrity_check import IntegrityCheck
 from services.gateway.maintenance.repair import Repairer
 from services.gateway.maintenance.restore import Restore
 from services.gateway.maintenance.status import StatusService
-from services.gateway.searcher import Searcher
+from services.gateway.peers import Neighbours
+from services.gateway.search.searcher import Searcher
 from services.gateway.servicer import GatewayServicer, Handlers
 from services.gateway.settings import GatewaySettings
-from services.gateway.spaces import Founder
 from services.gateway.store_proxy import StoreProxy
-from services.gateway.stubs import Neighbours
-from services.gateway.updater import Updater
 
 LONGEST_RECONNECT_MILLISECONDS = 1000
 

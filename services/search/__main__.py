@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.process import run_process
-from services.common.server import running, until_signalled
+from services.common.rpc.server import running, until_signalled
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 

@@ -9,12 +9,12 @@ from services.common.errors import ArgumentError
 from services.common.filter_codec import from_message
 from services.common.vectors import Matrix, from_bytes, rows_from_bytes, to_bytes
 from services.common.versions import Version
-from services.search.arrow_vectors import from_arrow
-from services.search.collection_index import Found, Mode, Recall
-from services.search.errors import BatchDimensionError, BatchVectorError
-from services.search.hits import columns_of
-from services.search.queries import Encoded, Options, Query
-from services.search.reports import IndexReport
+from services.search.core.collection_index import Found, Mode, Recall
+from services.search.core.errors import BatchDimensionError, BatchVectorError
+from services.search.core.hits import columns_of
+from services.search.query.arrow import from_arrow
+from services.search.query.requests import Encoded, Options, Query
+from services.search.replication.status import IndexReport
 
 IDS_A_MESSAGE = 10_000
 RANKING_BYTES_A_MESSAGE = 2**20

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc as pb_grpc
-from services.common.interceptors import Context
 from services.common.names import checked_collection
+from services.common.rpc.interceptors import Context
 from services.common.versions import Version
 from services.search.codec import from_found, from_ids, from_rankings, from_reports, to_parts, to_query, version_value
-from services.search.searcher import Searcher
-from services.search.snapshotter import DropSnapshots
+from services.search.query.searcher import Searcher
+from services.search.snapshots.scheduler import DropSnapshots
 
 
 class SearchServicer(pb_grpc.SearchServiceServicer):

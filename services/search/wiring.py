@@ -9,32 +9,32 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from medley.v1 import store_service_pb2_grpc
-from services.common.concurrency import ConcurrencyLimiter
+from services.common.concurrency.executors import BoundedExecutor
+from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.common.errors import ServiceUnavailableError
-from services.common.executors import BoundedExecutor
-from services.common.neighbours import LocalStub
-from services.common.server import message_limits
+from services.common.rpc.client import LocalStub
+from services.common.rpc.server import message_limits
 from services.search.adapters.prometheus import IndexCollector, PrometheusMeter
 from services.search.adapters.store_feed import StoreChangeFeed
-from services.search.approximation import Workshop
-from services.search.archive import Archive, MakeIndex
-from services.search.builders import Builders
-from services.search.bulk import Bulk
-from services.search.candidates import CandidateMaker
-from services.search.cursors import Cursors
-from services.search.feed import ChangeFeed, Space, Table
-from services.search.followers import Followers
-from services.search.index import VectorIndex
-from services.search.local_collection import LocalCollectionIndex
-from services.search.merging import MergedSearches
-from services.search.meter import Meter, NoMeter
-from services.search.recall_guard import RecallGuard
-from services.search.searcher import Searcher
+from services.search.ann.build_scheduler import Builders
+from services.search.ann.manager import Workshop
+from services.search.ann.recall_monitor import RecallGuard
+from services.search.collection.collection import LocalCollectionIndex
+from services.search.core.candidate_index import CandidateMaker
+from services.search.core.change_feed import ChangeFeed, Space, Table
+from services.search.core.vector_index import VectorIndex
+from services.search.query.batch_search import Bulk
+from services.search.query.cursors import Cursors
+from services.search.query.dynamic_batching import MergedSearches
+from services.search.query.metrics import Meter, NoMeter
+from services.search.query.searcher import Searcher
+from services.search.replication.replicas import Followers
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
-from services.search.snapshot_shelf import Shelf
-from services.search.snapshot_store import SnapshotStore
-from services.search.snapshotter import DropSnapshots, Pace, Snapshotter, no_snapshots
+from services.search.snapshots.catalog import Shelf
+from services.search.snapshots.object_store import SnapshotStore
+from services.search.snapshots.repository import Archive, MakeIndex
+from services.search.snapshots.scheduler import DropSnapshots, Pace, Snapshotter, no_snapshots
 
 MakeVectorIndex = Callable[[str, Space], VectorIndex]
 StoreStub = store_service_pb2_grpc.StoreServiceStub | LocalStub
@@ -99,8 +99,8 @@ async def _milvus_followers(
 ) -> tuple[Followers, DropSnapshots]:
     """Let indexes be in Milvus, which keeps them itself."""
     with _needing("milvus"):
-        from services.search.adapters.milvus.milvus_collections import MilvusCollections
-        from services.search.adapters.milvus.options import MilvusOptions
+        from services.search.engines.milvus.factory import MilvusCollections
+        from services.search.engines.milvus.options import MilvusOptions
 
     options = MilvusOptions(
         uri=settings.milvus_uri,
@@ -129,10 +129,10 @@ async def _workshop(settings: SearchSettings) -> AsyncIterator[Workshop]:
 
 def _candidate_maker(settings: SearchSettings) -> CandidateMaker:
     if settings.engine == "memory":
-        from services.search.adapters.memory_candidates import MemoryCandidateMaker
+        from services.search.engines.memory.candidate_index import MemoryCandidateMaker
 
         return MemoryCandidateMaker()
-    from services.search.adapters.faiss_maker import FaissCandidateMaker
+    from services.search.engines.faiss.factory import FaissCandidateMaker
 
     return FaissCandidateMaker(search_threads=settings.threads_per_search, build_threads=settings.build_threads)
 
@@ -199,7 +199,7 @@ def _engine(settings: SearchSettings) -> MakeVectorIndex:
     """
     match settings.engine:
         case "memory":
-            from services.search.adapters.memory import MemoryIndex
+            from services.search.engines.memory.vector_index import MemoryIndex
 
             return lambda _, space: MemoryIndex(space.dimensions, space.metric)
         case "faiss":

@@ -5,7 +5,7 @@ from functools import partial
 
 from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.process import run_process
-from services.common.server import running, until_signalled
+from services.common.rpc.server import running, until_signalled
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
 

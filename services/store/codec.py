@@ -17,10 +17,21 @@ from services.common.filter_codec import from_message
 from services.common.filters import Filter
 from services.common.index_config import IndexConfig
 from services.common.paging import page_token
-from services.common.statuses import to_status
+from services.common.rpc.statuses import to_status
 from services.common.vectors import Matrix, Metric, to_bytes
 from services.common.versions import Version
-from services.store.checker import (
+from services.store.core.collections import TablePage
+from services.store.core.media_store import Announcement
+from services.store.core.mutations import Written
+from services.store.core.rows import Media, Part, Row, Space
+from services.store.core.table import ChangedRows, Table, VectorColumn
+from services.store.core.tags import Tag
+from services.store.core.validation import MediaDraft, RowDraft, RowHistory
+from services.store.data.change_feed import Change
+from services.store.data.media import Chunk, Upload
+from services.store.data.reader import Item, Page, Wanted
+from services.store.data.writer import Merge, Replace, UpdateDraft
+from services.store.maintenance.integrity_check import (
     Checked,
     CheckedMedia,
     CheckedRows,
@@ -30,18 +41,7 @@ from services.store.checker import (
     Finding,
     FindingKind,
 )
-from services.store.feed import Change
-from services.store.history import Tag
-from services.store.intake import MediaDraft, RowDraft, RowHistory
-from services.store.keeper import TablePage
-from services.store.library import Chunk, Upload
-from services.store.media_store import Announcement
-from services.store.plans import Written
-from services.store.purger import Purged
-from services.store.reader import Item, Page, Wanted
-from services.store.rows import Media, Part, Row, Space
-from services.store.tables import ChangedRows, Table, VectorColumn
-from services.store.writer import Merge, Replace, UpdateDraft
+from services.store.maintenance.purge import Purged
 
 _CONTENTS: Mapping[int, ContentType] = {number: content for content, number in CONTENT_TYPES.items()}
 _PARTS: Mapping[int, Part] = {

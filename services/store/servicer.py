@@ -4,18 +4,18 @@ from collections.abc import AsyncIterator
 
 from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
-from services.common.interceptors import Context
 from services.common.paging import key_before, page_size
+from services.common.rpc.interceptors import Context
 from services.store import codec
-from services.store.checker import Checker
-from services.store.feed import Feed
-from services.store.history import History
-from services.store.keeper import Collections
-from services.store.library import Library
-from services.store.purger import Purger
-from services.store.reader import Reader
-from services.store.upkeep import Upkeep
-from services.store.writer import Writer
+from services.store.core.collections import Collections
+from services.store.core.tags import History
+from services.store.data.change_feed import Feed
+from services.store.data.media import Library
+from services.store.data.reader import Reader
+from services.store.data.writer import Writer
+from services.store.maintenance.garbage_collection import Upkeep
+from services.store.maintenance.integrity_check import Checker
+from services.store.maintenance.purge import Purger
 
 
 class StoreServicer(pb_grpc.StoreServiceServicer):

@@ -6,28 +6,28 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from services.common.executors import BoundedExecutor, DeadlineExecutor
-from services.store.checker import Checker
-from services.store.feed import Feed
-from services.store.history import History
-from services.store.intake import Intake
-from services.store.keeper import Collections
-from services.store.library import Library
-from services.store.media_links import MediaLinks
-from services.store.media_store import MediaStore
-from services.store.purger import Purger
-from services.store.reader import Reader
-from services.store.recent_rows import CachedCatalogue, RecentRows
+from services.common.concurrency.executors import BoundedExecutor, DeadlineExecutor
+from services.store.core.collections import Collections
+from services.store.core.media_links import MediaLinks
+from services.store.core.media_store import MediaStore
+from services.store.core.row_cache import CachedCatalogue, RecentRows
+from services.store.core.table import Catalogue
+from services.store.core.tags import History
+from services.store.core.validation import Intake
+from services.store.data.change_feed import Feed
+from services.store.data.media import Library
+from services.store.data.reader import Reader
+from services.store.data.writer import Writer
+from services.store.maintenance.garbage_collection import Retention, Upkeep
+from services.store.maintenance.integrity_check import Checker
+from services.store.maintenance.purge import Purger
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
-from services.store.tables import Catalogue
-from services.store.upkeep import Retention, Upkeep
-from services.store.writer import Writer
 
 if TYPE_CHECKING:
     from services.common.s3.bucket import S3Bucket
+    from services.store.adapters.lance.location import Shelf
     from services.store.adapters.s3_media import S3Media
-    from services.store.adapters.shelf import Shelf
 
 
 @asynccontextmanager
@@ -83,7 +83,7 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3
         from services.store.adapters.memory_tables import MemoryCatalogue
 
         return MemoryCatalogue()
-    from services.store.adapters.lance_catalogue import LanceCatalogue
+    from services.store.adapters.lance.catalog import LanceCatalogue
 
     shelf, executor = await _shelf_in_bucket(bucket, settings) if bucket else _shelf_in_folder(settings)
     catalogue = LanceCatalogue(
@@ -98,14 +98,14 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3
 
 
 def _shelf_in_folder(settings: StoreSettings) -> "tuple[Shelf, BoundedExecutor]":
-    from services.store.adapters.folder_shelf import FolderShelf
+    from services.store.adapters.lance.folder_location import FolderShelf
 
     return FolderShelf(settings.directory), BoundedExecutor("rows", settings.threads)
 
 
 async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[Shelf, BoundedExecutor]":
-    from services.store.adapters.s3_shelf import S3Shelf
-    from services.store.adapters.s3_start import check_conditions, check_lance
+    from services.store.adapters.lance.s3_location import S3Shelf
+    from services.store.adapters.s3_preflight import check_conditions, check_lance
 
     shelf = S3Shelf(bucket)
     for check in (check_conditions, check_lance):
@@ -143,7 +143,7 @@ async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: A
 
 async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
     from services.common.s3.bucket import S3Bucket
-    from services.store.adapters.s3_start import make_ready
+    from services.store.adapters.s3_preflight import make_ready
 
     bucket = S3Bucket(settings.s3_options(settings.s3_calls + settings.threads, settings.s3_url_endpoint))
     stack.callback(bucket.close)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Matrix, Metric
-from services.search.candidates import CandidateDraft, CandidateIndex, CandidateMaker, Kind
-from services.search.feed import Space
-from services.search.index import Numbers, Selection
-from services.search.scoring import prepared, ranked, scores_of
+from services.search.core.candidate_index import CandidateDraft, CandidateIndex, CandidateMaker, Kind
+from services.search.core.change_feed import Space
+from services.search.core.scoring import prepared, ranked, scores_of
+from services.search.core.vector_index import Numbers, Selection
 
 COUNT = 6000
 DIMENSIONS = 32

@@ -32,9 +32,9 @@ from services.common.filters import (
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
-from services.search.collection_index import CollectionIndex, Found, Mode, Search
-from services.search.feed import ChangePart, Space, SpaceVectors, Table
-from services.search.scoring import prepared, scores_of
+from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
+from services.search.core.collection_index import CollectionIndex, Found, Mode, Search
+from services.search.core.scoring import prepared, scores_of
 
 
 @dataclass(frozen=True, slots=True)

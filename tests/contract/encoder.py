@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Matrix
-from services.embedder.encoder import TensorEncoder, TextEncoder
-from services.embedder.preprocessing import Pixels
+from services.embedder.core.encoder import TensorEncoder, TextEncoder
+from services.embedder.core.preprocessing import Pixels
 
 TEXTS = [
     "a red shoe",

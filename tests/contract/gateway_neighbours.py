@@ -21,10 +21,10 @@ from services.common.errors import (
 )
 from services.common.filters import Comparison, Operator
 from services.common.vectors import Matrix, Metric
-from services.gateway.embedder import Embedded, Embedder, Purpose
-from services.gateway.index import Index, Scope
-from services.gateway.items import Collection, Inline, MediaFacts, Space, Stored
-from services.gateway.store import (
+from services.gateway.core.embedder import Embedded, Embedder, Purpose
+from services.gateway.core.index import Index, Scope
+from services.gateway.core.items import Collection, Inline, MediaFacts, Space, Stored
+from services.gateway.core.store import (
     CollectionStore,
     ItemReader,
     MediaReader,

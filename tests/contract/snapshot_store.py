@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.search.snapshot_store import MissingFileError, SnapshotStore
+from services.search.snapshots.object_store import MissingFileError, SnapshotStore
 
 CLOCKS_DIFFER_BY = timedelta(minutes=5)
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.common.errors import MediaError
-from services.store.errors import MediaNotFoundError, UploadIncompleteError
-from services.store.media_store import Announcement, MediaStore
+from services.store.core.errors import MediaNotFoundError, UploadIncompleteError
+from services.store.core.media_store import Announcement, MediaStore
 
 CONTENT = b"0123456789" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()

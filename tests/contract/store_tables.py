@@ -11,9 +11,9 @@ from services.common.content import ContentType
 from services.common.errors import CollectionNotFoundError, SpaceNotFoundError, VersionExpiredError
 from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductCodes, VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.store.errors import CollectionExistsError
-from services.store.rows import EVERYTHING, NOTHING, Definition, Media, Part, Row, Space
-from services.store.tables import Catalogue, ChangedRows, Changes, Snapshot, Table, WriteConflictError
+from services.store.core.errors import CollectionExistsError
+from services.store.core.rows import EVERYTHING, NOTHING, Definition, Media, Part, Row, Space
+from services.store.core.table import Catalogue, ChangedRows, Changes, Snapshot, Table, WriteConflictError
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 SPACES = (

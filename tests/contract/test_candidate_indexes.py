@@ -5,9 +5,9 @@ import pytest
 
 from services.common.index_config import Hnsw, Ivf, ProductCodes, VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.adapters.faiss_maker import FaissCandidateMaker
-from services.search.adapters.memory_candidates import MemoryCandidateMaker
-from services.search.candidates import CandidateIndex, CandidateMaker, Kind
+from services.search.core.candidate_index import CandidateIndex, CandidateMaker, Kind
+from services.search.engines.faiss.factory import FaissCandidateMaker
+from services.search.engines.memory.candidate_index import MemoryCandidateMaker
 from tests.contract.candidate_index import COUNT, CandidateIndexContract, clustered, everything, recall
 
 

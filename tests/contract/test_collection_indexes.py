@@ -5,17 +5,17 @@ import pytest
 from services.common.index_config import Hnsw, IndexConfig, Ivf, VectorStorage
 from services.common.vectors import Metric
 from services.search.adapters.faiss import FaissIndex
-from services.search.adapters.faiss_maker import FaissCandidateMaker
-from services.search.adapters.memory import MemoryIndex
-from services.search.adapters.memory_candidates import MemoryCandidateMaker
-from services.search.approximation import Upkeep, Workshop
-from services.search.builders import Builders
-from services.search.candidates import CandidateMaker
-from services.search.collection_index import Mode, Search
-from services.search.feed import Space, Table
-from services.search.index import VectorIndex
-from services.search.local_collection import LocalCollectionIndex
-from services.search.recall_guard import RecallGuard
+from services.search.ann.build_scheduler import Builders
+from services.search.ann.manager import Upkeep, Workshop
+from services.search.ann.recall_monitor import RecallGuard
+from services.search.collection.collection import LocalCollectionIndex
+from services.search.core.candidate_index import CandidateMaker
+from services.search.core.change_feed import Space, Table
+from services.search.core.collection_index import Mode, Search
+from services.search.core.vector_index import VectorIndex
+from services.search.engines.faiss.factory import FaissCandidateMaker
+from services.search.engines.memory.candidate_index import MemoryCandidateMaker
+from services.search.engines.memory.vector_index import MemoryIndex
 from tests.contract.collection_index import ORIGIN, CollectionIndexContract, MakeCollection, Mirror, at
 
 HNSW = IndexConfig(Hnsw(64, 400, 10_000), exact_share=1e-9)

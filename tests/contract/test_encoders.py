@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from services.common.batching import BatchPolicy
-from services.common.executors import BoundedExecutor
+from services.common.concurrency.dynamic_batcher import BatchPolicy
+from services.common.concurrency.executors import BoundedExecutor
 from services.embedder.adapters.memory import MemoryRuntime
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.onnx import OnnxRuntime
-from services.embedder.batching import BatchedEncoder
-from services.embedder.caching import CachedTextEncoder
-from services.embedder.catalogue import Model, PictureTower, TextHead, TextTower
-from services.embedder.encoder import TensorEncoder, TextEncoder
-from services.embedder.heading import HeadedTextEncoder
-from services.embedder.pictures import PictureLimits, read
-from services.embedder.preprocessing import Pixels
+from services.embedder.adapters.onnx.encoder import OnnxRuntime
+from services.embedder.core.catalog import Model, PictureTower, TextHead, TextTower
+from services.embedder.core.encoder import TensorEncoder, TextEncoder
+from services.embedder.core.preprocessing import Pixels
+from services.embedder.inference.batching import BatchedEncoder
+from services.embedder.inference.caching import CachedTextEncoder
+from services.embedder.inference.projection import HeadedTextEncoder
+from services.embedder.media.pictures import PictureLimits, read
 from services.embedder.settings import BUILT_IN_MODELS
 from tests.contract.encoder import HeadEncoderContract, TensorEncoderContract, TextEncoderContract
 from tests.unit.embedder.files import BLUE, GREEN, RED, encoded, halves, noise, plain

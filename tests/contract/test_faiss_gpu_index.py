@@ -11,8 +11,8 @@ from services.common.vectors import Metric
 from services.search.adapters import faiss_gpu
 from services.search.adapters.device_memory import DeviceMemory
 from services.search.adapters.faiss_gpu import FaissDevice, FaissGpuIndex, Flats
-from services.search.errors import IndexTooLargeError
-from services.search.index import Selection
+from services.search.core.errors import IndexTooLargeError
+from services.search.core.vector_index import Selection
 from tests.contract.vector_index import MakeIndex, VectorIndexContract
 
 ON_A_GPU = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from services.common.errors import NotFoundError
-from services.common.neighbours import LocalStub
+from services.common.rpc.client import LocalStub
 from services.common.versions import Version
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
 from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store_maintenance import GrpcMaintenanceStore
-from services.gateway.findings import CheckedRows, CheckedTable, CheckedVectors, RowCheckOptions, RowCheckPart
-from services.gateway.index import Scope
-from services.gateway.store import RowChanges, Written
+from services.gateway.core.findings import CheckedRows, CheckedTable, CheckedVectors, RowCheckOptions, RowCheckPart
+from services.gateway.core.index import Scope
+from services.gateway.core.store import RowChanges, Written
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 from services.store.settings import StoreSettings

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from services.common.content import ContentType
-from services.common.neighbours import LocalStub
+from services.common.rpc.client import LocalStub
 from services.common.vectors import Metric
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
 from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store import GrpcStore
-from services.gateway.embedder import Model
+from services.gateway.core.embedder import Model
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 from services.store.settings import StoreSettings

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from services.common.concurrency.executors import BoundedExecutor
 from services.common.errors import StorageFullError
-from services.common.executors import BoundedExecutor
 from services.store.adapters.folder_media import FolderMedia
 from services.store.adapters.memory_media import MemoryMedia
-from services.store.errors import UploadIncompleteError
-from services.store.media_store import Announcement, MediaStore
+from services.store.core.errors import UploadIncompleteError
+from services.store.core.media_store import Announcement, MediaStore
 from tests.contract.store_media import ANYTHING, CONTENT, SHA, MediaStoreContract, before, chunks
 
 

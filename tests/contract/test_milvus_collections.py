@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.search.adapters.milvus.milvus_collections import MilvusCollections
+from services.search.engines.milvus.factory import MilvusCollections
 from tests.contract.collection_index import CollectionIndexContract, MakeCollection
 from tests.integration.milvus_endpoint import fresh_options
 

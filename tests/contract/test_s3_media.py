@@ -11,14 +11,14 @@ import pytest
 import urllib3
 from minio.error import S3Error
 
+from services.common.concurrency.executors import DeadlineExecutor
 from services.common.errors import ServiceUnavailableError
-from services.common.executors import DeadlineExecutor
 from services.common.s3.bucket import Entry, S3Bucket
 from services.common.s3.options import S3Options
 from services.store.adapters import s3_media
 from services.store.adapters.s3_media import S3Media
-from services.store.errors import MediaCorruptError, MediaNotFoundError
-from services.store.media_store import Announcement
+from services.store.core.errors import MediaCorruptError, MediaNotFoundError
+from services.store.core.media_store import Announcement
 from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, MediaStoreContract, before, chunks, soon
 from tests.integration.s3_endpoint import fresh_options
 

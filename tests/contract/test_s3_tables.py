@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.common.concurrency.executors import BoundedExecutor, DeadlineExecutor
 from services.common.errors import ServiceUnavailableError
-from services.common.executors import BoundedExecutor, DeadlineExecutor
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
-from services.store.adapters.lance_catalogue import LanceCatalogue
-from services.store.adapters.s3_shelf import S3Shelf
-from services.store.errors import CollectionExistsError
-from services.store.rows import NOTHING
-from services.store.tables import Catalogue
+from services.store.adapters.lance.catalog import LanceCatalogue
+from services.store.adapters.lance.s3_location import S3Shelf
+from services.store.core.errors import CollectionExistsError
+from services.store.core.rows import NOTHING
+from services.store.core.table import Catalogue
 from tests.contract.store_tables import CatalogueContract, TableContract, definition, row
 from tests.integration.s3_endpoint import fresh_options
 

@@ -15,7 +15,7 @@ from services.common.errors import ServiceUnavailableError, StorageFullError
 from services.common.s3.bucket import S3Bucket
 from services.search.adapters.folder_snapshots import FolderSnapshots
 from services.search.adapters.s3_snapshots import S3Snapshots
-from services.search.snapshot_store import SnapshotStore
+from services.search.snapshots.object_store import SnapshotStore
 from tests.contract.snapshot_store import SnapshotStoreContract
 from tests.integration.s3_endpoint import fresh_options
 from tests.support.snapshot_store import MemorySnapshots

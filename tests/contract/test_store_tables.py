@@ -4,13 +4,13 @@ from pathlib import Path
 import lance
 import pytest
 
-from services.common.executors import BoundedExecutor
-from services.store.adapters.durable_files import commit_files
-from services.store.adapters.folder_shelf import FolderShelf
-from services.store.adapters.lance_catalogue import LanceCatalogue
+from services.common.concurrency.executors import BoundedExecutor
+from services.store.adapters.fsync import commit_files
+from services.store.adapters.lance.catalog import LanceCatalogue
+from services.store.adapters.lance.folder_location import FolderShelf
 from services.store.adapters.memory_tables import MemoryCatalogue
-from services.store.recent_rows import KEPT, CachedCatalogue, RecentRows
-from services.store.tables import Catalogue, Table, WriteConflictError
+from services.store.core.row_cache import KEPT, CachedCatalogue, RecentRows
+from services.store.core.table import Catalogue, Table, WriteConflictError
 from tests.contract.store_tables import EARLIER, LATER, CatalogueContract, TableContract, full_row, row
 
 CACHE_BYTES = 16 * 2**20

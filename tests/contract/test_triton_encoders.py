@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton import TritonRuntime
-from services.embedder.encoder import TensorEncoder, TextEncoder
-from services.embedder.pictures import read
-from services.embedder.preprocessing import Pixels
+from services.embedder.adapters.triton.encoder import TritonRuntime
+from services.embedder.core.encoder import TensorEncoder, TextEncoder
+from services.embedder.core.preprocessing import Pixels
+from services.embedder.media.pictures import read
 from tests.contract.encoder import TEXTS, HeadEncoderContract, TensorEncoderContract, TextEncoderContract
 from tests.contract.test_encoders import LIMITS, head, onnx, picture_tower, pictures, text_tower, trunk_vectors
 from tests.triton_servers import needs_triton, runtime, triton

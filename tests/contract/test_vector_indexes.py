@@ -11,8 +11,8 @@ from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_axes import Axes
 from services.search.adapters.faiss_choice import Trial
 from services.search.adapters.faiss_codes import Coding
-from services.search.adapters.memory import MemoryIndex
-from services.search.index import Numbers, Ranking, Selection
+from services.search.core.vector_index import Numbers, Ranking, Selection
+from services.search.engines.memory.vector_index import MemoryIndex
 from tests.contract.vector_index import MakeIndex, VectorIndexContract, everything, filled
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Matrix, Metric
-from services.search.index import Numbers, Ranking, Selection, VectorIndex
-from services.search.scoring import prepared, ranked, scores_of
+from services.search.core.scoring import prepared, ranked, scores_of
+from services.search.core.vector_index import Numbers, Ranking, Selection, VectorIndex
 
 MakeIndex = Callable[[int, Metric], VectorIndex]
 EYE = np.eye(4, dtype=np.float32)

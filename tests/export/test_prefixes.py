@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.embedder.catalogue import Prefixes
+from services.embedder.core.catalog import Prefixes
 from services.embedder.export.prefixes import BGE_CHINESE, BGE_ENGLISH, chosen
 
 NONE = Prefixes()

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from PIL import Image
 
-from medley.aio_status import server_status
+from medley._transport.aio_status import server_status
 from medley.v1 import collection_pb2, filter_pb2, item_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc

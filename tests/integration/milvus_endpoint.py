@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.search.adapters.milvus.options import MilvusOptions
+from services.search.engines.milvus.options import MilvusOptions
 
 START_SECONDS = 60.0
 

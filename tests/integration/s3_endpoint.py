@@ -18,7 +18,7 @@ import urllib3
 
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
-from services.store.adapters.s3_start import make_ready
+from services.store.adapters.s3_preflight import make_ready
 from tools import minio
 
 BUCKET = "medley-tests"

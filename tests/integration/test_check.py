@@ -12,20 +12,20 @@ import pytest
 from medley.v1 import collection_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from services.common.errors import ArgumentError
-from services.common.neighbours import LocalStub, call, stream
+from services.common.rpc.client import LocalStub, call, stream
 from services.common.versions import Version
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
+from services.gateway.peers import Neighbours
 from services.gateway.settings import GatewaySettings
-from services.gateway.stubs import Neighbours
 from services.gateway.wiring import gateway_servicer
-from services.search.collection_index import CollectionIndex
-from services.search.feed import ChangePart, SpaceVectors
+from services.search.core.change_feed import ChangePart, SpaceVectors
+from services.search.core.collection_index import CollectionIndex
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
-from services.store.rows import EVERYTHING, Row
+from services.store.core.rows import EVERYTHING, Row
+from services.store.core.table import Table
 from services.store.settings import StoreSettings
-from services.store.tables import Table
 from services.store.wiring import store_servicer
 from tests.integration.conversation import answers, item, outcomes, requests, vector
 

@@ -22,10 +22,10 @@ from services.common.errors import (
     OverloadedError,
     ServiceUnavailableError,
 )
-from services.common.neighbours import LocalStub, call, stream
-from services.common.server import running
+from services.common.rpc.client import LocalStub, call, stream
+from services.common.rpc.server import running
+from services.common.rpc.statuses import to_status
 from services.common.settings import ServerSettings
-from services.common.statuses import to_status
 
 
 class Moody(pb_grpc.StoreServiceServicer):

@@ -23,8 +23,8 @@ from medley.v1 import collection_pb2, item_pb2, vector_pb2
 from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.common.errors import DeadlineError, NotFoundError, OverloadedError
-from services.common.neighbours import LocalStub, call
-from services.common.server import running
+from services.common.rpc.client import LocalStub, call
+from services.common.rpc.server import running
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.settings import BUILT_IN_MODELS, EmbedderSettings
 from services.embedder.wiring import embedder_servicer

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from medley.aio_status import server_status
+from medley._transport.aio_status import server_status
 from medley.v1 import collection_pb2, store_service_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc

@@ -19,17 +19,17 @@ from services.common.filters import Comparison, Exists, Operator
 from services.common.index_config import Hnsw, IndexConfig, Ivf, ProductCodes
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.adapters.milvus.client import Milvus
-from services.search.adapters.milvus.collection import MilvusCollectionIndex
-from services.search.adapters.milvus.errors import MilvusLostError, MilvusUnavailableError
-from services.search.adapters.milvus.markers import Markers
-from services.search.adapters.milvus.milvus_collections import MilvusCollections
-from services.search.adapters.milvus.options import MilvusOptions
-from services.search.adapters.milvus.tokens import MAX_TOKENS
-from services.search.collection_index import CollectionIndex, Mode, Search, State
-from services.search.feed import ChangePart, Space, Table
-from services.search.follower import Follower
-from services.search.followers import Followers
+from services.search.core.change_feed import ChangePart, Space, Table
+from services.search.core.collection_index import CollectionIndex, Mode, Search, State
+from services.search.engines.milvus.client import Milvus
+from services.search.engines.milvus.collection_index import MilvusCollectionIndex
+from services.search.engines.milvus.errors import MilvusLostError, MilvusUnavailableError
+from services.search.engines.milvus.factory import MilvusCollections
+from services.search.engines.milvus.metadata_encoding import MAX_TOKENS
+from services.search.engines.milvus.options import MilvusOptions
+from services.search.engines.milvus.version_pointer import Markers
+from services.search.replication.replica import Follower
+from services.search.replication.replicas import Followers
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.contract.collection_index import LINE, ORIGIN, Item, MakeCollection, Mirror, at, part_of

@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
+from services.common.concurrency.executors import DeadlineExecutor
 from services.common.deadlines import deadline_in
 from services.common.errors import ServiceUnavailableError, StorageFullError
-from services.common.executors import DeadlineExecutor
 from services.common.s3.bucket import S3Bucket
 from services.store.adapters.s3_media import PART_BYTES, S3Media
-from services.store.errors import MediaCorruptError, MediaNotFoundError
+from services.store.core.errors import MediaCorruptError, MediaNotFoundError
 from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, chunks
 from tests.integration.fault_proxy import FULL, SLOW_DOWN, Answer, Change, Cut, Delay, Fault, FaultProxy, Request, Rule
 from tests.integration.s3_endpoint import fresh_options

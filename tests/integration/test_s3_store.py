@@ -21,9 +21,9 @@ from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
-from services.store.adapters.s3_start import make_ready
+from services.store.adapters.s3_preflight import make_ready
+from services.store.core.startup import CannotStartError
 from services.store.settings import StoreSettings
-from services.store.starting import CannotStartError
 from services.store.wiring import store_servicer
 from tests.integration.fault_proxy import SLOW_DOWN, Answer, Change, Delay, FaultProxy
 from tests.integration.s3_endpoint import MinioServer, fresh_options, minio_server, store_settings

@@ -14,9 +14,9 @@ from grpc_status import rpc_status
 
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc, vector_pb2
-from services.common.server import running
+from services.common.rpc.server import running
 from services.common.vectors import Matrix, Metric
-from services.search.feed import ChangePart, Space, SpaceVectors
+from services.search.core.change_feed import ChangePart, Space, SpaceVectors
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed

@@ -22,7 +22,7 @@ from medley.v1 import search_service_pb2 as pb
 from medley.v1 import store_service_pb2 as store_pb
 from services.common.filter_codec import from_json, to_message
 from services.common.filters import matches
-from services.common.neighbours import LocalStub, call
+from services.common.rpc.client import LocalStub, call
 from services.common.vectors import Matrix, to_bytes
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer

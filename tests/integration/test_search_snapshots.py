@@ -32,7 +32,11 @@ from tests.integration.test_search_server import (
 )
 
 START_SECONDS = 30.0
-LOADED, SAVED, BUILT = f"of {PHOTOS} at", "INFO:services.search.archive:saved", f"{PHOTOS} is built from the store"
+LOADED, SAVED, BUILT = (
+    f"of {PHOTOS} at",
+    "INFO:services.search.snapshots.repository:saved",
+    f"{PHOTOS} is built from the store",
+)
 LIMITED = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
 RUN = "import runpy; runpy.run_module('services.search', run_name='__main__')"
 
@@ -221,7 +225,7 @@ async def test_a_folder_that_may_not_be_used_is_told_and_searches_go_on(suite: S
     (suite.folder / "snapshots").write_text("a file where a folder should be")
     async with suite.search(SEARCH_SNAPSHOT_SECONDS="0.05") as search:
         await suite.right(search)
-        await search.tells("WARNING:services.search.snapshotter:no snapshot")
+        await search.tells("WARNING:services.search.snapshots.scheduler:no snapshot")
         assert not loaded(search)
         await suite.grows("more")
         await suite.right(search)

@@ -20,14 +20,14 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from medley.aio_status import server_status
+from medley._transport.aio_status import server_status
 from medley.v1 import collection_pb2, filter_pb2, index_config_pb2, item_pb2, vector_pb2
 from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.errors import CollectionNotFoundError
 from services.common.filter_codec import from_json, to_message
-from services.common.neighbours import LocalStub, call
-from services.common.server import running
+from services.common.rpc.client import LocalStub, call
+from services.common.rpc.server import running
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer

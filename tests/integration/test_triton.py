@@ -23,13 +23,13 @@ from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.common.deadlines import deadline_in
 from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
-from services.common.server import running
+from services.common.rpc.server import running
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.triton import TritonRuntime, triton_runtime
-from services.embedder.adapters.triton_client import TritonClient
-from services.embedder.adapters.triton_inputs import TextInputBuilder
-from services.embedder.catalogue import Model, TextTower
-from services.embedder.errors import ModelFileError
+from services.embedder.adapters.triton.client import TritonClient
+from services.embedder.adapters.triton.encoder import TritonRuntime, triton_runtime
+from services.embedder.adapters.triton.inputs import TextInputBuilder
+from services.embedder.core.catalog import Model, TextTower
+from services.embedder.core.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS, EmbedderSettings
 from services.embedder.triton_repository import write_repository
 from services.embedder.wiring import embedder_servicer

@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_client import DeadBackendError, ModelMissingError, NotExecutedError, TritonClient
-from services.embedder.adapters.triton_inputs import RowInputBuilder
+from services.embedder.adapters.triton.client import DeadBackendError, ModelMissingError, NotExecutedError, TritonClient
+from services.embedder.adapters.triton.inputs import RowInputBuilder
 
 Answer = Callable[[Any, Any], Awaitable[Any]]
 

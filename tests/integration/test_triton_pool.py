@@ -17,14 +17,14 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from services.common.errors import OverloadedError, ServiceUnavailableError
 from services.common.vectors import Matrix
-from services.embedder.adapters.triton_client import TritonClient
-from services.embedder.adapters.triton_endpoint import ExpectedModel, Timeouts
-from services.embedder.adapters.triton_inputs import RowInputBuilder
-from services.embedder.adapters.triton_pool import Pool
-from services.embedder.catalogue import ModelFile, TextHead
-from services.embedder.errors import ModelFileError
-from services.embedder.triton_repository.golden import Golden, golden_rows
-from services.embedder.triton_repository.layout import ServedTower
+from services.embedder.adapters.triton.client import TritonClient
+from services.embedder.adapters.triton.endpoint import ExpectedModel, Timeouts
+from services.embedder.adapters.triton.golden import Golden, golden_rows
+from services.embedder.adapters.triton.inputs import RowInputBuilder
+from services.embedder.adapters.triton.layout import ServedTower
+from services.embedder.adapters.triton.pool import Pool
+from services.embedder.core.catalog import ModelFile, TextHead
+from services.embedder.core.errors import ModelFileError
 
 NAME, PASSPORT = "head.text", "p" * 32
 TIMEOUTS = Timeouts(start=5, call=5, canary=0.3, canary_interval=0.1)

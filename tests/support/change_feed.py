@@ -7,7 +7,7 @@ from dataclasses import replace
 from services.common.errors import CollectionNotFoundError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
-from services.search.feed import ChangePart, Space, Table
+from services.search.core.change_feed import ChangePart, Space, Table
 
 
 class MemoryChangeFeed:

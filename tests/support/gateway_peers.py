@@ -25,13 +25,13 @@ from services.common.index_config import IndexConfig
 from services.common.metadata import parsed_metadata
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
-from services.embedder.errors import ModelNotFoundError
-from services.gateway.embedder import Content, Embedded, Model, Purpose
-from services.gateway.encoder import first_source
-from services.gateway.index import IndexAnswer, IndexHit, Scope, SearchMode
-from services.gateway.items import Collection, Inline, ItemField, MediaFacts, Space, Stored
-from services.gateway.store import ItemState, MergeMetadata, ReplaceMetadata, Row, RowChange, RowMedia, Written
-from services.store.errors import CollectionExistsError, MediaNotFoundError
+from services.embedder.core.errors import ModelNotFoundError
+from services.gateway.core.embedder import Content, Embedded, Model, Purpose
+from services.gateway.core.index import IndexAnswer, IndexHit, Scope, SearchMode
+from services.gateway.core.items import Collection, Inline, ItemField, MediaFacts, Space, Stored
+from services.gateway.core.store import ItemState, MergeMetadata, ReplaceMetadata, Row, RowChange, RowMedia, Written
+from services.gateway.ingest.item_encoder import first_source
+from services.store.core.errors import CollectionExistsError, MediaNotFoundError
 
 CORRUPT = b"corrupt"
 

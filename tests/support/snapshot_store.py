@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from services.search.snapshot_store import MissingFileError, StoredFile
+from services.search.snapshots.object_store import MissingFileError, StoredFile
 
 
 class MemorySnapshots:

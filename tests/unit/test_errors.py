@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import services
 from medley.v1.error_reason_pb2 import ErrorReason
 from services.common.errors import NotFoundError, ServiceError
-from services.common.statuses import from_status, status_code, to_status
+from services.common.rpc.statuses import from_status, status_code, to_status
 
 OPTIONAL = {"torch", "transformers", "onnx", "safetensors", "triton_python_backend_utils"}
 """What no server needs: packages of the extra `export`, and what Triton's own process has. No call reaches them."""

@@ -11,7 +11,8 @@ import click
 from medley.cli.commands.ingest import print_report, progress
 from medley.cli.commands.search import print_result
 from medley.client import Client
-from medley.contact_sheet import Query, gathered, write_sheet
+from medley.contact_sheet.sheet import Query, gathered
+from medley.contact_sheet.write import write_sheet
 from medley.demo.catalogue import LIMIT, Product, catalogue
 from medley.inputs import Input
 from medley.loading import Loader

@@ -7,7 +7,8 @@ import click
 
 from medley.cli.printing import print_json, print_table, title
 from medley.cli.session import Session, collection_option, session_options
-from medley.contact_sheet import SHEET_SUFFIXES, Query, gathered, summary, write_sheet
+from medley.contact_sheet.sheet import Query, gathered, summary
+from medley.contact_sheet.write import SHEET_SUFFIXES, write_sheet
 from medley.values import ArmScore, Hit, SearchResult
 
 QUERIES = ("text", "image", "item")

@@ -22,8 +22,8 @@ from minio.sse import Sse, SseKMS, SseS3
 from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import TimeoutError as HttpTimeoutError
 
+from services.common.concurrency.retry import Backoff, retry_blocking
 from services.common.deadlines import deadline_in, remaining_seconds
-from services.common.retry import Backoff, retry_blocking
 from services.common.s3.errors import S3_ERRORS, AbsentError, as_ours, code_of, is_passing
 from services.common.s3.options import S3Options
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from services.common.vectors import Matrix
-from services.embedder.catalogue import PictureTower, TextHead, TextTower
-from services.embedder.encoder import TensorEncoder, TextEncoder
-from services.embedder.preprocessing import Pixels
+from services.embedder.core.catalog import PictureTower, TextHead, TextTower
+from services.embedder.core.encoder import TensorEncoder, TextEncoder
+from services.embedder.core.preprocessing import Pixels
 
 SHADES = 4
 """Levels that a histogram tells apart in each channel."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.common.vectors import MAX_DIMENSIONS, Metric
-from services.embedder.catalogue import (
+from services.embedder.core.catalog import (
     Model,
     ModelFile,
     Padding,
@@ -16,8 +16,8 @@ from services.embedder.catalogue import (
     TextHead,
     TextTower,
 )
-from services.embedder.errors import ModelFileError
-from services.embedder.preprocessing import Interpolation, Preprocessing, Resize
+from services.embedder.core.errors import ModelFileError
+from services.embedder.core.preprocessing import Interpolation, Preprocessing, Resize
 
 MANIFEST = "model.json"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.embedder.adapters.model_folders import MANIFEST, read_models
-from services.embedder.adapters.onnx import OnnxRuntime
-from services.embedder.catalogue import Catalogue, Model, TextHead
-from services.embedder.errors import ModelFileError
+from services.embedder.adapters.onnx.encoder import OnnxRuntime
+from services.embedder.core.catalog import Catalogue, Model, TextHead
+from services.embedder.core.errors import ModelFileError
 from services.embedder.export.console import Console, folder_size, megabytes
 from services.embedder.export.errors import ExportError
 from services.embedder.export.precision import Precision

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from services.common.executors import BoundedExecutor
+from services.common.concurrency.executors import BoundedExecutor
 from services.common.vectors import Matrix
-from services.embedder.adapters.onnx import OnnxRuntime
-from services.embedder.catalogue import Model, PictureTower, TextTower
-from services.embedder.encoder import TensorEncoder
+from services.embedder.adapters.onnx.encoder import OnnxRuntime
+from services.embedder.core.catalog import Model, PictureTower, TextTower
+from services.embedder.core.encoder import TensorEncoder
+from services.embedder.core.preprocessing import Pixels, flattened
 from services.embedder.export import golden
 from services.embedder.export.errors import AccuracyError, ExportError
 from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart
 from services.embedder.export.precision import Precision
-from services.embedder.pictures import PictureLimits, read
-from services.embedder.preprocessing import Pixels, flattened
+from services.embedder.media.pictures import PictureLimits, read
 
 LEAST: Mapping[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
 """The least cosine, on any golden input, of an exported vector to the original's."""

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 from torch import Tensor
 
-from services.embedder.catalogue import TOKEN_INPUTS, Padding
+from services.embedder.core.catalog import TOKEN_INPUTS, Padding
 from services.embedder.export import loading
 from services.embedder.export.errors import ExportError
 from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart, Tower, pooled

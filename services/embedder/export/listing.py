@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.onnx import OnnxRuntime
-from services.embedder.catalogue import Catalogue, Model
+from services.embedder.adapters.onnx.encoder import OnnxRuntime
+from services.embedder.core.catalog import Catalogue, Model
 from services.embedder.export.console import folder_size, megabytes
 from services.embedder.settings import EmbedderSettings
 

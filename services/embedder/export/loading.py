@@ -11,9 +11,9 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from services.embedder.core.preprocessing import Interpolation, Preprocessing, Resize
 from services.embedder.export.errors import ExportError, first_line
 from services.embedder.export.sources import Source
-from services.embedder.preprocessing import Interpolation, Preprocessing, Resize
 
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}
 """Pillow's numbers, as preprocessor_config.json has them, and our names."""

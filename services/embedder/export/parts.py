@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from services.embedder.catalogue import TOKEN_INPUTS, Padding, Prefixes
-from services.embedder.preprocessing import Preprocessing
+from services.embedder.core.catalog import TOKEN_INPUTS, Padding, Prefixes
+from services.embedder.core.preprocessing import Preprocessing
 
 NO_PREFIXES = Prefixes()
 

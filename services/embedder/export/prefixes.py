@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.embedder.catalogue import Prefixes
+from services.embedder.core.catalog import Prefixes
 
 BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
 BGE_CHINESE = "为这个句子生成表示以用于检索相关文章："

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from services.embedder.errors import ModelFileError
+from services.embedder.core.errors import ModelFileError
 from services.embedder.settings import BUILT_IN, BUILT_IN_MODELS
 from services.embedder.triton_repository import write_repository
 

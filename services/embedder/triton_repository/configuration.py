@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.embedder.catalogue import PictureTower, TextHead, TextTower
-from services.embedder.triton_repository.layout import (
+from services.embedder.adapters.triton.layout import (
     ATTENTION_MASK,
     ROWS,
     TEXT,
@@ -13,6 +12,7 @@ from services.embedder.triton_repository.layout import (
     Flavour,
     ServedTower,
 )
+from services.embedder.core.catalog import PictureTower, TextHead, TextTower
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from services.common.executors import BoundedExecutor
+from services.common.concurrency.executors import BoundedExecutor
 from services.common.vectors import Matrix
-from services.embedder.adapters.files import verified
+from services.embedder.adapters.model_files import verified
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.onnx import OnnxRuntime
-from services.embedder.catalogue import Catalogue, PictureTower, TextHead, TextTower
-from services.embedder.triton_repository.configuration import WARM_TOKENS, Serving, config_pbtxt
-from services.embedder.triton_repository.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
-from services.embedder.triton_repository.layout import (
+from services.embedder.adapters.onnx.encoder import OnnxRuntime
+from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
+from services.embedder.adapters.triton.layout import (
     ATTENTION_MASK,
     GOLDEN,
     IDENTITY,
@@ -28,6 +26,8 @@ from services.embedder.triton_repository.layout import (
     ServedTower,
     served_towers,
 )
+from services.embedder.core.catalog import Catalogue, PictureTower, TextHead, TextTower
+from services.embedder.triton_repository.configuration import WARM_TOKENS, Serving, config_pbtxt
 
 PYTHON_MODEL = Path(__file__).with_name("python_model.py")
 VERSION = "1"

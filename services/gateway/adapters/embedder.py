@@ -7,13 +7,13 @@ from medley.v1 import item_pb2
 from services.common.content import ContentType
 from services.common.enum_codec import CONTENT_TYPES, METRICS, from_proto
 from services.common.errors import ServiceError
-from services.common.neighbours import call
+from services.common.rpc.client import call
 from services.common.vectors import from_bytes
 from services.gateway.adapters.listing import list_all
 from services.gateway.adapters.statuses import refusal
-from services.gateway.embedder import Content, Embedded, Model, Purpose
-from services.gateway.items import MediaFacts
-from services.gateway.stubs import EmbedderStub
+from services.gateway.core.embedder import Content, Embedded, Model, Purpose
+from services.gateway.core.items import MediaFacts
+from services.gateway.peers import EmbedderStub
 
 EMBED_SECONDS = 120.0
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from services.common.neighbours import call
 from services.common.paging import MAX_PAGE_SIZE
+from services.common.rpc.client import call
 
 Listed = TypeVar("Listed")
 

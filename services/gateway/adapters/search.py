@@ -8,13 +8,13 @@ from medley.v1 import search_service_pb2 as pb
 from medley.v1 import vector_pb2
 from services.common.enum_codec import from_proto
 from services.common.filter_codec import to_message
-from services.common.neighbours import call, stream
+from services.common.rpc.client import call, stream
 from services.common.vectors import Matrix, to_bytes
 from services.gateway.adapters.listing import list_all
+from services.gateway.core.index import IndexAnswer, IndexedIds, IndexHit, ListedIndex, Scope
+from services.gateway.core.items import Space
 from services.gateway.enums import MODES
-from services.gateway.index import IndexAnswer, IndexedIds, IndexHit, ListedIndex, Scope
-from services.gateway.items import Space
-from services.gateway.stubs import SearchStub
+from services.gateway.peers import SearchStub
 
 IDS_SECONDS = 60.0
 REBUILD_SECONDS = 3600.0

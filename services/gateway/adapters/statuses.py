@@ -3,7 +3,7 @@
 from google.rpc import status_pb2
 
 from services.common.errors import ServiceError
-from services.common.statuses import from_status
+from services.common.rpc.statuses import from_status
 
 
 def refusal(status: status_pb2.Status) -> ServiceError:

@@ -8,12 +8,11 @@ from services.common import index_config_codec
 from services.common.enum_codec import CONTENT_TYPES, METRICS, from_proto
 from services.common.errors import MessageTooLargeError, NotFoundError, ServiceError
 from services.common.index_config import IndexConfig
-from services.common.neighbours import call, stream
+from services.common.rpc.client import call, stream
 from services.common.vectors import Matrix, from_bytes, to_bytes
 from services.gateway.adapters.statuses import refusal
-from services.gateway.enums import FIELDS
-from services.gateway.items import Collection, Inline, ItemField, Space, Stored
-from services.gateway.store import (
+from services.gateway.core.items import Collection, Inline, ItemField, Space, Stored
+from services.gateway.core.store import (
     ItemState,
     MergeMetadata,
     MetadataChange,
@@ -23,7 +22,8 @@ from services.gateway.store import (
     RowMedia,
     Written,
 )
-from services.gateway.stubs import StoreStub
+from services.gateway.enums import FIELDS
+from services.gateway.peers import StoreStub
 
 READ_SECONDS = 120.0
 

@@ -9,11 +9,10 @@ from pyarrow import ipc
 from medley.v1 import check_pb2, collection_pb2, item_pb2
 from medley.v1 import store_service_pb2 as pb
 from services.common.enum_codec import from_proto
-from services.common.neighbours import call, stream
+from services.common.rpc.client import call, stream
 from services.gateway.adapters.listing import list_all
 from services.gateway.adapters.store import GrpcStore
-from services.gateway.enums import FINDING_KINDS
-from services.gateway.findings import (
+from services.gateway.core.findings import (
     CheckedMedia,
     CheckedRows,
     CheckedTable,
@@ -22,7 +21,8 @@ from services.gateway.findings import (
     RowCheckOptions,
     RowCheckPart,
 )
-from services.gateway.store import ListedCollection, Purge, PurgedMedia, RowChanges
+from services.gateway.core.store import ListedCollection, Purge, PurgedMedia, RowChanges
+from services.gateway.enums import FINDING_KINDS
 
 PURGE_SECONDS = 3600.0
 

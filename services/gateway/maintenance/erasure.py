@@ -8,8 +8,8 @@ from typing import Protocol
 
 from services.common.errors import ArgumentError, ServiceError
 from services.common.names import checked_id
-from services.gateway.index import IndexMaintenance
-from services.gateway.store import CollectionStore, Purge, RowEraser
+from services.gateway.core.index import IndexMaintenance
+from services.gateway.core.store import CollectionStore, Purge, RowEraser
 
 MAX_IDS = 1000
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from services.common.concurrency.tasks import together
 from services.common.errors import NotFoundError, ServiceError
-from services.common.tasks import together
 from services.common.vectors import Matrix, Metric, from_bytes
 from services.common.versions import Version
-from services.gateway.findings import CheckedVectors, Finding, FindingKind
-from services.gateway.index import IndexMaintenance, Scope
-from services.gateway.items import Collection, Space
-from services.gateway.store import IntegrityStore
+from services.gateway.core.findings import CheckedVectors, Finding, FindingKind
+from services.gateway.core.index import IndexMaintenance, Scope
+from services.gateway.core.items import Collection, Space
+from services.gateway.core.store import IntegrityStore
 
 SCORES_AT_A_TIME = 8
 TOLERANCE = 1e-4

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
+from services.common.concurrency.retry import is_transient, retry
 from services.common.errors import ArgumentError, CollectionNotFoundError, CorruptError, NotFoundError, ServiceError
-from services.common.retry import is_transient, retry
-from services.gateway.embedder import Embedder
-from services.gateway.findings import (
+from services.gateway.core.embedder import Embedder
+from services.gateway.core.findings import (
     CheckedMedia,
     CheckedRows,
     CheckedTable,
@@ -18,10 +18,10 @@ from services.gateway.findings import (
     FindingKind,
     RowCheckOptions,
 )
-from services.gateway.items import Collection, Space
+from services.gateway.core.items import Collection, Space
+from services.gateway.core.store import CollectionLister, CollectionStore, IntegrityStore
 from services.gateway.maintenance.index_check import IndexCheck, IndexComparison, StoredVectors
 from services.gateway.maintenance.repair import Repairer, describe_failure
-from services.gateway.store import CollectionLister, CollectionStore, IntegrityStore
 
 RETRY_SECONDS = 5.0
 

@@ -5,11 +5,11 @@ from typing import Generic
 
 from services.common.content import ContentType
 from services.common.errors import ItemEmptyError, PreconditionError, ServiceError
-from services.gateway.catalogue import Catalogue
-from services.gateway.encoder import Contents, Encoder, first_source
-from services.gateway.items import Collection, Space
-from services.gateway.store import ItemState, MediaReader, RowChange, RowEditor, ShownItem_co
-from services.gateway.updater import Updater, UpdateWish
+from services.gateway.core.items import Collection, Space
+from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.store import ItemState, MediaReader, RowChange, RowEditor, ShownItem_co
+from services.gateway.ingest.item_encoder import Contents, Encoder, first_source
+from services.gateway.ingest.updater import Updater, UpdateWish
 
 
 class NotRepairedError(Exception):

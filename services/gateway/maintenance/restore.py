@@ -6,9 +6,9 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from services.common.errors import ArgumentError
-from services.gateway.catalogue import Catalogue
-from services.gateway.items import Collection
-from services.gateway.store import RowRestorer
+from services.gateway.core.items import Collection
+from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.store import RowRestorer
 
 RowView = TypeVar("RowView")
 ResultView = TypeVar("ResultView")

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 from services.common.deadlines import deadline_in
 from services.common.errors import NotFoundError, ServiceError
-from services.gateway.embedder import ModelLister
-from services.gateway.index import IndexLister, IndexView, ListedIndex
-from services.gateway.store import CollectionLister, CollectionView, ListedCollection
+from services.gateway.core.embedder import ModelLister
+from services.gateway.core.index import IndexLister, IndexView, ListedIndex
+from services.gateway.core.store import CollectionLister, CollectionView, ListedCollection
 
 ANSWER_SECONDS = 5.0
 ModelView = TypeVar("ModelView")

@@ -5,7 +5,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from services.search.errors import IndexTooLargeError
+from services.search.core.errors import IndexTooLargeError
 
 REMEMBERED_SECONDS = 600.0
 

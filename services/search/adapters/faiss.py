@@ -1,4 +1,4 @@
-"""Exact search by FAISS, ranked as `services.search.scoring` scores.
+"""Exact search by FAISS, ranked as `services.search.core.scoring` scores.
 
 FAISS scans in float32, or codes in fewer bytes, so what it finds is near the truth and never quite it. A search takes
 bounds instead of scores: no vector is closer to the query than its bound (`faiss_codes`, `faiss_segment`). It settles
@@ -33,8 +33,8 @@ from services.search.adapters.faiss_scan import one_thread
 from services.search.adapters.faiss_segment import Probes
 from services.search.adapters.faiss_segments import Part, Segments
 from services.search.adapters.faiss_settling import Settling
-from services.search.index import Numbers, Ranking, Selection
-from services.search.scoring import Doubles, chunks, lengths_of, prepared
+from services.search.core.scoring import Doubles, chunks, lengths_of, prepared
+from services.search.core.vector_index import Numbers, Ranking, Selection
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.vectors import Matrix
-from services.search.scoring import Doubles
+from services.search.core.scoring import Doubles
 
 Float = TypeVar("Float", np.float32, np.float64)
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from services.search.adapters.faiss_scan import NOWHERE
 from services.search.adapters.faiss_segment import Proposal
-from services.search.index import Mask, Numbers
-from services.search.scoring import Doubles
+from services.search.core.scoring import Doubles
+from services.search.core.vector_index import Mask, Numbers
 
 Number = TypeVar("Number", np.int64, np.float64)
 

@@ -12,8 +12,8 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_axes import Axes, principal_axes
 from services.search.adapters.faiss_codes import LONGEST, Coding
 from services.search.adapters.faiss_scan import Chosen, CodeScan
-from services.search.index import Mask, Numbers, Selection
-from services.search.scoring import Doubles, lengths_of
+from services.search.core.scoring import Doubles, lengths_of
+from services.search.core.vector_index import Mask, Numbers, Selection
 
 TURNED_WIDTHS = (48, 80, 112, 144, 176, 240, 304, 368, 496, 624)
 """Numbers of narrowed vectors: with the digits behind them, codes of these are whole multiples of what FAISS reads."""

@@ -34,8 +34,8 @@ from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_axes import Axes, Float
 from services.search.adapters.faiss_scan import scans_floats, scans_whole
-from services.search.index import Mask, Scores
-from services.search.scoring import Doubles
+from services.search.core.scoring import Doubles
+from services.search.core.vector_index import Mask, Scores
 
 Codes = NDArray[np.uint8]
 

@@ -1,4 +1,4 @@
-"""Exact search by FAISS on a GPU, ranked as `services.search.scoring` scores.
+"""Exact search by FAISS on a GPU, ranked as `services.search.core.scoring` scores.
 
 Blocks of vectors lie on the GPU in half precision, as FAISS's flat indexes. Those cannot overwrite, nor pass over what
 a filter leaves out; so a block that was written is copied anew by the next search, and a search under a filter fetches
@@ -22,8 +22,8 @@ from services.common.errors import ServiceUnavailableError
 from services.common.vectors import Matrix, Metric
 from services.search.adapters.device_memory import DeviceMemory
 from services.search.adapters.faiss import FaissIndex
-from services.search.index import Numbers, Ranking, Selection
-from services.search.scoring import Doubles, lengths_of, prepared
+from services.search.core.scoring import Doubles, lengths_of, prepared
+from services.search.core.vector_index import Numbers, Ranking, Selection
 
 BLOCK_BYTES = 128 * 2**20
 MOST_FETCHED = 2048  # FAISS's limit on a GPU

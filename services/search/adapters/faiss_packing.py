@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from services.common.vectors import Matrix
 from services.search.adapters.faiss_scan import NOWHERE, Chosen, CodeScan, Found
-from services.search.index import Numbers, Scores
+from services.search.core.vector_index import Numbers, Scores
 
 PACKED_AT = 4
 """The scan that packs: to copy codes costs about as much as that many scans save."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.vectors import MAX_DIMENSIONS, Matrix
-from services.search.index import Bits, Mask, Numbers, Scores
+from services.search.core.vector_index import Bits, Mask, Numbers, Scores
 
 NOWHERE = -1
 """The row of what was not found."""

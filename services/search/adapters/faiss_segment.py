@@ -8,8 +8,8 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_codes import LONGEST, ROUNDINGS, UNIT_ROUNDOFF, Asked, Coding, Turned
 from services.search.adapters.faiss_packing import Packing
 from services.search.adapters.faiss_scan import NOWHERE, Chosen, CodeScan, FloatScan
-from services.search.index import Mask, Numbers
-from services.search.scoring import Doubles, chunks, lengths_of
+from services.search.core.scoring import Doubles, chunks, lengths_of
+from services.search.core.vector_index import Mask, Numbers
 
 TINY = 2.0**-100  # far above what float32 loses where numbers fade into 0
 SCALE_DRIFT = 1.25

@@ -12,8 +12,8 @@ from services.search.adapters.faiss_codes import Coding
 from services.search.adapters.faiss_packing import ROW_BYTES, Packing
 from services.search.adapters.faiss_scan import Chosen
 from services.search.adapters.faiss_segment import Probes, Segment
-from services.search.index import Mask, Numbers, Selection
-from services.search.scoring import Doubles, lengths_of
+from services.search.core.scoring import Doubles, lengths_of
+from services.search.core.vector_index import Mask, Numbers, Selection
 
 SEGMENT_BYTES = 48 * 2**20
 SEGMENT_ROWS_AT_MOST = 2**16

@@ -13,8 +13,8 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_codes import UNIT_ROUNDOFF
 from services.search.adapters.faiss_segment import TINY, Probes
 from services.search.adapters.faiss_segments import Segments
-from services.search.index import Mask, Numbers, Ranking, Scores
-from services.search.scoring import Doubles, Scored, chunks, rankings, scanned, scores_of
+from services.search.core.scoring import Doubles, Scored, chunks, rankings, scanned, scores_of
+from services.search.core.vector_index import Mask, Numbers, Ranking, Scores
 
 SCORED_AT_ONCE = 32
 SCORED_BY_QUERY = 64

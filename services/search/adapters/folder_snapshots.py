@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from services.common.errors import ServiceUnavailableError, StorageFullError
-from services.search.snapshot_store import MissingFileError, StoredFile
+from services.search.snapshots.object_store import MissingFileError, StoredFile
 
 DRAFT = ".draft"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from services.common.vectors import Matrix
-from services.search.index import Numbers
+from services.search.core.vector_index import Numbers
 
 SEGMENT_BYTES = 64 * 2**20
 

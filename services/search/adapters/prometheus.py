@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.common.metrics import BUCKETS
-from services.search.collection_index import Found, Mode, State
-from services.search.followers import Followers
-from services.search.reports import IndexReport, index_reports
+from services.common.rpc.metrics import BUCKETS
+from services.search.core.collection_index import Found, Mode, State
+from services.search.replication.replicas import Followers
+from services.search.replication.status import IndexReport, index_reports
 
 SPACE = ("collection", "space")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.errors import AbsentError
-from services.search.snapshot_store import MissingFileError, StoredFile
+from services.search.snapshots.object_store import MissingFileError, StoredFile
 
 FOLDER = "snapshots/"
 _ANY_LENGTH = 2**32

@@ -13,9 +13,9 @@ from medley.v1 import store_service_pb2 as pb
 from services.common import index_config_codec
 from services.common.enum_codec import METRICS, from_proto
 from services.common.errors import CollectionNotFoundError, NotFoundError
-from services.common.neighbours import call, stream
+from services.common.rpc.client import call, stream
 from services.common.versions import Version
-from services.search.feed import ChangePart, Space, SpaceVectors, Table
+from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
 
 LIST_PAGE_SIZE = 1000
 _SERVICE = "store"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from services.common.errors import ServiceUnavailableError
 from services.search.adapters.device_memory import DeviceMemory
-from services.search.errors import IndexTooLargeError
+from services.search.core.errors import IndexTooLargeError
 
 QUERIES_AT_A_TIME = 64
 ROWS_MULTIPLE = 128

@@ -1,4 +1,4 @@
-"""Exact search on a device of PyTorch: halves are scanned there, candidates ranked as `services.search.scoring` does.
+"""Exact search on a device of PyTorch: halves are scanned there, candidates ranked as `core.scoring` does.
 
 On the device a vector is its direction in half precision, so that no size is out of its range, and its length in
 float32. Its float32 components stay in the memory of this process, to rank candidates by. With u and w for the
@@ -26,8 +26,8 @@ from services.search.adapters.host_vectors import HostVectors
 from services.search.adapters.torch_device import QUERIES_AT_A_TIME, Halves, TorchDevice, padded
 from services.search.adapters.torch_scan import SLACK, Queries, TorchScan
 from services.search.adapters.torch_vectors import Segment, TorchVectors
-from services.search.index import Numbers, Ranking, Selection
-from services.search.scoring import CHUNK_FLOATS, Doubles, lengths_of, prepared, ranked, scanned
+from services.search.core.scoring import CHUNK_FLOATS, Doubles, lengths_of, prepared, ranked, scanned
+from services.search.core.vector_index import Numbers, Ranking, Selection
 
 SPARE_CANDIDATES = 16
 SPARE_SHARE = 1 / 4

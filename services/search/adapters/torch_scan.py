@@ -16,7 +16,7 @@ import torch
 from services.common.vectors import Metric
 from services.search.adapters.torch_device import ROWS_MULTIPLE, TorchDevice
 from services.search.adapters.torch_vectors import Segment
-from services.search.index import Bits, Numbers, Selection
+from services.search.core.vector_index import Bits, Numbers, Selection
 
 GROUPS_PER_WANTED = 4
 SLACK = 2.0**-20

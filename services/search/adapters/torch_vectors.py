@@ -8,8 +8,8 @@ import torch
 
 from services.common.vectors import Matrix
 from services.search.adapters.torch_device import ROWS_MULTIPLE, Halves, TorchDevice
-from services.search.index import Numbers
-from services.search.scoring import Doubles
+from services.search.core.scoring import Doubles
+from services.search.core.vector_index import Numbers
 
 SEGMENT_BYTES = 2**30
 FIRST_BYTES = 2**18

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from services.common.concurrency.executors import BoundedExecutor
 from services.common.errors import InvalidError, StorageFullError
-from services.common.executors import BoundedExecutor
-from services.store.adapters.durable_files import sync_path
-from services.store.errors import MediaNotFoundError
-from services.store.media_store import Announcement, StoredObject, checked_upload
+from services.store.adapters.fsync import sync_path
+from services.store.core.errors import MediaNotFoundError
+from services.store.core.media_store import Announcement, StoredObject, checked_upload
 
 FILES_AT_A_TIME = 512
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 
-from services.store.errors import MediaNotFoundError
-from services.store.media_store import Announcement, StoredObject, checked_upload
+from services.store.core.errors import MediaNotFoundError
+from services.store.core.media_store import Announcement, StoredObject, checked_upload
 
 
 class MemoryMedia:

@@ -10,10 +10,10 @@ import numpy as np
 from services.common.errors import CollectionNotFoundError, VersionExpiredError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
-from services.store.commits import CommitBell
-from services.store.errors import CollectionExistsError
-from services.store.rows import Definition, Part, Parts, Row, Space
-from services.store.tables import (
+from services.store.core.commit_notifier import CommitBell
+from services.store.core.errors import CollectionExistsError
+from services.store.core.rows import Definition, Part, Parts, Row, Space
+from services.store.core.table import (
     BATCH_ROWS,
     ChangedRows,
     Changes,

@@ -19,13 +19,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from uuid import uuid4
 
+from services.common.concurrency.executors import DeadlineExecutor, consume_exception
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
-from services.common.executors import DeadlineExecutor, consume_exception
 from services.common.s3.bucket import PAGE, Entry, S3Bucket
 from services.common.s3.errors import S3_ERRORS, AbsentError
-from services.store.errors import MediaCorruptError, MediaNotFoundError
-from services.store.media_store import Announcement, StoredObject, checked_upload
+from services.store.core.errors import MediaCorruptError, MediaNotFoundError
+from services.store.core.media_store import Announcement, StoredObject, checked_upload
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.common.vectors import Matrix
-from services.embedder.preprocessing import Pixels
+from services.embedder.core.preprocessing import Pixels
 
 
 class HeldTensorEncoder:

@@ -13,13 +13,13 @@ pytest.importorskip("tritonclient", reason="the extra `triton` is not installed"
 from tritonclient.grpc import model_config_pb2
 
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.adapters.onnx import OnnxRuntime
-from services.embedder.catalogue import Catalogue
-from services.embedder.errors import ModelFileError
+from services.embedder.adapters.onnx.encoder import OnnxRuntime
+from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
+from services.embedder.core.catalog import Catalogue
+from services.embedder.core.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import IDENTITY, Flavour, write_repository
 from services.embedder.triton_repository.__main__ import main
-from services.embedder.triton_repository.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
 
 NAMES = ["medley-mini.image", "medley-mini.text", "minilm.text"]
 FLAVOURS: list[Flavour] = ["python", "onnxruntime", "tensorrt"]

@@ -2,9 +2,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
-from services.gateway.index import ListedIndex
+from services.gateway.core.index import ListedIndex
+from services.gateway.core.store import ListedCollection
 from services.gateway.maintenance.status import CollectionStatus, StatusService
-from services.gateway.store import ListedCollection
 
 
 class Models:

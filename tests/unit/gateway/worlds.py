@@ -3,19 +3,19 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from services.common.concurrency import ConcurrencyLimiter
+from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.common.content import ContentType
 from services.common.errors import ServiceError
 from services.common.vectors import Metric
-from services.gateway.batches import BatchLimits
-from services.gateway.catalogue import Catalogue
-from services.gateway.embedder import Content, Embedded, Embedder, Model, Purpose
-from services.gateway.encoder import Encoder
-from services.gateway.ingester import Answer, Ingester, Pace, Stores
-from services.gateway.items import Collection, MediaFacts, NewItem, Space
-from services.gateway.searcher import Searcher
-from services.gateway.store import Written
-from services.gateway.updater import Updater
+from services.gateway.core.embedder import Content, Embedded, Embedder, Model, Purpose
+from services.gateway.core.items import Collection, MediaFacts, NewItem, Space
+from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.store import Written
+from services.gateway.ingest.batcher import BatchLimits
+from services.gateway.ingest.item_encoder import Encoder
+from services.gateway.ingest.pipeline import Answer, Ingester, Pace, Stores
+from services.gateway.ingest.updater import Updater
+from services.gateway.search.searcher import Searcher
 from tests.support.gateway_peers import MemoryEmbedder, MemoryIndex, MemoryItem, MemoryStore
 
 NAME = "collections/things"

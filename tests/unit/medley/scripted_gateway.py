@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from medley import aio
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from services.common.errors import ServiceError
-from services.common.statuses import to_status
+from services.common.rpc.statuses import to_status
 
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 

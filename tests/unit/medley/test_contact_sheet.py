@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medley.contact_sheet import Card, Query, Sheet, write_sheet
-from medley.contact_sheet_html import html
-from medley.contact_sheet_pictures import SMALL_BYTES, embeddable, opened
-from medley.contact_sheet_png import png
+from medley.contact_sheet.html import html
+from medley.contact_sheet.pictures import SMALL_BYTES, embeddable, opened
+from medley.contact_sheet.png import png
+from medley.contact_sheet.sheet import Card, Query, Sheet
+from medley.contact_sheet.write import write_sheet
 from medley.values import ArmReport
 
 REPORT = ArmReport(1, "clip", "cosine", 1.0, "exact", 3, 1.0)

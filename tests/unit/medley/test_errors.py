@@ -6,7 +6,7 @@ from google.rpc import error_details_pb2, status_pb2
 import medley
 from medley import Error, errors
 from services.common import errors as served
-from services.common.statuses import STATUS_CODES, to_status
+from services.common.rpc.statuses import STATUS_CODES, to_status
 
 
 class FailedCall:

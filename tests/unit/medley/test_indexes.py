@@ -8,8 +8,7 @@ import click
 import pytest
 
 from medley import Collection, ExactIndex, HnswIndex, IndexRecall, IndexStatus, IvfIndex, Space
-from medley import _requests as write
-from medley import _responses as read
+from medley._transport import decode, encode
 from medley.backup import contents
 from medley.backup.destination import FolderDestination
 from medley.cli.commands.status import print_indexes
@@ -32,27 +31,27 @@ CHOICES: list[IndexConfig] = [
 
 @pytest.mark.parametrize("index", CHOICES)
 def test_what_is_sent_is_read_back(index: IndexConfig) -> None:
-    space = write.collection("c", [Space("s", index=index)]).spaces[0]
-    message = read.collection(write.collection("c", [Space("s", index=index)])).spaces[0]
+    space = encode.collection("c", [Space("s", index=index)]).spaces[0]
+    message = decode.collection(encode.collection("c", [Space("s", index=index)])).spaces[0]
     assert space.HasField("index")
     assert message.index == index
 
 
 def test_what_is_left_out_is_the_servers_choice() -> None:
-    assert not write.collection("c", [Space("s")]).spaces[0].HasField("index")
-    assert index_config_codec.from_message(write.index(ExactIndex())) == ServerConfig()
-    assert index_config_codec.from_message(write.index(HnswIndex(neighbours=48))) == ServerConfig(Hnsw(neighbours=48))
-    assert index_config_codec.from_message(write.index(IvfIndex())) == ServerConfig(Ivf())
-    coded = index_config_codec.from_message(write.index(IvfIndex(lists=9, product_bytes=4)))
+    assert not encode.collection("c", [Space("s")]).spaces[0].HasField("index")
+    assert index_config_codec.from_message(encode.index(ExactIndex())) == ServerConfig()
+    assert index_config_codec.from_message(encode.index(HnswIndex(neighbours=48))) == ServerConfig(Hnsw(neighbours=48))
+    assert index_config_codec.from_message(encode.index(IvfIndex())) == ServerConfig(Ivf())
+    coded = index_config_codec.from_message(encode.index(IvfIndex(lists=9, product_bytes=4)))
     assert coded.kind == Ivf(lists=9, coding=ProductCodes(4))
-    stored = index_config_codec.from_message(write.index(HnswIndex(storage="float32")))
+    stored = index_config_codec.from_message(encode.index(HnswIndex(storage="float32")))
     assert stored.kind == Hnsw(storage=VectorStorage.FLOAT32)
 
 
 def test_an_index_of_a_kind_unknown_to_this_client_is_none() -> None:
-    space = write.collection("c", [Space("s")]).spaces[0]
+    space = encode.collection("c", [Space("s")]).spaces[0]
     space.index.SetInParent()
-    assert read.collection(write.collection("c", [Space("s")])).spaces[0].index is None
+    assert decode.collection(encode.collection("c", [Space("s")])).spaces[0].index is None
 
 
 def test_what_cannot_be_is_told_at_once() -> None:
@@ -63,7 +62,7 @@ def test_what_cannot_be_is_told_at_once() -> None:
     with pytest.raises(ValueError, match="an hnsw index has no lists; it has neighbours"):
         index_config("hnsw", lists=3)
     with pytest.raises(ValueError, match="unknown vector storage"):
-        write.index(ExactIndex("float64"))  # type: ignore[arg-type]  # what is wrong about it
+        encode.index(ExactIndex("float64"))  # type: ignore[arg-type]  # what is wrong about it
 
 
 @pytest.mark.parametrize("index", CHOICES)
@@ -87,7 +86,7 @@ def test_a_state_is_read_whole() -> None:
         recall=[search_service_pb2.IndexRecall(share_above=0.5, share_up_to=1, recall=0.5, queries=9)],
         lag_seconds=1.5,
     )
-    assert read._index(message) == IndexStatus(
+    assert decode._index(message) == IndexStatus(
         "c", "s", "faiss-hnsw", 7, 8, "u.3", HnswIndex(32), "guarded", "recall 0.5", (IndexRecall(0.5, 1, 0.5, 9),), 1.5
     )
 

@@ -18,7 +18,7 @@ from medley.loading.draft import same_json
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import item_pb2
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
-from services.common.statuses import to_status
+from services.common.rpc.statuses import to_status
 from tests.unit.medley.scripted_gateway import ScriptedGateway, serving
 
 

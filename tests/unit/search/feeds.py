@@ -8,13 +8,13 @@ import numpy as np
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
 from services.common.filters import Filter
-from services.common.neighbours import STREAM_SECONDS
+from services.common.rpc.client import STREAM_SECONDS
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
-from services.search.adapters.memory import MemoryIndex
-from services.search.collection_index import CollectionIndex, Found, Search
-from services.search.feed import ChangePart, Space, SpaceVectors, Table
-from services.search.local_collection import LocalCollectionIndex
+from services.search.collection.collection import LocalCollectionIndex
+from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
+from services.search.core.collection_index import CollectionIndex, Found, Search
+from services.search.engines.memory.vector_index import MemoryIndex
 from tests.support.change_feed import MemoryChangeFeed
 
 PHOTOS = "collections/photos"

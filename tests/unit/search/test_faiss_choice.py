@@ -14,8 +14,8 @@ from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_axes import Axes, principal_axes
 from services.search.adapters.faiss_choice import CANDIDATE_COST, RARE, TRIED_QUERIES, Lookup, Misses, Trial, chosen
 from services.search.adapters.faiss_codes import Coding
-from services.search.index import Selection
-from services.search.scoring import lengths_of, scores_of
+from services.search.core.scoring import lengths_of, scores_of
+from services.search.core.vector_index import Selection
 from tests.contract.vector_index import assert_exact
 from tests.unit.search.directions import DIMENSIONS, along_few_directions
 

@@ -9,7 +9,7 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss_axes import Axes, principal_axes
 from services.search.adapters.faiss_codes import Coding
 from services.search.adapters.faiss_scan import Chosen, CodeScan, scans_floats, scans_whole
-from services.search.scoring import Doubles, lengths_of, prepared
+from services.search.core.scoring import Doubles, lengths_of, prepared
 
 COMPACT = [VectorStorage.INT8, VectorStorage.FLOAT16]
 USUAL_GAPS = {VectorStorage.INT8: 0.022, VectorStorage.FLOAT16: 0.002}

@@ -12,7 +12,7 @@ from services.common.vectors import Matrix, Metric
 from services.search.adapters.faiss import FaissIndex
 from services.search.adapters.faiss_packing import PACKED_AT
 from services.search.adapters.faiss_segments import PACKED_SHARE, PACKED_UP_TO
-from services.search.index import Selection
+from services.search.core.vector_index import Selection
 from tests.contract.vector_index import assert_exact
 from tests.unit.search.directions import DIMENSIONS, along_few_directions
 

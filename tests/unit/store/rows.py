@@ -8,7 +8,7 @@ import numpy as np
 
 from services.common.content import ContentType
 from services.common.vectors import Matrix, Metric
-from services.store.rows import Definition, Row, Space
+from services.store.core.rows import Definition, Row, Space
 
 NOW = datetime(2026, 5, 6, tzinfo=UTC)
 SPACES = (

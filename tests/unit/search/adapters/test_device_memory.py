@@ -4,7 +4,7 @@ import pytest
 
 from services.search.adapters import device_memory
 from services.search.adapters.device_memory import DeviceMemory
-from services.search.errors import IndexTooLargeError
+from services.search.core.errors import IndexTooLargeError
 
 
 def memory(limit: int | None = 1000, free: int | None = None, workspace: int = 0) -> DeviceMemory:

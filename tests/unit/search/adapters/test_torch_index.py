@@ -12,11 +12,11 @@ import torch
 from services.common.errors import ServiceUnavailableError
 from services.common.vectors import Matrix, Metric
 from services.search.adapters import torch_scan
-from services.search.adapters.memory import MemoryIndex
 from services.search.adapters.torch_device import TorchDevice
 from services.search.adapters.torch_index import TorchIndex
-from services.search.errors import IndexTooLargeError
-from services.search.index import Selection
+from services.search.core.errors import IndexTooLargeError
+from services.search.core.vector_index import Selection
+from services.search.engines.memory.vector_index import MemoryIndex
 
 MIB = 2**20
 

@@ -1,0 +1,1 @@
+"""Contact sheets: found media as one picture or page."""

@@ -1,0 +1,1 @@
+"""Limits, batches, executors, retries and tasks."""

@@ -1,0 +1,1 @@
+"""gRPC: servers, clients, deadlines and statuses."""

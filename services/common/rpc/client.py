@@ -1,0 +1,112 @@
+"""Calling another service: over gRPC, or directly when it lives in the same process. One way for both.
+
+A client adapter holds a stub: the generated one over a channel, or a `LocalStub`, which has the same methods but calls
+the servicer. Either way the adapter awaits `call(...)` or iterates `stream(...)`, which bound the time by what is left
+of the caller's deadline and raise the `ServiceError` the other service raised.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from medley._transport.aio_status import server_status
+from services.common.deadlines import deadline_in, remaining_seconds
+from services.common.errors import DeadlineError, MessageTooLargeError, ServiceUnavailableError
+from services.common.rpc.statuses import from_status
+
+CALL_SECONDS = 30.0
+STREAM_SECONDS = 24 * 3600.0
+
+
+class LocalStub:
+    """A stub of the service that `servicer` serves in this process: same methods, no wire.
+
+    Messages are handed over as they are: neither side may change one it has sent or received.
+    """
+
+    def __init__(self, servicer: object) -> None:
+        self._servicer = servicer
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        behaviour = getattr(self._servicer, method)
+
+        def invoke(request: Any, *, timeout: float) -> Any:
+            answer = behaviour(request, None)
+            return _bounded_stream(answer, timeout) if isinstance(answer, AsyncIterable) else _bounded(answer, timeout)
+
+        return invoke
+
+
+async def call(service: str, method: Callable[..., Any], request: Any, *, seconds: float = CALL_SECONDS) -> Any:
+    """Return the answer of a stub's unary-response `method` to `request`, a message or an async iterator of them.
+
+    Raises:
+        ServiceError: what the other service raised, with its reason.
+        ServiceUnavailableError: it does not answer.
+        DeadlineError: the time was up.
+    """
+    with _translated(service):
+        answer = method(request, timeout=remaining_seconds(seconds))
+        async with server_status(answer):
+            return await answer
+
+
+async def stream(
+    service: str, method: Callable[..., Any], request: Any, *, seconds: float = STREAM_SECONDS
+) -> AsyncIterator[Any]:
+    """Yield the answers of a stub's stream-response `method`; raises as `call` does."""
+    with _translated(service):
+        async for message in method(request, timeout=remaining_seconds(seconds)):
+            yield message
+
+
+async def _bounded(answer: Any, seconds: float) -> Any:
+    with deadline_in(seconds):
+        async with asyncio.timeout(seconds):
+            return await answer
+
+
+async def _bounded_stream(answer: AsyncIterable[Any], seconds: float) -> AsyncIterator[Any]:
+    async with asyncio.timeout(seconds):
+        async for message in answer:
+            yield message
+
+
+@contextmanager
+def _translated(service: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise DeadlineError(f"{service} did not answer in time", service=service) from error
+    except grpc.aio.AioRpcError as error:
+        raise _from_rpc(service, error) from error
+
+
+def _from_rpc(service: str, error: grpc.aio.AioRpcError) -> Exception:
+    status = _sent_status(error)
+    known = from_status(status) if status else None
+    if known is not None:
+        return known
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE:
+            return ServiceUnavailableError(service)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineError(f"{service} did not answer in time", service=service)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return MessageTooLargeError(
+                f"a message to or from {service} is too large: {error.details()}", service=service
+            )
+        case _:
+            return error
+
+
+def _sent_status(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
+    try:
+        return rpc_status.from_call(error)  # type: ignore[arg-type]  # takes what an aio error has as well
+    except ValueError:  # the details contradict the call's own status, as where gRPC refused the headers they came in
+        return None

@@ -1,0 +1,108 @@
+"""What stands between gRPC and every servicer: errors become statuses, deadlines are kept, calls are counted."""
+
+import functools
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from services.common.concurrency.limiter import ConcurrencyLimiter
+from services.common.deadlines import begin_call
+from services.common.errors import ServiceError
+from services.common.rpc.statuses import in_trailers, to_status
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
+    """Wraps what answers each method, whichever of the four kinds it is; once, for it costs a while."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the wrapped handler of the call's method; None where there is no such method."""
+        method = handler_call_details.method
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            self._handlers[method] = self._wrapped(method, handler)
+        return self._handlers[method]
+
+    def _wrapped(self, method: str, handler: Any) -> Any:
+        sides = [
+            "stream" if streaming else "unary" for streaming in (handler.request_streaming, handler.response_streaming)
+        ]
+        behaviour = getattr(handler, "_".join(sides))
+        wrap = self._streaming if inspect.isasyncgenfunction(behaviour) else self._unary
+        return handler._replace(**{"_".join(sides): wrap(method, behaviour)})
+
+    @abstractmethod
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Wrap what returns its answer, or writes to the context."""
+
+    @abstractmethod
+    def _streaming(
+        self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
+        """Wrap what yields its answers."""
+
+
+class CallInterceptor(WrappingInterceptor):
+    """Turn a `ServiceError` into its status with an `ErrorInfo`, and any other exception into INTERNAL.
+
+    At most `max_calls` calls run at a time; one more is refused at once with OVERLOADED.
+    """
+
+    def __init__(self, max_calls: int) -> None:
+        super().__init__()
+        self._limiter = ConcurrencyLimiter("calls", max_calls)
+
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(behaviour)
+        async def wrapped(request: Any, context: Context) -> Any:
+            try:
+                begin_call(context.time_remaining())
+                with self._limiter.admit():
+                    return await behaviour(request, context)
+            except Exception as error:
+                await _abort(context, error)
+
+        return wrapped
+
+    def _streaming(
+        self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
+        @functools.wraps(behaviour)
+        async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                begin_call(context.time_remaining())
+                with self._limiter.admit():
+                    async with aclosing(behaviour(request, context)) as messages:
+                        async for message in messages:
+                            yield message
+            except Exception as error:
+                await _abort(context, error)
+
+        return wrapped
+
+
+async def _abort(context: Context, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, ServiceError):
+        await context.abort_with_status(rpc_status.to_status(in_trailers(to_status(error))))
+    log.error("unexpected error", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error")

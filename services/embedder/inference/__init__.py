@@ -1,0 +1,1 @@
+"""From contents to vectors: batches, caches, projections."""

@@ -1,0 +1,158 @@
+"""What the embedder does, free of any transport or runtime."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.common.concurrency.limiter import ConcurrencyLimiter
+from services.common.content import ContentType
+from services.common.errors import ArgumentError, InputNotSupportedError, PassportError, ServiceError, TextError
+from services.common.vectors import Matrix
+from services.embedder.core.catalog import Catalogue, Model, Purpose
+from services.embedder.core.encoder import TensorEncoder, TextEncoder
+from services.embedder.media.pictures import Media, Picture, PictureReader
+
+MAX_INPUTS = 256
+MAX_TEXT_CHARACTERS = 100_000
+
+Input = str | bytes | None
+"""A text, the bytes of a picture, or the nothing that a caller forgot to fill in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """An embedded input: its vector, shape (dimensions,), and what a picture's bytes are."""
+
+    vector: Matrix
+    media: Media | None = None
+
+
+Outcome = Embedding | ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What became of each input, in order, and the passport of all the vectors."""
+
+    outcomes: list[Outcome]
+    passport: str
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """What runs a model; None where it takes no such input."""
+
+    text: TextEncoder | None
+    image: TensorEncoder | None
+
+
+class Embedder:
+    """Embeds texts and pictures by the models of a catalogue."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        towers: Mapping[str, Towers],
+        pictures: PictureReader,
+        limiter: ConcurrencyLimiter,
+    ) -> None:
+        """Run each model of `catalogue` by the `towers` under its name."""
+        self._catalogue = catalogue
+        self._towers = towers
+        self._pictures = pictures
+        self._limiter = limiter
+
+    async def embed(
+        self, name: str, passport: str, inputs: Sequence[Input], purpose: Purpose | None = None
+    ) -> Embedded:
+        """Return what became of each of `inputs`, embedded by the model called `name`, its texts for `purpose`.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            PassportError: `passport` is not empty and not the model's.
+            ArgumentError: there are no inputs, or too many.
+            OverloadedError: too much is waiting already.
+        """
+        model = self._catalogue.get(name)
+        actual = self._catalogue.passport(name)
+        if passport not in ("", actual):
+            raise PassportError(passport, actual)
+        if not 1 <= len(inputs) <= MAX_INPUTS:
+            raise ArgumentError("inputs", len(inputs), f"must be 1 to {MAX_INPUTS}")
+        with self._limiter.admit(len(inputs)):
+            return Embedded(await self._outcomes(model, inputs, purpose), actual)
+
+    async def inspect(self, file: bytes) -> Media:
+        """Return what the bytes of a media file are.
+
+        Raises:
+            MediaError: they are no picture, or a damaged one.
+            TooManyPixelsError, MessageTooLargeError: it is too large.
+            OverloadedError: too much is waiting already.
+        """
+        with self._limiter.admit(1):
+            return await self._pictures.inspect(file)
+
+    async def _outcomes(self, model: Model, inputs: Sequence[Input], purpose: Purpose | None) -> list[Outcome]:
+        texts = [(place, given) for place, given in enumerate(inputs) if isinstance(given, str)]
+        files = [(place, given) for place, given in enumerate(inputs) if isinstance(given, bytes)]
+        outcomes: dict[int, Outcome] = {
+            place: ArgumentError("content", "", "must be text or image")
+            for place, given in enumerate(inputs)
+            if not isinstance(given, str | bytes)
+        }
+        if texts:
+            outcomes |= await self._embed_texts(model, texts, purpose)
+        if files:
+            outcomes |= await self._embed_pictures(model, files)
+        return [outcomes[place] for place in range(len(inputs))]
+
+    async def _embed_texts(
+        self, model: Model, texts: Sequence[tuple[int, str]], purpose: Purpose | None
+    ) -> dict[int, Outcome]:
+        encoder = self._towers[model.name].text
+        if encoder is None:
+            return dict.fromkeys((place for place, _ in texts), _not_supported(model, ContentType.TEXT))
+        refused = {place: problem for place, text in texts if (problem := text_problem(text))}
+        good = [(place, text) for place, text in texts if place not in refused]
+        vectors = await encoder.encode([model.prefix(purpose) + text for _, text in good])
+        embeddings = {place: Embedding(vector) for (place, _), vector in zip(good, vectors, strict=True)}
+        return {**refused, **embeddings}
+
+    async def _embed_pictures(self, model: Model, files: Sequence[tuple[int, bytes]]) -> dict[int, Outcome]:
+        encoder = self._towers[model.name].image
+        if encoder is None or model.image is None:
+            return dict.fromkeys((place for place, _ in files), _not_supported(model, ContentType.IMAGE))
+        read = await self._pictures.read([file for _, file in files], model.image.preprocessing)
+        outcomes = dict(zip((place for place, _ in files), read, strict=True))
+        good = {place: picture for place, picture in outcomes.items() if isinstance(picture, Picture)}
+        vectors = await _encoded(encoder, good.values())
+        embeddings = {
+            place: Embedding(vector, picture.media)
+            for (place, picture), vector in zip(good.items(), vectors, strict=True)
+        }
+        refused = {place: error for place, error in outcomes.items() if isinstance(error, ServiceError)}
+        return {**refused, **embeddings}
+
+
+def _not_supported(model: Model, content_type: ContentType) -> InputNotSupportedError:
+    return InputNotSupportedError(f"model {model.name!r} does not take", model.name, content_type)
+
+
+def text_problem(text: str) -> TextError | None:
+    """Return why `text` cannot be embedded; None where it can."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return TextError(f"has {len(text)} characters, {MAX_TEXT_CHARACTERS} at most")
+    if not text or text.isspace():
+        return TextError("is empty" if not text else "is only white space")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return TextError(f"has half a character, a lone surrogate, at {error.start}")
+    return None
+
+
+async def _encoded(encoder: TensorEncoder, pictures: Iterable[Picture]) -> Iterable[Matrix]:
+    rows = [picture.pixels for picture in pictures]
+    return await encoder.encode(np.stack(rows)) if rows else ()

@@ -1,0 +1,1 @@
+"""Ports and values of the gateway."""

@@ -1,0 +1,1 @@
+"""From a query to one ranked answer: plan, fuse, fetch."""

@@ -1,0 +1,63 @@
+"""Several ranked lists into one ranking."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum
+
+from services.gateway.core.index import IndexHit
+
+RRF_K = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankedList:
+    """What one arm found in `space`, best first; `weight` is over 0."""
+
+    space: str
+    weight: float
+    hits: Sequence[IndexHit]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmScore:
+    """What the list numbered `arm`, from 0, says of an item: its place from 1, its raw score."""
+
+    arm: int
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class FusedHit:
+    """An item with its fused score, higher is better, and what each list that found it says."""
+
+    id: str
+    score: float
+    arms: tuple[ArmScore, ...]
+
+
+def reciprocal_rank_fusion(lists: Sequence[RankedList], k: float = RRF_K) -> list[FusedHit]:
+    """Fuse `lists`: score(item) = sum of weight / (k + rank), rank counted from 1.
+
+    A list in whose space an item has no vector does not apply to the item: its score is scaled by the weight of all
+    lists over the weight of those that apply. Ranks alone count, so scales may differ. Best first, ties by id.
+
+    Source: Cormack, Clarke & Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
+    Methods", SIGIR 2009; the scaling is ours.
+    """
+    found: dict[str, tuple[IndexHit, list[ArmScore]]] = {}
+    for arm, ranked in enumerate(lists):
+        for rank, hit in enumerate(ranked.hits, start=1):
+            found.setdefault(hit.id, (hit, []))[1].append(ArmScore(arm, rank, hit.score))
+    fused = [FusedHit(hit.id, _score(lists, hit.spaces, scores, k), tuple(scores)) for hit, scores in found.values()]
+    return sorted(fused, key=lambda hit: (-hit.score, hit.id))
+
+
+def _score(lists: Sequence[RankedList], spaces: Sequence[str], scores: Sequence[ArmScore], k: float) -> float:
+    # fsum rounds once, so that the same ranks in another order of lists tie exactly.
+    score = fsum(lists[seen.arm].weight / (k + seen.rank) for seen in scores)
+    finders = {seen.arm for seen in scores}
+    applying = [ranked.weight for arm, ranked in enumerate(lists) if arm in finders or ranked.space in spaces]
+    if len(applying) == len(lists):
+        return score
+    return score / fsum(applying) * fsum(ranked.weight for ranked in lists)

@@ -1,0 +1,1 @@
+"""Approximate indexes: when they are built, replaced and trusted."""

@@ -1,0 +1,1 @@
+"""One collection in memory: its rows, columns, spaces and versions."""

@@ -1,0 +1,290 @@
+"""A collection in the memory of this process: ids, metadata and the vectors of its spaces, version by version.
+
+Readers never wait for the writer, nor the writer for readers. An item that is written again gets another row; a row
+never changes while anyone can see it. A version is a mask over the rows, published whole: a search pins the newest
+one and sees nothing else until it is done. Rows that a version no longer shows are used again once no search has an
+older one pinned.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import BinaryIO
+
+import numpy as np
+
+from services.common.errors import SpaceNotFoundError
+from services.common.filters import Filter, canonical
+from services.common.vectors import Matrix
+from services.common.versions import Version
+from services.search.ann.manager import Workshop
+from services.search.collection.metadata import MetadataColumns
+from services.search.collection.read_view import LocalVersion, Reader
+from services.search.collection.row_ids import RowIds
+from services.search.collection.space import Answer, SpaceIndex
+from services.search.collection.versions import Snapshot, Snapshots
+from services.search.core.change_feed import ChangePart, Space
+from services.search.core.collection_index import Found, KeptVersion, Mode, Search, SpaceState
+from services.search.core.hits import Hits
+from services.search.core.ordering import in_order, within
+from services.search.core.portable_index import Content
+from services.search.core.vector_index import Numbers, Ranking, Scores, Selection, VectorIndex
+
+NOTHING = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
+WHOLE_SHARE = 1 / 4
+"""From this share of the candidates on, a ranking for pages is of all of them: to find the best first costs more."""
+
+
+class LocalCollectionIndex:
+    """`PortableIndex`, and `KeepsVersions`, in the memory of this process."""
+
+    def __init__(
+        self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex], workshop: Workshop | None = None
+    ) -> None:
+        self._spaces = {space.name: SpaceIndex(space, make_index(space), workshop) for space in spaces}
+        self._workshop = workshop
+        self._pending_spaces: Sequence[Space] = ()
+        self._ids = RowIds()
+        self._metadata = MetadataColumns()
+        self._pending: dict[str, int | None] = {}
+        self._names = sorted(self._spaces)
+        self._snapshots = Snapshots()
+        self._moved_round = -1
+
+    @property
+    def version(self) -> Version | None:
+        """The version published last; None before the first."""
+        newest = self._snapshots.newest
+        return newest.version if newest else None
+
+    def space(self, name: str) -> Space:
+        """See `CollectionIndex`."""
+        return self._space(name).space
+
+    def states(self) -> Sequence[SpaceState]:
+        """See `CollectionIndex`. Memory that no one space takes (ids, metadata, columns) is shared out evenly."""
+        if not self._snapshots.newest:
+            return []
+        shared_bytes = (self._ids.memory_bytes + self._metadata.memory_bytes) // len(self._spaces)
+        with self._snapshots.pinned() as snapshot:
+            return [self._state(snapshot, space, shared_bytes) for space in self._by_name]
+
+    def write(self, part: ChangePart) -> None:
+        """See `CollectionIndex`."""
+        self._release(self._snapshots.reclaim())
+        self._pending_spaces = part.spaces or self._pending_spaces
+        for item_id in part.deleted_ids:
+            self._supersede(item_id, None)
+        rows = np.array(self._ids.take(part.ids), np.int64)
+        self._metadata.write(rows, part.metadata, self._round_number)
+        try:
+            for name, space_vectors in part.vectors.items():
+                self._spaces[name].write(rows[space_vectors.rows], space_vectors.vectors)
+        except BaseException:  # a retry takes other rows: these must not stay
+            self._release(rows.tolist())
+            raise
+        for item_id, row in zip(part.ids, rows.tolist(), strict=True):
+            self._supersede(item_id, row)
+
+    def publish(self, version: Version) -> None:
+        """See `CollectionIndex`."""
+        newest = self._snapshots.newest
+        visible = np.zeros(len(self._ids), np.bool_)
+        if newest:
+            visible[: len(newest.visible)] = newest.visible
+        self._moved_round = self._round_number
+        moved = [(self._ids.move(item_id, row), row) for item_id, row in self._pending.items()]
+        retired = [old for old, _ in moved if old is not None]
+        visible[np.array(retired, np.int64)] = False
+        visible[np.array([new for _, new in moved if new is not None], np.int64)] = True
+        self._snapshots.publish(Snapshot(version, self._round_number, visible), retired)
+        self._pending = {}
+        self._configure()
+
+    def abandon(self) -> None:
+        """See `CollectionIndex`."""
+        self._release([row for row in self._pending.values() if row is not None])
+        self._pending, self._pending_spaces = {}, ()
+
+    def close(self) -> None:
+        """See `CollectionIndex`."""
+        for space in self._spaces.values():
+            space.close()
+
+    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+        """See `CollectionIndex`."""
+        with self._snapshots.pinned() as snapshot:
+            return self._search(snapshot, search, queries)
+
+    def keep(self) -> KeptVersion:
+        """See `KeepsVersions`."""
+        return LocalVersion(self._snapshots, Reader(self._search, self._ranked, self._hits))
+
+    def item_ids(self, space: str) -> tuple[list[str], Version]:
+        """See `CollectionIndex`."""
+        index = self._space(space)
+        with self._snapshots.pinned() as snapshot:
+            rows = np.flatnonzero(snapshot.visible)
+            return [self._ids[row] for row in rows[index.holds(rows)].tolist()], snapshot.version
+
+    @contextmanager
+    def content(self) -> Iterator[Content]:
+        """See `PortableIndex`."""
+        with self._snapshots.pinned() as snapshot:
+            rows = np.flatnonzero(snapshot.visible)
+            spaces = [space.content(rows) for space in self._by_name]
+            yield Content(snapshot.version, len(rows), lambda begin, end: self._texts(rows[begin:end]), spaces)
+
+    def place(self, space: str, items: Numbers, slots: Numbers, vectors: Matrix) -> None:
+        """See `PortableIndex`: in an index that held nothing, the items' numbers are their rows."""
+        self._space(space).place(items, slots, vectors)
+
+    def adopt(self, space: str, file: BinaryIO, current: Numbers) -> None:
+        """See `PortableIndex`."""
+        self._space(space).adopt(file, current)
+
+    def _configure(self) -> None:
+        """Let the spaces be what the version just published says, and have done what its writes make due."""
+        for space in self._pending_spaces:
+            self._spaces[space.name].space = space
+        self._pending_spaces = ()
+        for index in self._spaces.values():
+            index.look_after()
+
+    @property
+    def _by_name(self) -> Sequence[SpaceIndex]:
+        return [self._spaces[name] for name in sorted(self._spaces)]
+
+    def _space(self, name: str) -> SpaceIndex:
+        if name not in self._spaces:
+            raise SpaceNotFoundError(name, sorted(self._spaces))
+        return self._spaces[name]
+
+    def _state(self, snapshot: Snapshot, index: SpaceIndex, shared_bytes: int) -> SpaceState:
+        space = index.space
+        count = self._selection(snapshot, space.name, None).count
+        memory_bytes = index.memory_bytes + shared_bytes
+        held = (index.engine, count, memory_bytes, snapshot.version, space.config)
+        return SpaceState(space, *held, *index.condition, index.recall)
+
+    def _among(self, snapshot: Snapshot, search: Search) -> Selection:
+        rows = np.intersect1d(self._rows(snapshot, search.condition), self._rows_of(snapshot, search.ids))
+        return self._space(search.space).selection(rows)
+
+    def _rows_of(self, snapshot: Snapshot, ids: Collection[str]) -> Numbers:
+        """Return the rows that hold `ids` in `snapshot`; where a newer one has moved some, look through all."""
+        before = self._moved_round
+        known = {item_id: self._ids.row_of(item_id) for item_id in ids}
+        rows = [row for row in known.values() if row is not None and row < len(snapshot.visible)]
+        unmoved = before == self._moved_round == snapshot.round_number  # so what is not known is not there
+        if unmoved or (len(rows) == len(known) and snapshot.visible[rows].all()):
+            return np.array(rows, np.int64)
+        return np.array([row for row in np.flatnonzero(snapshot.visible).tolist() if self._ids[row] in known], np.int64)
+
+    @property
+    def _round_number(self) -> int:
+        newest = self._snapshots.newest
+        return newest.round_number + 1 if newest else 0
+
+    def _supersede(self, item_id: str, row: int | None) -> None:
+        """Let `row` hold the item in the version to come; a row that was to hold it before has never been seen."""
+        unseen = self._pending.get(item_id)
+        if unseen is not None:
+            self._release([unseen])
+        self._pending[item_id] = row
+
+    def _release(self, rows: Sequence[int]) -> None:
+        released = np.array(rows, np.int64)
+        for space in self._spaces.values():
+            space.release(released)
+        self._metadata.release(released)
+        self._ids.release(released)
+
+    def _texts(self, rows: Numbers) -> tuple[list[str], list[str]]:
+        return self._ids.of(rows), self._metadata.of(rows)
+
+    def _search(self, snapshot: Snapshot, search: Search, queries: Matrix) -> Sequence[Found]:
+        selection = self._selected(snapshot, search)
+        if not selection.count:
+            return [Found([], 0, snapshot.version)] * len(queries)
+        answers = self._answers(snapshot, search, queries, selection)
+        return [self._found(snapshot, search, selection, answer) for answer in answers]
+
+    def _answers(self, snapshot: Snapshot, search: Search, queries: Matrix, selection: Selection) -> Sequence[Answer]:
+        space = self._space(search.space)
+        if search.exact or search.ids or not space.approximates:
+            return [Answer(ranking, Mode.EXACT) for ranking in space.search(queries, search.top_k, selection)]
+        share = self._share(snapshot, search, selection)
+        if space.may_approximate(share):
+            self._watch(search, queries)
+        return space.answer(queries, search.top_k, selection, share)
+
+    def _share(self, snapshot: Snapshot, search: Search, selection: Selection) -> float:
+        """Return what share of the space's vectors a filter leaves."""
+        if search.condition is None:
+            return 1.0
+        return selection.count / self._selection(snapshot, search.space, None).count
+
+    def _watch(self, search: Search, queries: Matrix) -> None:
+        """Have a share of `queries` repeated behind the searches."""
+        if self._workshop:
+            for number in self._workshop.guard.chosen(len(queries)):
+                self._workshop.guard.offer(partial(self._probe, search, queries[number].copy()))
+
+    def _probe(self, search: Search, query: Matrix) -> None:
+        """Search by `query` approximately and exactly, in the newest version, to know how far the two differ."""
+        with self._snapshots.pinned() as snapshot:
+            selection = self._selection(snapshot, search.space, search.condition)
+            if selection.count:
+                share = self._share(snapshot, search, selection)
+                self._space(search.space).probe(query, selection, share)
+
+    def _found(self, snapshot: Snapshot, search: Search, selection: Selection, answer: Answer) -> Found:
+        ordered = self._ordered(answer.ranking, search, search.top_k)
+        hits = self._hits(ordered.slots, ordered.scores)
+        return Found(hits, selection.count, snapshot.version, answer.mode, answer.ranking.compared)
+
+    def _ranked(self, snapshot: Snapshot, search: Search, query: Matrix) -> tuple[Ranking, int]:
+        """Return the `top_k` best rows in order, or all where they are not many more, and the number of candidates."""
+        space, selection = self._space(search.space), self._selected(snapshot, search)
+        if not selection.count:
+            return NOTHING, 0
+        if search.top_k >= selection.count * WHOLE_SHARE:
+            ranking, depth = space.rank(query, selection), selection.count
+        else:
+            (ranking,), depth = space.search(query[None], search.top_k, selection), search.top_k
+        return self._ordered(ranking, search, depth), selection.count
+
+    def _ordered(self, ranking: Ranking, search: Search, top_k: int) -> Ranking:
+        if search.score_limit is not None:
+            ranking = within(ranking, search.score_limit, self._space(search.space).space.metric)
+        return in_order(ranking, top_k, self._ids.__getitem__)
+
+    def _hits(self, rows: Numbers, scores: Scores) -> Hits:
+        return Hits(self._ids.of(rows), scores, self._held(rows), self._names)
+
+    def _held(self, rows: Numbers) -> Numbers:
+        """Return for each of `rows` the spaces in which it has a vector: bit b is that of the space self._names[b]."""
+        held = np.zeros(len(rows), np.int64)
+        for bit, index in enumerate(self._by_name):
+            held |= index.holds(rows).astype(np.int64) << bit
+        return held
+
+    def _selected(self, snapshot: Snapshot, search: Search) -> Selection:
+        if search.ids:
+            return self._among(snapshot, search)
+        return self._selection(snapshot, search.space, search.condition)
+
+    def _selection(self, snapshot: Snapshot, space: str, condition: Filter | None) -> Selection:
+        key = (space, "" if condition is None else canonical(condition))
+        selection = self._snapshots.selection(snapshot, key)
+        if selection is None:
+            selection = self._space(space).selection(self._rows(snapshot, condition))
+            self._snapshots.remember(snapshot, key, selection)
+        return selection
+
+    def _rows(self, snapshot: Snapshot, condition: Filter | None) -> Numbers:
+        if condition is None:
+            return np.flatnonzero(snapshot.visible)
+        satisfying = self._metadata.satisfying(condition, len(snapshot.visible), snapshot.round_number)
+        return np.flatnonzero(snapshot.visible & satisfying)

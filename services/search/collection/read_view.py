@@ -1,0 +1,94 @@
+"""A version of a local collection that is held from search to search, and rankings read from it in pages."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from services.common.vectors import Matrix
+from services.common.versions import Version
+from services.search.collection.versions import Keep, Snapshot, Snapshots
+from services.search.core.collection_index import Found, Page, Search
+from services.search.core.hits import Hits
+from services.search.core.vector_index import Numbers, Ranking, Scores
+
+DEEPER = 2
+"""How much deeper than what was read a ranking is made when it must go on: all pages together cost few rankings."""
+
+
+class Reader:
+    """How a snapshot is read: what `LocalCollectionIndex` can do in any of its versions."""
+
+    def __init__(
+        self,
+        search: Callable[[Snapshot, Search, Matrix], Sequence[Found]],
+        ranked: Callable[[Snapshot, Search, Matrix], tuple[Ranking, int]],
+        hits: Callable[[Numbers, Scores], Hits],
+    ) -> None:
+        """`ranked` returns the `top_k` best rows in order, or more, and the number of candidates; it is exact."""
+        self.search = search
+        self.ranked = ranked
+        self.hits = hits
+
+
+class LocalVersion:
+    """`KeptVersion` of a `LocalCollectionIndex`."""
+
+    def __init__(self, snapshots: Snapshots, reader: Reader) -> None:
+        self._snapshots = snapshots
+        self._reader = reader
+        self._keep: Keep = snapshots.keep()
+
+    @property
+    def version(self) -> Version:
+        """See `KeptVersion`."""
+        return self._keep.snapshot.version
+
+    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+        """See `KeptVersion`."""
+        with self._snapshots.pinned_by(self._keep) as snapshot:
+            return self._reader.search(snapshot, search, queries)
+
+    def pages(self, search: Search, query: Matrix) -> "LocalPages":
+        """See `KeptVersion`."""
+        return LocalPages(self._snapshots, self._keep, self._reader, search, query)
+
+    def release(self) -> None:
+        """See `KeptVersion`."""
+        self._snapshots.release(self._keep)
+
+
+class LocalPages:
+    """`Pages` over a ranking that is remembered as deep as it was read, 8 bytes a hit, and made deeper when needed."""
+
+    def __init__(self, snapshots: Snapshots, keep: Keep, reader: Reader, search: Search, query: Matrix) -> None:
+        self._snapshots = snapshots
+        self._keep = keep
+        self._reader = reader
+        self._search = search
+        self._query = query
+        self._rows = np.empty(0, np.int32)
+        self._scores: Scores = np.empty(0, np.float32)
+        self._candidates = 0
+        self._whole = False
+        self._lock = threading.Lock()
+
+    def page(self, begin: int, size: int) -> Page:
+        """See `Pages`."""
+        with self._snapshots.pinned_by(self._keep) as snapshot, self._lock:
+            compared = self._deepen(snapshot, begin + size + 1)
+            rows = self._rows[begin : begin + size].astype(np.int64)
+            hits = self._reader.hits(rows, self._scores[begin : begin + size])
+            found = Found(hits, self._candidates, snapshot.version, compared=compared)
+            return Page(found, more=len(self._rows) > begin + size)
+
+    def _deepen(self, snapshot: Snapshot, depth: int) -> int:
+        """See to it that the ranking is `depth` deep, or whole; return how many vectors were compared for that."""
+        if self._whole or len(self._rows) >= depth:
+            return 0
+        depth = max(depth, DEEPER * len(self._rows))
+        ranking, self._candidates = self._reader.ranked(snapshot, replace(self._search, top_k=depth), self._query)
+        self._rows, self._scores = ranking.slots.astype(np.int32), ranking.scores
+        self._whole = len(self._rows) < depth or len(self._rows) == self._candidates
+        return ranking.compared

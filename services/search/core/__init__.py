@@ -1,0 +1,1 @@
+"""Ports, values and errors of the search service: the rest builds on them."""

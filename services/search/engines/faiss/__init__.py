@@ -1,0 +1,1 @@
+"""FAISS: the exact scan, approximate indexes, and the GPU."""

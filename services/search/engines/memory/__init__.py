@@ -1,0 +1,1 @@
+"""The plain engine: the oracle of the contracts."""

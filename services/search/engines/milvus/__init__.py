@@ -1,0 +1,1 @@
+"""Milvus: collections that outgrow one machine."""

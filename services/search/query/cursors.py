@@ -1,0 +1,187 @@
+"""Rankings that callers read in pages: each stays in the version it began in, for a while after its last page.
+
+A token says which process holds the ranking, which one it is, and from which place to go on, so that a page can be
+asked for again. What a token goes on in must be asked for in the same words as the first page.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from services.common.concurrency.executors import BoundedExecutor
+from services.common.errors import ArgumentError, OverloadedError, TokenError, VersionExpiredError, VersionUnknownError
+from services.common.filters import canonical
+from services.common.versions import Version
+from services.search.core.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Pages, Search
+from services.search.core.errors import KeepLapsedError, PageTokenError
+from services.search.query.requests import Options, Query
+
+Told = TypeVar("Told")
+Tell = Callable[[Found, str], Told]
+
+
+@dataclass(frozen=True, slots=True)
+class PageToken:
+    """Where a page begins: at `place`, from 0, of the ranking `ranking` that `process` keeps in `version`."""
+
+    process: str
+    ranking: str
+    place: int
+    version: Version
+
+    @classmethod
+    def parse(cls, token: str) -> "PageToken":
+        """Return what `token` spells.
+
+        Raises:
+            TokenError: it is no token of a page.
+        """
+        process, ranking, place, version = [*token.split("-", 3), "", "", "", ""][:4]
+        if not (process.isalnum() and ranking.isalnum() and place.isascii() and place.isdigit()):
+            raise TokenError(token)
+        try:
+            return cls(process, ranking, int(place), Version.parse(version))
+        except TokenError as error:
+            raise TokenError(token) from error
+
+    def __str__(self) -> str:
+        return f"{self.process}-{self.ranking}-{self.place}-{self.version}"
+
+
+@dataclass(slots=True, eq=False)
+class _Cursor:
+    """A ranking being read. `uses` pages are being made; when none is, `expiry` ends it. `ended`: its end was read."""
+
+    name: str
+    query: Query
+    version: KeptVersion
+    pages: Pages
+    uses: int = 0
+    ended: bool = False
+    expiry: asyncio.TimerHandle | None = field(default=None)
+
+
+class Cursors:
+    """The rankings being read, `at_most` of them, each for `seconds` after its last page."""
+
+    def __init__(self, executor: BoundedExecutor, *, at_most: int, seconds: float) -> None:
+        self._executor = executor
+        self._at_most = at_most
+        self._seconds = seconds
+        self._process = secrets.token_hex(4)
+        self._cursors: dict[str, _Cursor] = {}
+
+    def close(self) -> None:
+        """Forget every ranking."""
+        for cursor in list(self._cursors.values()):
+            self._forget(cursor)
+
+    async def first(self, index: CollectionIndex, search: Search, query: Query, tell: Tell[Told]) -> Told:
+        """Return what `tell`, run in a thread, makes of the first page and the token of the next, "" after the last.
+
+        Raises:
+            ArgumentError: what keeps this collection cannot keep a version.
+            OverloadedError: too many rankings are being read.
+        """
+        if not isinstance(index, KeepsVersions):
+            raise ArgumentError("paged", True, "the engine of this collection has no pages")
+        self._make_room()
+        version = index.keep()
+        cursor = _Cursor(secrets.token_hex(8), query, version, version.pages(search, query.vector))
+        self._cursors[cursor.name] = cursor
+        try:
+            told = await self._page(cursor, 0, search.top_k, tell)
+        except BaseException:  # nobody has a token of it
+            self._forget(cursor)
+            raise
+        if cursor.ended:
+            self._forget(cursor)
+        return told
+
+    async def next(self, newest: Version | None, search: Search, query: Query, tell: Tell[Told]) -> Told:
+        """Return what `tell` makes of the page that the query's token names, as `first` does.
+
+        Raises:
+            TokenError: the token is none, or of another search.
+            VersionExpiredError: the ranking is no longer kept, or not by this process.
+            VersionUnknownError: the collection, now at `newest`, is another one of the same name.
+        """
+        token = PageToken.parse(query.page_token)
+        cursor = self._cursors.get(token.ranking) if token.process == self._process else None
+        if cursor is None or cursor.version.version != token.version:
+            raise VersionExpiredError(query.options.collection, str(token.version))
+        if newest is not None and newest.uid != token.version.uid:
+            raise VersionUnknownError(query.options.collection, str(token.version))
+        _check_same(query, cursor.query)
+        return await self._page(cursor, token.place, search.top_k, tell)
+
+    async def _page(self, cursor: _Cursor, begin: int, size: int, tell: Tell[Told]) -> Told:
+        async with self._using(cursor):
+            told, cursor.ended = await self._executor.run(self._made, cursor, begin, size, tell)
+            return told
+
+    def _made(self, cursor: _Cursor, begin: int, size: int, tell: Tell[Told]) -> tuple[Told, bool]:
+        page = cursor.pages.page(begin, size)
+        token = PageToken(self._process, cursor.name, begin + size, cursor.version.version) if page.more else ""
+        return tell(page.found, str(token)), not page.more
+
+    @asynccontextmanager
+    async def _using(self, cursor: _Cursor) -> AsyncIterator[None]:
+        cursor.uses += 1
+        if cursor.expiry:
+            cursor.expiry.cancel()
+        try:
+            yield
+        except KeepLapsedError as error:
+            self._forget(cursor)
+            raise VersionExpiredError(cursor.query.options.collection, str(cursor.version.version)) from error
+        except Exception:
+            self._forget(cursor)
+            raise
+        finally:
+            cursor.uses -= 1
+            if not cursor.uses and cursor.name in self._cursors:
+                cursor.expiry = asyncio.get_running_loop().call_later(self._seconds, self._forget, cursor)
+
+    def _make_room(self) -> None:
+        """See to it that one more ranking can be kept: one that was read to its end is given up for it."""
+        if len(self._cursors) < self._at_most:
+            return
+        ended = next((cursor for cursor in self._cursors.values() if cursor.ended and not cursor.uses), None)
+        if ended is None:
+            limit = str(self._at_most)
+            raise OverloadedError(f"{limit} rankings are being read in pages", queue="cursors", limit=limit)
+        self._forget(ended)
+
+    def _forget(self, cursor: _Cursor) -> None:
+        if cursor.expiry:
+            cursor.expiry.cancel()
+        if self._cursors.pop(cursor.name, None):
+            cursor.version.release()
+
+
+def _check_same(query: Query, first: Query) -> None:
+    """Refuse a query that asks for other things than the `first` page did, `top_k` and `version` apart.
+
+    Raises:
+        PageTokenError: it does.
+    """
+    asked, known = _compared(query.options), _compared(first.options)
+    for name, value in {**asked, "vector": query.vector.tobytes()}.items():
+        if value != {**known, "vector": first.vector.tobytes()}[name]:
+            raise PageTokenError(query.page_token, name)
+
+
+def _compared(options: Options) -> dict[str, object]:
+    return {
+        "collection": options.collection,
+        "space": options.space,
+        "passport": options.passport,
+        "filter": None if options.condition is None else canonical(options.condition),
+        "ids": frozenset(options.ids),
+        "score_limit": options.score_limit,
+        "exact": options.exact,
+    }

@@ -1,0 +1,1 @@
+"""Indexes saved outside the process, so that a restart is short."""

@@ -1,0 +1,135 @@
+"""The collections there are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import uuid4
+
+from services.common.errors import ArgumentError, CollectionNotFoundError, SpaceNotFoundError
+from services.common.index_config import IndexConfig, checked_index_config
+from services.common.names import checked_collection, checked_space
+from services.common.vectors import MAX_DIMENSIONS
+from services.store.core.committer import Committer
+from services.store.core.errors import CollectionExistsError
+from services.store.core.rows import Definition, Space
+from services.store.core.table import Catalogue, Table
+
+MAX_SPACES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TablePage:
+    """Some tables by name; `last_name` is set where more follow."""
+
+    tables: list[Table]
+    last_name: str | None = None
+
+
+class Collections:
+    """Creates, finds and drops collections; a context manager that lets writes under way finish."""
+
+    def __init__(self, catalogue: Catalogue, *, max_waiting_rows: int, clock: Callable[[], datetime]) -> None:
+        self._catalogue = catalogue
+        self._max_waiting_rows = max_waiting_rows
+        self._clock = clock
+        self._committers: dict[str, Committer] = {}
+
+    async def __aenter__(self) -> "Collections":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for committer in list(self._committers.values()):
+            await committer.drained()
+
+    async def create(self, name: str, spaces: Sequence[Space]) -> Table:
+        """Create a collection, or return the one there is if it has the same spaces, however they are indexed.
+
+        Raises:
+            ArgumentError: a bad name, number of spaces or dimensions, or an index that cannot be.
+            CollectionExistsError: the one there is has other spaces.
+        """
+        definition = Definition(checked_collection(name), uuid4().hex, _checked_spaces(spaces), self._clock())
+        try:
+            return await self._catalogue.create(definition)
+        except CollectionExistsError:
+            table = await self._catalogue.open(name)
+            if _identities(table.definition.spaces) != _identities(spaces):
+                raise
+            return table
+
+    async def table(self, name: str) -> Table:
+        """Return the table of a collection.
+
+        Raises:
+            ArgumentError: a bad name.
+            CollectionNotFoundError: there is none.
+        """
+        return await self._catalogue.open(checked_collection(name))
+
+    async def configure(self, name: str, space: str, index: IndexConfig) -> Table:
+        """Change how a space is indexed, durably; return its table.
+
+        Raises:
+            ArgumentError: a bad name, or an index that cannot be.
+            CollectionNotFoundError: no such collection.
+            SpaceNotFoundError: it has no such space.
+            OverloadedError: other processes keep coming first.
+        """
+        table = await self.table(name)
+        known = table.definition.space(checked_space(space))
+        if known is None:
+            raise SpaceNotFoundError(space, [each.name for each in table.definition.spaces])
+        await self.committer(table).configure(space, checked_index_config(index, known.dimensions))
+        return table
+
+    def committer(self, table: Table) -> Committer:
+        """Return who writes to `table`."""
+        uid = table.definition.uid
+        if uid not in self._committers:
+            self._committers[uid] = Committer(table, max_rows=self._max_waiting_rows, clock=self._clock)
+        return self._committers[uid]
+
+    async def page(self, after: str | None, size: int) -> TablePage:
+        """Return the tables of at most `size` collections with names over `after`, by name."""
+        names = [name for name in await self._catalogue.names() if after is None or name > after]
+        tables = await self._those(names[:size])
+        return TablePage(tables, names[size - 1] if len(names) > size else None)
+
+    async def tables(self) -> list[Table]:
+        """Return the tables of all collections."""
+        return await self._those(await self._catalogue.names())
+
+    async def drop(self, name: str) -> None:
+        """Remove a collection with all its items; raises as `table` does."""
+        table = await self.table(name)
+        await self._catalogue.drop(name)
+        committer = self._committers.pop(table.definition.uid, None)
+        if committer is not None:
+            await committer.drained()
+
+    async def _those(self, names: Sequence[str]) -> list[Table]:
+        tables = []
+        for name in names:
+            try:
+                tables.append(await self._catalogue.open(name))
+            except CollectionNotFoundError:
+                continue  # dropped since
+        return tables
+
+
+def _identities(spaces: Sequence[Space]) -> list[Space]:
+    """Return what tells `spaces` from others: all but how they are indexed, which can change."""
+    return sorted((replace(space, index=IndexConfig()) for space in spaces), key=lambda space: space.name)
+
+
+def _checked_spaces(spaces: Sequence[Space]) -> tuple[Space, ...]:
+    if not 1 <= len(spaces) <= MAX_SPACES:
+        raise ArgumentError("spaces", len(spaces), f"there must be 1 to {MAX_SPACES}")
+    for space in spaces:
+        checked_space(space.name)
+        if not 1 <= space.dimensions <= MAX_DIMENSIONS:
+            raise ArgumentError("dimensions", space.dimensions, f"must be 1 to {MAX_DIMENSIONS}")
+        checked_index_config(space.index, space.dimensions)
+    if len({space.name for space in spaces}) < len(spaces):
+        raise ArgumentError("spaces", ", ".join(space.name for space in spaces), "names must be unique")
+    return tuple(spaces)

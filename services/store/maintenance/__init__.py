@@ -1,0 +1,1 @@
+"""Integrity check, purge and garbage collection."""

@@ -1,0 +1,288 @@
+"""Ingest: batches, answers in order, and what happens when something fails."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from services.common.concurrency.limiter import ConcurrencyLimiter
+from services.common.errors import (
+    ArgumentError,
+    CollectionNotFoundError,
+    OverloadedError,
+    ServiceError,
+    ServiceUnavailableError,
+)
+from services.gateway.core.items import Collection, Inline, NewItem, Stored
+from services.gateway.core.store import Row, RowWriter, Written
+from services.gateway.ingest.batcher import BatchLimits
+from services.gateway.ingest.item_encoder import Encoder
+from services.gateway.ingest.pipeline import Answer, Ingester, Pace, Stores
+from tests.support.gateway_peers import CORRUPT
+from tests.unit.gateway.worlds import CLIP, COLLECTION, NAME, OWN, PACE, World, reasons, stream, with_pace, world
+
+VECTOR = np.array([1, 2], "<f4").tobytes()
+
+
+def text(item_id: str, words: str = "words") -> NewItem:
+    return NewItem(item_id, text=words)
+
+
+def picture(item_id: str, data: bytes = b"picture") -> NewItem:
+    return NewItem(item_id, media=Inline(data))
+
+
+class RecordingWriter:
+    """Keeps the batches it writes, waits for `gate`, and raises `errors` first, one a call."""
+
+    def __init__(self, writer: RowWriter) -> None:
+        self._writer = writer
+        self.batches: list[list[str]] = []
+        self.errors: list[ServiceError] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def upsert(
+        self, collection: str, rows: Sequence[Row], passports: Mapping[str, str]
+    ) -> list[Written | ServiceError]:
+        await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        self.batches.append([row.id for row in rows])
+        return await self._writer.upsert(collection, rows, passports)
+
+
+def recorded(around: World, pace: Pace = PACE) -> tuple[Ingester, RecordingWriter]:
+    writer = RecordingWriter(around.store)
+    stores, limiter = Stores(writer, around.store), ConcurrencyLimiter("ingests", 2)
+    ingester = Ingester(around.catalogue, Encoder(around.embedder, 5, inputs_in_flight=64), stores, pace, limiter)
+    return ingester, writer
+
+
+async def one_by_one(ingester: Ingester, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer]:
+    async with aclosing(ingester.ingest(name, items)) as lots:
+        async for answers in lots:
+            for answer in answers:
+                yield answer
+
+
+async def test_every_item_is_answered_in_order() -> None:
+    around = await world()
+    items = [text("a"), picture("b"), NewItem("c", vectors={"own": VECTOR}), NewItem("d"), text("", "x"), text("f")]
+    answers = await around.ingest(*items)
+    assert [answer.sequence for answer in answers] == [0, 1, 2, 3, 4, 5]
+    assert [answer.id for answer in answers] == ["a", "b", "c", "d", "", "f"]
+    assert reasons(answers) == ["written", "written", "written", "ITEM_EMPTY", "ID_INVALID", "written"]
+
+
+async def test_vectors_come_from_the_first_source_that_an_item_has() -> None:
+    around = await world()
+    await around.ingest(NewItem("both", text="words", media=Inline(b"picture"), vectors={"own": VECTOR}), text("t"))
+    assert (await around.store.vectors(NAME, "both")).keys() == {"clip", "text", "own"}
+    assert (await around.store.vectors(NAME, "t")).keys() == {"text"}
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (NewItem("a\0b", text="x"), "ID_INVALID"),
+        (NewItem("x" * 1025, text="x"), "ID_INVALID"),
+        (NewItem("a", text=""), "TEXT_INVALID"),
+        (NewItem("a", text=" \n\t"), "TEXT_INVALID"),
+        (NewItem("a", text="x" * 100_001), "TEXT_INVALID"),
+        (NewItem("a", media=Inline(CORRUPT)), "MEDIA_INVALID"),
+        (NewItem("a", media=Stored("0" * 64)), "MEDIA_NOT_FOUND"),
+        (NewItem("a", text="x", metadata_json="[1]"), "METADATA_INVALID"),
+        (NewItem("a", text="x", metadata_json="{"), "METADATA_INVALID"),
+        (NewItem("a", vectors={"none": VECTOR}), "SPACE_NOT_FOUND"),
+        (NewItem("a", vectors={"clip": VECTOR}), "VECTOR_NOT_ACCEPTED"),
+        (NewItem("a", vectors={"own": VECTOR[:4]}), "DIMENSION_MISMATCH"),
+        (NewItem("a", vectors={"own": VECTOR[:7]}), "VECTOR_INVALID"),
+        (NewItem("a", vectors={"own": np.array([1, np.nan], "<f4").tobytes()}), "VECTOR_INVALID"),
+    ],
+)
+async def test_a_bad_item_is_refused_and_the_others_go_on(item: NewItem, reason: str) -> None:
+    around = await world()
+    assert reasons(await around.ingest(text("before"), item, text("after"))) == ["written", reason, "written"]
+    assert (await around.store.find(NAME, [item.id], [])) == [None]
+
+
+async def test_a_later_item_of_the_same_id_replaces_the_earlier() -> None:
+    around = await world()
+    answers = await around.ingest(*[text("same", f"words {number}") for number in range(9)])
+    assert [cast(Written, answer.outcome).revision for answer in answers] == list(range(1, 10))
+    assert (await around.store.state(NAME, "same")).text == "words 8"
+
+
+async def test_a_batch_is_one_commit_and_one_call_to_each_model() -> None:
+    around = await world()
+    ingester, writer = recorded(around)
+    items = [text("a", "A"), picture("b", b"B"), text("c", "C"), picture("d", b"D")]
+    _ = [answer async for answer in one_by_one(ingester, NAME, stream(items))]
+    assert writer.batches == [["a", "b", "c", "d"]]
+    assert sorted(around.embedder.embedded) == [("mini", [b"B", b"D"]), ("words", ["A", "C"])]
+
+
+async def test_a_slow_producer_gets_its_answers_promptly() -> None:
+    around = await world(pace=with_pace(batch=BatchLimits(items=100, bytes=1000, seconds=0.01)))
+    go_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[NewItem]:
+        yield text("a")
+        await go_on.wait()
+        yield text("b")
+
+    answers = one_by_one(around.ingester, NAME, slowly())
+    first = await asyncio.wait_for(anext(aiter(answers)), 2)
+    assert first.id == "a"
+    go_on.set()
+    assert [answer.id async for answer in answers] == ["b"]
+
+
+async def test_nothing_is_read_while_too_much_is_in_flight() -> None:
+    around = await world()
+    ingester, writer = recorded(around, with_pace(items=10))
+    writer.gate.clear()
+    read = []
+
+    async def counted() -> AsyncIterator[NewItem]:
+        for number in range(50):
+            read.append(number)
+            yield text(f"item{number}")
+
+    answers = one_by_one(ingester, NAME, counted())
+    waiting = asyncio.ensure_future(anext(aiter(answers)))
+    await asyncio.sleep(0.1)
+    assert len(read) == 11  # one more is in the hand
+    writer.gate.set()
+    await waiting
+    assert len([answer async for answer in answers]) == 49
+
+
+async def test_bytes_in_flight_are_bounded() -> None:
+    around = await world()
+    ingester, writer = recorded(around, with_pace(bytes=1000))
+    writer.gate.clear()
+    read = []
+
+    async def counted() -> AsyncIterator[NewItem]:
+        for number in range(20):
+            read.append(number)
+            yield picture(f"item{number}", bytes([number]) * 300)
+
+    answers = one_by_one(ingester, NAME, counted())
+    waiting = asyncio.ensure_future(anext(aiter(answers)))
+    await asyncio.sleep(0.1)
+    assert len(read) == 4
+    writer.gate.set()
+    await waiting
+    assert len([answer async for answer in answers]) == 19
+
+
+async def test_a_reader_that_takes_no_answers_stops_the_reading() -> None:
+    around = await world(pace=with_pace(items=10))
+    read = []
+
+    async def counted() -> AsyncIterator[NewItem]:
+        for number in range(50):
+            read.append(number)
+            yield text(f"item{number}")
+
+    answers = one_by_one(around.ingester, NAME, counted())
+    await anext(aiter(answers))
+    await asyncio.sleep(0.1)
+    assert len(read) <= 11
+    assert len([answer async for answer in answers]) == 49
+
+
+@pytest.mark.parametrize(
+    "error", [ServiceUnavailableError("embedder"), OverloadedError("full", queue="inputs", limit="1")]
+)
+async def test_an_embedder_that_is_away_or_full_is_waited_for(error: ServiceError) -> None:
+    around = await world()
+    around.embedder.errors = [error, error]
+    assert reasons(await around.ingest(text("a"), text("b"))) == ["written", "written"]
+
+
+async def test_a_store_that_is_away_is_waited_for() -> None:
+    around = await world()
+    ingester, writer = recorded(around)
+    writer.errors = [ServiceUnavailableError("store")] * 2
+    assert reasons([answer async for answer in one_by_one(ingester, NAME, stream([text("a")]))]) == ["written"]
+
+
+async def test_a_batch_that_cannot_be_committed_gets_the_error_and_the_stream_goes_on() -> None:
+    around = await world()
+    ingester, writer = recorded(around)
+    writer.errors = [CollectionNotFoundError(NAME)]
+    answers = [answer async for answer in one_by_one(ingester, NAME, stream([text(f"item{n}") for n in range(6)]))]
+    assert reasons(answers) == ["COLLECTION_NOT_FOUND"] * 4 + ["written"] * 2
+
+
+async def test_an_outdated_passport_is_answered_item_by_item() -> None:
+    stale = replace(CLIP, passport="mini/0")
+    around = await world(Collection(NAME, (stale, *COLLECTION.spaces[1:])))
+    assert reasons(await around.ingest(picture("a"), text("b"))) == ["PASSPORT_MISMATCH", "written"]
+
+
+async def test_pictures_that_no_space_embeds_are_examined() -> None:
+    around = await world(Collection(NAME, (OWN,)))
+    answers = await around.ingest(picture("a"), picture("b", CORRUPT))
+    assert reasons(answers) == ["written", "MEDIA_INVALID"]
+    assert around.embedder.embedded == []
+
+
+async def test_stored_media_are_read_to_be_embedded() -> None:
+    around = await world()
+    await around.ingest(picture("a", b"pixels"))
+    by_hash = NewItem("b", media=Stored(hashlib.sha256(b"pixels").hexdigest()))
+    assert reasons(await around.ingest(by_hash)) == ["written"]
+    first, second = [await around.store.vectors(NAME, item_id) for item_id in "ab"]
+    assert first["clip"].tolist() == second["clip"].tolist()
+
+
+async def test_an_unknown_collection_fails_the_call() -> None:
+    around = await world()
+    with pytest.raises(CollectionNotFoundError):
+        await anext(aiter(one_by_one(around.ingester, "collections/none", stream([text("a")]))))
+
+
+async def test_a_broken_stream_fails_after_what_came_before_is_answered() -> None:
+    around = await world()
+
+    async def broken() -> AsyncIterator[NewItem]:
+        yield text("a")
+        raise ArgumentError("part", None, "must be an item")
+
+    answers = one_by_one(around.ingester, NAME, broken())
+    assert (await anext(aiter(answers))).id == "a"
+    with pytest.raises(ArgumentError):
+        await anext(aiter(answers))
+
+
+async def test_one_ingest_too_many_is_refused() -> None:
+    around = await world(max_ingests=1)
+
+    async def endless() -> AsyncIterator[NewItem]:
+        yield text("a")
+        await asyncio.Event().wait()
+
+    first = one_by_one(around.ingester, NAME, endless())
+    await anext(aiter(first))
+    with pytest.raises(OverloadedError):
+        await around.ingest(text("b"))
+    await first.aclose()
+    assert reasons(await around.ingest(text("b"))) == ["written"]
+
+
+async def test_the_definition_is_read_anew_for_each_stream() -> None:
+    around = await world()
+    await around.ingest(text("a"))
+    await around.store.drop(NAME)
+    await around.store.create(Collection(NAME, (OWN,)), {})
+    assert reasons(await around.ingest(NewItem("b", vectors={"own": VECTOR}))) == ["written"]

@@ -1,0 +1,79 @@
+"""What exact scans read can be changed while the space is searched."""
+
+import numpy as np
+
+from services.common.index_config import Exact, Hnsw, IndexConfig, VectorStorage
+from services.common.vectors import Metric
+from services.common.versions import Version
+from services.search.adapters.faiss import FaissIndex
+from services.search.ann.build_scheduler import Builders
+from services.search.ann.manager import Upkeep, Workshop
+from services.search.ann.recall_monitor import RecallGuard
+from services.search.collection.collection import LocalCollectionIndex
+from services.search.core.change_feed import ChangePart, Space, SpaceVectors
+from services.search.core.collection_index import Mode, Search
+from services.search.engines.faiss.factory import FaissCandidateMaker
+
+DIMENSIONS, COUNT = 128, 2000
+FLOAT32_BYTES = 4 * DIMENSIONS * COUNT
+INT8, FLOAT32 = IndexConfig(Exact()), IndexConfig(Exact(VectorStorage.FLOAT32))
+HNSW = IndexConfig(Hnsw(neighbours=8, build_candidates=16))
+
+
+class Collection:
+    def __init__(self, config: IndexConfig) -> None:
+        self.builders = Builders()
+        workshop = Workshop(FaissCandidateMaker(), self.builders, RecallGuard(0.0), Upkeep(least=100, rest=0))
+        self.index = LocalCollectionIndex(
+            [_space(config)],
+            lambda space: FaissIndex(DIMENSIONS, space.metric, storage=space.config.scanned),
+            workshop,
+        )
+        self.vectors = np.random.default_rng(0).standard_normal((COUNT, DIMENSIONS)).astype(np.float32)
+        ids = [str(number) for number in range(COUNT)]
+        self.commits = 0
+        self.commit(ChangePart(ids, ["{}"] * COUNT, {"a": SpaceVectors(np.arange(COUNT), self.vectors)}))
+
+    def commit(self, part: ChangePart) -> None:
+        self.commits += 1
+        self.index.write(part)
+        self.index.publish(Version("u", self.commits))
+
+    def configure(self, config: IndexConfig) -> None:
+        self.commit(ChangePart(spaces=[_space(config)]))
+
+    def exact_bytes(self) -> int:
+        return self.index._spaces["a"]._index.memory_bytes
+
+    def found(self) -> tuple[Mode, list[str]]:
+        (found,) = self.index.search(Search("a", 10), self.vectors[7:8])
+        return found.mode, [hit.item_id for hit in found.hits]
+
+
+def _space(config: IndexConfig) -> Space:
+    return Space("a", DIMENSIONS, Metric.COSINE, config=config)
+
+
+def test_an_exact_index_goes_from_one_storage_to_another() -> None:
+    collection = Collection(INT8)
+    before = collection.found()
+    assert collection.exact_bytes() > FLOAT32_BYTES
+    collection.configure(FLOAT32)
+    assert (collection.exact_bytes(), collection.found()) == (FLOAT32_BYTES, before)
+    collection.configure(INT8)
+    assert collection.exact_bytes() > FLOAT32_BYTES
+    assert collection.found() == before
+
+
+def test_codes_are_kept_until_an_approximate_index_answers() -> None:
+    collection = Collection(INT8)
+    collection.configure(HNSW)
+    assert collection.exact_bytes() > FLOAT32_BYTES
+    while collection.builders.step() is not None:
+        pass
+    assert collection.found()[0] is Mode.APPROXIMATE
+    collection.commit(ChangePart())
+    assert collection.exact_bytes() == FLOAT32_BYTES
+    collection.configure(INT8)
+    assert collection.found()[0] is Mode.EXACT
+    assert collection.exact_bytes() > FLOAT32_BYTES

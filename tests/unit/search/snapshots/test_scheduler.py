@@ -1,0 +1,202 @@
+"""Indexes are saved as they change, and a process that starts goes on from there."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from services.common.concurrency.executors import BoundedExecutor
+from services.common.versions import Version
+from services.search.core.change_feed import ChangePart
+from services.search.core.collection_index import CollectionIndex
+from services.search.replication.replicas import Followers
+from services.search.snapshots.catalog import Shelf
+from services.search.snapshots.repository import Archive
+from services.search.snapshots.scheduler import Pace, Snapshotter
+from tests.support.change_feed import MemoryChangeFeed
+from tests.support.snapshot_store import MemorySnapshots
+from tests.unit.search.feeds import FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
+
+OFTEN = Pace(between=0.01, load=5, stop=5)
+SELDOM = Pace(between=3600, load=5, stop=5)
+
+
+@pytest.fixture
+def store() -> MemoryChangeFeed:
+    feed = MemoryChangeFeed()
+    feed.create(PHOTOS, [FLAT])
+    return feed
+
+
+@pytest.fixture
+def feed(store: MemoryChangeFeed) -> WeakFeed:
+    return WeakFeed(store)
+
+
+@pytest.fixture
+def files() -> MemorySnapshots:
+    return MemorySnapshots()
+
+
+@asynccontextmanager
+async def process(feed: WeakFeed, files: MemorySnapshots, pace: Pace = SELDOM) -> AsyncIterator[Followers]:
+    """A search service as a process runs it, from start to graceful stop."""
+    async with BoundedExecutor("files", 3) as pool, BoundedExecutor("snapshots", 3) as executor:
+        snapshotter = Snapshotter(Archive(Shelf(files), pool), make_index, executor, pace)
+        followers = Followers(feed, make_index, snapshotter.restored)
+        async with snapshotter.saving(feed, followers), followers.following(0.05, 5):
+            yield followers
+
+
+async def reached(followers: Followers, version: Version | None) -> CollectionIndex:
+    async with asyncio.timeout(5):
+        return await (await followers.follower(PHOTOS)).reached(version)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110  # what it waits for tells nobody
+            await asyncio.sleep(0.01)
+
+
+def held(index: CollectionIndex) -> dict[str, float]:
+    return {hit.item_id: hit.score for hit in found_by(index, "flat", ORIGIN, 100, None).hits}
+
+
+def saved(files: MemorySnapshots) -> list[Version]:
+    return [snapshot.version for snapshot in Shelf(files).snapshots(PHOTOS) if snapshot.complete]
+
+
+async def test_after_a_stop_the_next_process_asks_only_for_what_changed(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files) as followers:
+        before = store.commit(PHOTOS, part({"x": 1, "y": 2}))
+        await reached(followers, before)
+    later = store.commit(PHOTOS, part({"z": 3}, deleted=["x"]))
+    feed.resumed_after.clear()
+    async with process(feed, files) as followers:
+        assert held(await reached(followers, None)) == {"y": 2, "z": 3}, "it answers once it has caught up"
+        assert held(await reached(followers, later)) == {"y": 2, "z": 3}
+    assert feed.resumed_after == [before]
+
+
+async def test_what_changes_is_saved_from_time_to_time(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files, OFTEN) as followers:
+        for number in range(3):
+            version = store.commit(PHOTOS, part({"x": number}))
+            await reached(followers, version)
+            await until(lambda version=version: version in saved(files))  # type: ignore[misc]
+        before = files.files("")
+        await asyncio.sleep(0.1)
+        assert files.files("") == before, "what does not change is not saved again"
+    assert files.files("") == before
+
+
+async def test_a_snapshot_that_the_store_cannot_go_on_from_is_rebuilt(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files) as followers:
+        await reached(followers, store.commit(PHOTOS, part({"x": 1})))
+    version = store.commit(PHOTOS, ChangePart(reset=True), part({"y": 2}))
+    async with process(feed, files) as followers:
+        assert held(await reached(followers, version)) == {"y": 2}
+
+
+async def test_a_stream_that_breaks_before_the_first_version_goes_on_from_the_snapshot(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files) as followers:
+        before = store.commit(PHOTOS, part({"x": 1}))
+        await reached(followers, before)
+    version = store.commit(PHOTOS, part({"y": 2}), part({"z": 3}))
+    feed.resumed_after.clear()
+    feed.parts_to_come = 1
+    feed.stray = part({"ghost": 9})
+    async with process(feed, files) as followers:
+        assert held(await reached(followers, version)) == {"x": 1, "y": 2, "z": 3}
+    assert set(feed.resumed_after) == {before}
+
+
+async def test_a_collection_made_again_is_built_anew(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files) as followers:
+        await reached(followers, store.commit(PHOTOS, part({"x": 1})))
+    store.drop(PHOTOS)
+    store.create(PHOTOS, [FLAT])
+    version = store.commit(PHOTOS, part({"y": 2}))
+    async with process(feed, files) as followers:
+        assert held(await reached(followers, version)) == {"y": 2}
+    assert saved(files) == [version]
+
+
+async def test_rebuilding_asks_the_store_for_everything_and_the_next_snapshot_is_of_that(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files, OFTEN) as followers:
+        version = store.commit(PHOTOS, part({"x": 1}))
+        await reached(followers, version)
+        await until(lambda: version in saved(files))
+        before = {file.path for file in files.files("")}
+        feed.resumed_after.clear()
+        assert await (await followers.follower(PHOTOS)).rebuilt() == version
+        assert feed.resumed_after == [None]
+        await until(lambda: len(saved(files)) == 2 and saved(files)[0] == version)
+        await until(lambda: bool({file.path for file in files.files("")} - before))
+
+
+async def test_snapshots_of_dropped_collections_go(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files, OFTEN) as followers:
+        version = store.commit(PHOTOS, part({"x": 1}))
+        await reached(followers, version)
+        await until(lambda: version in saved(files))
+        store.drop(PHOTOS)
+        await until(lambda: not files.files(""))
+
+
+async def test_snapshots_of_collections_dropped_meanwhile_go_at_the_start(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files) as followers:
+        await reached(followers, store.commit(PHOTOS, part({"x": 1})))
+    assert files.files("")
+    store.drop(PHOTOS)
+    feed.down = True
+    async with process(feed, files):
+        await asyncio.sleep(0.1)
+    assert files.files(""), "a store that is down has dropped nothing"
+    feed.down = False
+    async with process(feed, files):
+        await until(lambda: not files.files(""))
+
+
+async def test_processes_that_share_a_store_do_not_all_save(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    version = store.commit(PHOTOS, part({"x": 1}))
+    async with process(feed, files, OFTEN) as one:
+        await reached(one, version)
+        await until(lambda: version in saved(files))
+        before = files.files("")
+        async with process(WeakFeed(store), files, OFTEN) as other:
+            assert held(await reached(other, version)) == {"x": 1}
+            await asyncio.sleep(0.1)
+    assert files.files("") == before
+
+
+async def test_saving_ends_in_time_when_the_process_stops(
+    store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
+) -> None:
+    async with process(feed, files, Pace(3600, 5, 0.0)) as followers:
+        version = store.commit(PHOTOS, part({"x": 1}))
+        await reached(followers, version)
+        later = store.commit(PHOTOS, part({"y": 1}))
+        await reached(followers, later)
+    assert later not in saved(files)
+    assert all(snapshot.complete for snapshot in Shelf(files).snapshots(PHOTOS))
