@@ -19,7 +19,7 @@ from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.change_feed import ChangePart, Space
+from services.search.core.change_feed import ChangeBatch, Space
 from services.search.core.vector_index import Selection
 from services.search.engines.memory.vector_index import MemoryIndex
 
@@ -109,7 +109,7 @@ def filled(metadata_bytes: int) -> tuple[float, float]:
     def fill() -> None:
         for begin in range(0, ITEMS, 1000):
             chosen = ids[begin : begin + 1000]
-            index.write(ChangePart(chosen, [str(bytes(value, "ascii"), "ascii") for _ in chosen]))
+            index.write(ChangeBatch(chosen, [str(bytes(value, "ascii"), "ascii") for _ in chosen]))
         index.publish(Version("uid", 1))
 
     taken = seconds(fill)

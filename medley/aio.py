@@ -14,11 +14,11 @@ import grpc
 
 from medley._transport import decode, encode, operations
 from medley._transport.aio_status import server_status
-from medley._transport.channel import Target
+from medley._transport.channel import ChannelConfig
 from medley._transport.defaults import ERASE_SECONDS, MAX_MESSAGE_BYTES, PAGE_SIZE, SERVER, TIMEOUT_SECONDS
 from medley._transport.flow_control import AsyncWindow
 from medley._transport.operations import Call, Operation, PageOperation
-from medley._transport.session_versions import Versions
+from medley._transport.session_versions import SessionVersions
 from medley._transport.streams import Download, Upload, async_ingest_messages
 from medley.errors import Error, from_rpc
 from medley.indexes import IndexConfig
@@ -66,7 +66,7 @@ class Client:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         """Connect as `medley.Client` does."""
-        target = Target(server, max_message_bytes, tls, ca, token)
+        target = ChannelConfig(server, max_message_bytes, tls, ca, token)
         options = target.options()
         self._channel = (
             grpc.aio.secure_channel(server, target.credentials(), options)
@@ -76,7 +76,7 @@ class Client:
         self._stub = pb_grpc.GatewayServiceStub(self._channel)
         self._timeout = timeout
         self._metadata = target.metadata()
-        self._versions = Versions()
+        self._versions = SessionVersions()
 
     async def create_collection(
         self, name: str, spaces: Iterable[Space] | None = None, *, timeout: float | None = None
@@ -93,16 +93,16 @@ class Client:
         return self._pages(operations.collections(page_size), timeout)
 
     async def restore(
-        self, collection: str, items: Iterable[Item], passports: Mapping[str, str], *, timeout: float | None = None
+        self, collection: str, items: Iterable[Item], fingerprints: Mapping[str, str], *, timeout: float | None = None
     ) -> tuple[IngestResult, ...]:
-        """Write up to 10,000 items as they were, with their vectors, made under `passports` by space.
+        """Write up to 10,000 items as they were, with their vectors, made under `fingerprints` by space.
 
         Their media have to be uploaded before. Returns what became of each, in order.
 
         Raises:
-            PreconditionError: the collection's vectors have another passport.
+            PreconditionError: the collection's vectors have another fingerprint.
         """
-        return await self._run(operations.restore(self._versions, collection, items, passports), timeout)
+        return await self._run(operations.restore(self._versions, collection, items, fingerprints), timeout)
 
     async def erase(
         self, collection: str, ids: Iterable[str], *, media: Iterable[str] = (), timeout: float = ERASE_SECONDS

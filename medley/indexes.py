@@ -7,7 +7,7 @@ from typing import Any, Literal
 VectorStorage = Literal["float32", "float16", "int8"]
 """How vectors lie in the memory that a search reads first; what is found is ranked by float32 vectors in any case."""
 
-IndexState = Literal["ready", "building", "guarded", "failed", "waiting"]
+IndexState = Literal["ready", "building", "degraded", "failed", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,37 +22,37 @@ class ExactIndex:
 class HnswIndex:
     """A graph is walked: fast over many vectors, recall a little below 1. What is 0 or None is the server's choice.
 
-    More `neighbours` (M) give better recall and take more memory, more `build_candidates` (efConstruction) a better
-    graph that is slower to build, more `search_candidates` (efSearch) better recall that is slower to have. Where a
-    filter leaves up to `exact_share` of the vectors they are compared exactly, and where recall falls below
+    More `m` (M) give better recall and take more memory, more `ef_construction` (efConstruction) a better
+    graph that is slower to build, more `ef_search` (efSearch) better recall that is slower to have. Where a
+    filter leaves up to `exact_below_selectivity` of the vectors they are compared exactly, and where recall falls below
     `recall_floor` all are, until it recovers.
     """
 
-    neighbours: int = 0
-    build_candidates: int = 0
-    search_candidates: int = 0
+    m: int = 0
+    ef_construction: int = 0
+    ef_search: int = 0
     storage: VectorStorage | None = None
-    exact_share: float = 0.0
+    exact_below_selectivity: float = 0.0
     recall_floor: float = 0.0
     kind: Literal["hnsw"] = field(default="hnsw", init=False)
 
 
 @dataclass(frozen=True, slots=True)
 class IvfIndex:
-    """Vectors lie in `lists`, and a search reads the `probes` nearest ones. What is 0 or None is the server's choice.
+    """Vectors lie in `nlist`, and a search reads the `nprobe` nearest ones. What is 0 or None is the server's choice.
 
     `product_bytes` keeps vectors as product codes of so many bytes each, instead of one number a dimension in
-    `storage`. `exact_share` and `recall_floor` are as in `HnswIndex`.
+    `storage`. `exact_below_selectivity` and `recall_floor` are as in `HnswIndex`.
 
     Raises:
         ValueError: both `storage` and `product_bytes` are given.
     """
 
-    lists: int = 0
-    probes: int = 0
+    nlist: int = 0
+    nprobe: int = 0
     storage: VectorStorage | None = None
     product_bytes: int = 0
-    exact_share: float = 0.0
+    exact_below_selectivity: float = 0.0
     recall_floor: float = 0.0
     kind: Literal["ivf"] = field(default="ivf", init=False)
 

@@ -34,7 +34,7 @@ class SuiteError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Suite:
+class LocalServer:
     """Services that run: the gateway's address, the process, and where it writes its log (None: to ours)."""
 
     server: str
@@ -81,7 +81,7 @@ class Suite:
 
 
 @contextlib.contextmanager
-def suite(directory: Path, ports: list[int], log: Path | None = None) -> Iterator[Suite]:
+def suite(directory: Path, ports: list[int], log: Path | None = None) -> Iterator[LocalServer]:
     """Start the services on `ports`, with their data in `directory`, and stop them after the block.
 
     Raises:
@@ -95,7 +95,7 @@ def suite(directory: Path, ports: list[int], log: Path | None = None) -> Iterato
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
-        running = Suite(f"127.0.0.1:{ports[0]}", process, log)
+        running = LocalServer(f"127.0.0.1:{ports[0]}", process, log)
         stack.callback(running.stop)
         yield running
 

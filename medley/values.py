@@ -25,9 +25,9 @@ FindingKind = Literal[
     "vector_invalid",
     "vector_missing",
     "spaces_differ",
-    "passport_foreign",
+    "fingerprint_foreign",
     "index_missing",
-    "index_surplus",
+    "index_extra",
     "index_differs",
     "not_checked",
     "rows_lost",
@@ -47,7 +47,7 @@ class Space:
     """A named vector column of a collection.
 
     Without `model`, callers bring vectors of `dimensions` components with every item. `metric` and `sources` (which
-    content of an item is embedded: the first that it has) are chosen to suit the model when left out. `passport` is
+    content of an item is embedded: the first that it has) are chosen to suit the model when left out. `fingerprint` is
     set by the server. `index` is how the vectors are indexed, exactly when left out; `update_space` changes it.
     """
 
@@ -56,7 +56,7 @@ class Space:
     dimensions: int = 0
     metric: Metric | None = None
     sources: tuple[ContentType, ...] = ()
-    passport: str = ""
+    fingerprint: str = ""
     index: IndexConfig | None = None
 
 
@@ -256,7 +256,7 @@ class Model:
     dimensions: int
     metric: Metric | None
     inputs: tuple[ContentType, ...]
-    passport: str
+    fingerprint: str
     summary: str
 
 

@@ -1,7 +1,7 @@
 """`python -m services`: run all four services in this process until SIGTERM."""
 
 from services.common.process import run_process
-from services.common.rpc.server import until_signalled
+from services.common.rpc.server import wait_for_signal
 from services.settings import SuiteSettings
 from services.wiring import suite
 
@@ -12,7 +12,7 @@ async def main(settings: SuiteSettings) -> None:
         for name, address in addresses.items():
             print(f"{name:<8} {address}")
         print("ready", flush=True)
-        await until_signalled()
+        await wait_for_signal()
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from medley.v1 import (
     store_service_pb2_grpc,
 )
 from services.common.concurrency.tasks import task_group
-from services.common.rpc.client import LocalStub
-from services.common.rpc.server import running
+from services.common.rpc.client import InProcessStub
+from services.common.rpc.server import run_server
 from services.common.settings import ServerSettings
 from services.embedder.wiring import embedder_servicer
-from services.gateway.peers import Neighbours
+from services.gateway.peers import Peers
 from services.gateway.wiring import gateway_servicer
 from services.search.wiring import search_servicer
 from services.settings import SuiteSettings
@@ -33,7 +33,7 @@ Opened = TypeVar("Opened")
 class Service:
     """A service that is up: a stub that calls it directly, and the address where it answers gRPC."""
 
-    stub: LocalStub
+    stub: InProcessStub
     address: str
 
 
@@ -98,7 +98,7 @@ def _gateway(
     settings: SuiteSettings, embedder: Service, store: Service, search: Service
 ) -> AbstractAsyncContextManager[Service]:
     add = gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server
-    servicer = gateway_servicer(settings.gateway, Neighbours(embedder.stub, store.stub, search.stub))
+    servicer = gateway_servicer(settings.gateway, Peers(embedder.stub, store.stub, search.stub))
     return _serving(settings.gateway, "medley.v1.GatewayService", servicer, add)
 
 
@@ -110,6 +110,6 @@ async def _serving(
     add: Callable[..., None],
     metrics: CollectorRegistry | None = None,
 ) -> AsyncIterator[Service]:
-    async with opening as servicer, running(settings, name, partial(add, servicer), metrics) as port:
+    async with opening as servicer, run_server(settings, name, partial(add, servicer), metrics) as port:
         host = settings.listen.rpartition(":")[0]
-        yield Service(LocalStub(servicer), f"{host}:{port}")
+        yield Service(InProcessStub(servicer), f"{host}:{port}")

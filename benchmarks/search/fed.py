@@ -17,10 +17,10 @@ from benchmarks.search.corpus import Corpus
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.index_config import Exact, Hnsw, IndexConfig, VectorStorage
 from services.common.process import run_process
-from services.common.rpc.server import running, until_signalled
+from services.common.rpc.server import run_server, wait_for_signal
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 
@@ -49,28 +49,28 @@ class CorpusFeed:
         """See `ChangeFeed`."""
         return Table(collection, [self._space], VERSION)
 
-    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
+    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangeBatch]:
         """See `ChangeFeed`."""
         for part in self._parts() if after != VERSION else ():
             yield part
-        yield ChangePart(version=VERSION, spaces=[self._space])
+        yield ChangeBatch(version=VERSION, spaces=[self._space])
         await asyncio.Event().wait()
 
-    def _parts(self) -> Iterator[ChangePart]:
+    def _parts(self) -> Iterator[ChangeBatch]:
         corpus = Corpus.load(self._folder)
         for begin in range(0, len(corpus.vectors), ROWS_A_PART):
             vectors = np.array(corpus.vectors[begin : begin + ROWS_A_PART])
             metadata = list(map(json.dumps, corpus.metadata(begin, begin + ROWS_A_PART)))
             ids = [str(row) for row in range(begin, begin + len(vectors))]
-            yield ChangePart(ids, metadata, {SPACE: SpaceVectors(np.arange(len(vectors)), vectors)})
+            yield ChangeBatch(ids, metadata, {SPACE: SpaceVectors(np.arange(len(vectors)), vectors)})
 
 
 async def serve(settings: SearchSettings, feed: CorpusFeed) -> None:
     """Serve until a signal comes."""
     async with search_servicer_over(settings, feed) as servicer:
         register = partial(pb_grpc.add_SearchServiceServicer_to_server, servicer)
-        async with running(settings, "medley.v1.SearchService", register):
-            await until_signalled()
+        async with run_server(settings, "medley.v1.SearchService", register):
+            await wait_for_signal()
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ COLLECTION = f"collections/{NAME}"
 ROWS_A_WRITE = 2000
 VECTORS_A_MESSAGE = 1000
 WRITERS = 2
-PATIENCE_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 BUILD_SECONDS = 1800.0
 _NOT_YET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _LIMITS = [(f"grpc.max_{way}_message_length", 256 * 2**20) for way in ("send", "receive")]
@@ -59,7 +59,7 @@ class Search:
         """Return once a search holds for `version`."""
         asked = request(query)
         asked.version = version
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        give_up = time.monotonic() + TIMEOUT_SECONDS
         while True:
             try:
                 self._stub.SearchIndex(asked)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import grpc
 
 INTERIM_DETAILS = "Internal error from Core"
-PATIENCE_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 PAUSE_SECONDS = 0.01
 SENDING = (grpc.aio.StreamUnaryCall, grpc.aio.StreamStreamCall)
 
@@ -39,7 +39,7 @@ async def server_status(call: Any) -> AsyncIterator[None]:
 
 
 async def _last_word(call: grpc.aio.Call, said: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-    for _ in range(int(PATIENCE_SECONDS / PAUSE_SECONDS)):
+    for _ in range(int(TIMEOUT_SECONDS / PAUSE_SECONDS)):
         if said.details() != INTERIM_DETAILS:
             break
         await asyncio.sleep(PAUSE_SECONDS)

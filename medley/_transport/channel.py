@@ -40,7 +40,7 @@ RECONNECT_SECONDS = (0.2, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ChannelConfig:
     """A server to connect to.
 
     Raises:

@@ -8,7 +8,7 @@ MAX_ITEMS = 64
 MAX_BYTES = 2**20
 
 
-class Lots:
+class RequestChunker:
     """Items in the order drawn, taken out some at a time. An item over the bound in bytes goes alone."""
 
     def __init__(self, max_items: int = MAX_ITEMS, max_bytes: int = MAX_BYTES) -> None:

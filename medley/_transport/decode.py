@@ -192,7 +192,7 @@ def _space(message: collection_pb2.Space) -> Space:
         dimensions=message.dimensions,
         metric=_metric(message.metric),
         sources=_content_types(message.sources),
-        passport=message.passport,
+        fingerprint=message.fingerprint,
         index=_index_config(message.index),
     )
 
@@ -221,7 +221,7 @@ def _model(message: embedder_service_pb2.Model) -> Model:
         dimensions=message.dimensions,
         metric=_metric(message.metric),
         inputs=_content_types(message.inputs),
-        passport=message.passport,
+        fingerprint=message.fingerprint,
         summary=message.summary,
     )
 
@@ -246,17 +246,17 @@ def _index(message: search_service_pb2.Index) -> IndexStatus:
 
 def _index_config(message: index_config_pb2.IndexConfig) -> IndexConfig | None:
     """Return how a space is indexed; None where the server does not say, or says what this client does not know."""
-    shares = {"exact_share": message.exact_share, "recall_floor": message.recall_floor}
+    shares = {"exact_below_selectivity": message.exact_below_selectivity, "recall_floor": message.recall_floor}
     match message.WhichOneof("kind"):
         case "exact":
             return ExactIndex(_storage(message.exact.storage))
         case "hnsw":
             hnsw = message.hnsw
             storage = _storage(hnsw.storage)
-            return HnswIndex(hnsw.neighbours, hnsw.build_candidates, hnsw.search_candidates, storage, **shares)
+            return HnswIndex(hnsw.m, hnsw.ef_construction, hnsw.ef_search, storage, **shares)
         case "ivf":
             ivf = message.ivf
-            return IvfIndex(ivf.lists, ivf.probes, _storage(ivf.storage), ivf.product_bytes, **shares)
+            return IvfIndex(ivf.nlist, ivf.nprobe, _storage(ivf.storage), ivf.product_bytes, **shares)
         case _:
             return None
 

@@ -39,22 +39,22 @@ def index(config: IndexConfig) -> index_config_pb2.IndexConfig:
             return index_config_pb2.IndexConfig(exact=exact)
         case HnswIndex():
             hnsw = index_config_pb2.HnswIndex(
-                neighbours=config.neighbours,
-                build_candidates=config.build_candidates,
-                search_candidates=config.search_candidates,
+                m=config.m,
+                ef_construction=config.ef_construction,
+                ef_search=config.ef_search,
                 storage=_storage(config.storage),
             )
             return index_config_pb2.IndexConfig(
-                hnsw=hnsw, exact_share=config.exact_share, recall_floor=config.recall_floor
+                hnsw=hnsw, exact_below_selectivity=config.exact_below_selectivity, recall_floor=config.recall_floor
             )
         case IvfIndex():
-            ivf = index_config_pb2.IvfIndex(lists=config.lists, probes=config.probes)
+            ivf = index_config_pb2.IvfIndex(nlist=config.nlist, nprobe=config.nprobe)
             if config.product_bytes:
                 ivf.product_bytes = config.product_bytes
             else:
                 ivf.storage = _storage(config.storage)
             return index_config_pb2.IndexConfig(
-                ivf=ivf, exact_share=config.exact_share, recall_floor=config.recall_floor
+                ivf=ivf, exact_below_selectivity=config.exact_below_selectivity, recall_floor=config.recall_floor
             )
 
 
@@ -150,9 +150,9 @@ def ingest_target(collection: str) -> pb.IngestItemsRequest:
     return pb.IngestItemsRequest(target=pb.IngestTarget(collection=collection_name(collection)))
 
 
-def ingest_lot(items: Iterable[pb.IngestItem]) -> pb.IngestItemsRequest:
+def ingest_chunk(items: Iterable[pb.IngestItem]) -> pb.IngestItemsRequest:
     """Return the message of some items."""
-    return pb.IngestItemsRequest(lot=pb.IngestLot(items=items))
+    return pb.IngestItemsRequest(lot=pb.IngestChunk(items=items))
 
 
 def ingest_item(item: NewItem) -> pb.IngestItem:
@@ -267,7 +267,7 @@ def _space(space: Space) -> collection_pb2.Space:
         dimensions=space.dimensions,
         metric=number(vector_pb2.Metric, space.metric) if space.metric else vector_pb2.METRIC_UNSPECIFIED,
         sources=[number(collection_pb2.ContentType, source) for source in space.sources],
-        passport=space.passport,
+        fingerprint=space.fingerprint,
         index=index(space.index) if space.index else None,
     )
 

@@ -10,7 +10,7 @@ MAX_ITEMS = 1024
 MAX_BYTES = 64 * 2**20
 
 
-class Room:
+class FlowControl:
     """Counts what is under way, in the order sent. An item over the bound in bytes goes alone."""
 
     def __init__(self, max_items: int = MAX_ITEMS, max_bytes: int = MAX_BYTES) -> None:
@@ -47,10 +47,10 @@ class Room:
 
 
 class Window:
-    """A `Room` between the thread that sends and the one that reads answers."""
+    """A `FlowControl` between the thread that sends and the one that reads answers."""
 
-    def __init__(self, room: Room | None = None) -> None:
-        self.room = room or Room()
+    def __init__(self, room: FlowControl | None = None) -> None:
+        self.room = room or FlowControl()
         self._changed = threading.Condition()
 
     def enter(self, size: int) -> bool:
@@ -73,10 +73,10 @@ class Window:
 
 
 class AsyncWindow:
-    """A `Room` between the task that sends and the one that reads answers."""
+    """A `FlowControl` between the task that sends and the one that reads answers."""
 
-    def __init__(self, room: Room | None = None) -> None:
-        self.room = room or Room()
+    def __init__(self, room: FlowControl | None = None) -> None:
+        self.room = room or FlowControl()
         self._changed = asyncio.Event()
 
     async def enter(self, size: int) -> bool:

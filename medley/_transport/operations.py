@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from medley._transport import decode, encode
-from medley._transport.session_versions import Versions
+from medley._transport.session_versions import SessionVersions
 from medley.errors import Error, InvalidError, PreconditionError
 from medley.indexes import IndexConfig
 from medley.v1 import check_pb2, store_service_pb2
@@ -74,7 +74,7 @@ def collections(page_size: int) -> PageOperation[Collection]:
     return page
 
 
-def update_space(versions: Versions, collection: str, space: str, index: IndexConfig) -> Operation[Collection]:
+def update_space(versions: SessionVersions, collection: str, space: str, index: IndexConfig) -> Operation[Collection]:
     """Change how a space is indexed."""
     name = encode.collection_name(collection)
     request = pb.UpdateSpaceRequest(collection=name, space=space, index=encode.index(index))
@@ -83,7 +83,7 @@ def update_space(versions: Versions, collection: str, space: str, index: IndexCo
     return decode.collection(response.collection)
 
 
-def drop_collection(versions: Versions, name: str) -> Operation[None]:
+def drop_collection(versions: SessionVersions, name: str) -> Operation[None]:
     """Drop a collection."""
     yield Call("DropCollection", pb.DropCollectionRequest(name=encode.collection_name(name)))
     versions.forget(name)
@@ -142,7 +142,7 @@ def count(collection: str, where: Where | None, as_of: str = "") -> Operation[in
 
 
 def update(  # one parameter for each thing that can change
-    versions: Versions,
+    versions: SessionVersions,
     collection: str,
     item_id: str,
     *,
@@ -170,7 +170,9 @@ def update(  # one parameter for each thing that can change
     return decode.item(response.item)
 
 
-def delete(versions: Versions, collection: str, ids: Iterable[str] | None, where: Where | None) -> Operation[int]:
+def delete(
+    versions: SessionVersions, collection: str, ids: Iterable[str] | None, where: Where | None
+) -> Operation[int]:
     """Delete items by id or by filter."""
     deleted = 0
     for selection in _selections(ids, where):
@@ -182,7 +184,7 @@ def delete(versions: Versions, collection: str, ids: Iterable[str] | None, where
 
 
 def search(
-    versions: Versions,
+    versions: SessionVersions,
     collection: str,
     arms: Sequence[pb.Arm],
     *,
@@ -226,7 +228,7 @@ def status() -> Operation[Status]:
 
 
 def erase(
-    versions: Versions, collection: str, ids: Iterable[str], media: Iterable[str]
+    versions: SessionVersions, collection: str, ids: Iterable[str], media: Iterable[str]
 ) -> Operation[tuple[Receipt, ...]]:
     """Delete items for good."""
     name = encode.collection_name(collection)
@@ -238,13 +240,15 @@ def erase(
 
 
 def restore(
-    versions: Versions, collection: str, items: Iterable[Item], passports: Mapping[str, str]
+    versions: SessionVersions, collection: str, items: Iterable[Item], fingerprints: Mapping[str, str]
 ) -> Operation[tuple[IngestResult, ...]]:
     """Write items as they were."""
     rows = [encode.row(item) for item in items]
-    made = {space for row in rows for space in row.vectors} & passports.keys()
+    made = {space for row in rows for space in row.vectors} & fingerprints.keys()
     request = pb.RestoreItemsRequest(
-        collection=encode.collection_name(collection), rows=rows, passports={space: passports[space] for space in made}
+        collection=encode.collection_name(collection),
+        rows=rows,
+        fingerprints={space: fingerprints[space] for space in made},
     )
     response = yield Call("RestoreItems", request)
     pairs = enumerate(zip(rows, response.results, strict=True))

@@ -5,7 +5,7 @@ import threading
 from medley._transport.encode import collection_name
 
 
-class Versions:
+class SessionVersions:
     """Tokens by collection. Safe to share between threads."""
 
     def __init__(self) -> None:

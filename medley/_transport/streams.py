@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import TypeVar
 
 from medley._transport import encode
-from medley._transport.chunking import Lots
+from medley._transport.chunking import RequestChunker
 from medley._transport.flow_control import AsyncWindow, Window
 from medley.errors import Error
 from medley.v1 import gateway_service_pb2 as pb
@@ -24,7 +24,7 @@ def ingest_messages(collection: str, items: Iterable[NewItem], window: Window) -
     keeps what was raised for the client to raise at the end.
     """
     yield encode.ingest_target(collection)
-    lots, changed = Lots(), threading.Condition()
+    lots, changed = RequestChunker(), threading.Condition()
     threading.Thread(target=_draw, args=(items, window, lots, changed), name="medley-ingest", daemon=True).start()
     while True:
         with changed:
@@ -32,10 +32,10 @@ def ingest_messages(collection: str, items: Iterable[NewItem], window: Window) -
             lot = lots.take()
         if not lot:
             return
-        yield encode.ingest_lot(lot)
+        yield encode.ingest_chunk(lot)
 
 
-def _draw(items: Iterable[NewItem], window: Window, lots: Lots, changed: threading.Condition) -> None:
+def _draw(items: Iterable[NewItem], window: Window, lots: RequestChunker, changed: threading.Condition) -> None:
     try:
         for item in items:
             message = encode.ingest_item(item)
@@ -58,7 +58,7 @@ async def async_ingest_messages(
 ) -> AsyncIterator[pb.IngestItemsRequest]:
     """Yield as `ingest_messages` does; `items` are drawn by a task, and files read on a thread."""
     yield encode.ingest_target(collection)
-    lots, changed = Lots(), asyncio.Event()
+    lots, changed = RequestChunker(), asyncio.Event()
     drawing = asyncio.create_task(_async_draw(items, window, lots, changed))
     try:
         while True:
@@ -67,13 +67,13 @@ async def async_ingest_messages(
                 await changed.wait()
             if not (lot := lots.take()):
                 return
-            yield encode.ingest_lot(lot)
+            yield encode.ingest_chunk(lot)
     finally:
         drawing.cancel()
 
 
 async def _async_draw(
-    items: AsyncIterable[NewItem] | Iterable[NewItem], window: AsyncWindow, lots: Lots, changed: asyncio.Event
+    items: AsyncIterable[NewItem] | Iterable[NewItem], window: AsyncWindow, lots: RequestChunker, changed: asyncio.Event
 ) -> None:
     try:
         async for item in each(items):

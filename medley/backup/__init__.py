@@ -3,7 +3,7 @@
 from medley.backup.contents import BackupError
 from medley.backup.destination import Destination
 from medley.backup.open import open_destination
-from medley.backup.restoring import Restored, Restoring
-from medley.backup.saving import Saved, Saving
+from medley.backup.restoring import Restore, RestoreResult
+from medley.backup.saving import Backup, BackupResult
 
-__all__ = ["BackupError", "Destination", "Restored", "Restoring", "Saved", "Saving", "open_destination"]
+__all__ = ["Backup", "BackupError", "BackupResult", "Destination", "Restore", "RestoreResult", "open_destination"]

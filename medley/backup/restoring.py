@@ -1,4 +1,4 @@
-"""Restoring a backup."""
+"""Restore a backup."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ BYTES_A_CALL = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoreResult:
     """What was restored, and whether its vectors were made anew."""
 
     collection: str
@@ -24,7 +24,7 @@ class Restored:
     embedded_anew: bool
 
 
-class Restoring:
+class Restore:
     """Writes what a backup holds into a collection."""
 
     def __init__(self, client: Client, destination: Destination, report: Callable[[str, int, int], None]) -> None:
@@ -33,7 +33,7 @@ class Restoring:
         self._destination = destination
         self._report = report
 
-    def restore(self, name: str = "", *, re_embed: bool = False, into_existing: bool = False) -> Restored:
+    def restore(self, name: str = "", *, re_embed: bool = False, into_existing: bool = False) -> RestoreResult:
         """Restore the backup as the collection `name`, "" for the name it had.
 
         All files are compared with their hashes before anything is written. With `into_existing` the items are written
@@ -50,12 +50,12 @@ class Restoring:
         name = name or manifest.collection
         self._verify(manifest)
         if not re_embed:
-            self._check_passports(manifest)
+            self._check_fingerprints(manifest)
         self._make_collection(name, manifest, re_embed=re_embed, into_existing=into_existing)
         self._upload(manifest)
         self._write(name, manifest, re_embed=re_embed)
         self._check_count(name, manifest, into_existing=into_existing)
-        return Restored(name, manifest.items, len(manifest.media), re_embed)
+        return RestoreResult(name, manifest.items, len(manifest.media), re_embed)
 
     def _verify(self, manifest: Manifest) -> None:
         items = 0
@@ -72,13 +72,13 @@ class Restoring:
             for _ in media_blocks(self._destination, sha256):
                 pass
 
-    def _check_passports(self, manifest: Manifest) -> None:
-        passports = {model.name: model.passport for model in self._client.status().models}
+    def _check_fingerprints(self, manifest: Manifest) -> None:
+        fingerprints = {model.name: model.fingerprint for model in self._client.status().models}
         for space in manifest.spaces:
-            if space.model and passports.get(space.model) != space.passport:
+            if space.model and fingerprints.get(space.model) != space.fingerprint:
                 raise BackupError(
-                    f"the vectors of {space.name} were made by {space.model} under the passport {space.passport!r}, "
-                    f"the server has {passports.get(space.model)!r}: --re-embed makes them anew"
+                    f"the vectors of {space.name} were made by {space.model} under the fingerprint {space.fingerprint!r}, "
+                    f"the server has {fingerprints.get(space.model)!r}: --re-embed makes them anew"
                 )
 
     def _make_collection(self, name: str, manifest: Manifest, *, re_embed: bool, into_existing: bool) -> None:
@@ -96,7 +96,7 @@ class Restoring:
             self._client.upload_media(media_blocks(self._destination, sha256))
 
     def _write(self, name: str, manifest: Manifest, *, re_embed: bool) -> None:
-        passports = {space.name: space.passport for space in manifest.spaces if space.model}
+        fingerprints = {space.name: space.fingerprint for space in manifest.spaces if space.model}
         own = {space.name for space in manifest.spaces if not space.model}
         done = 0
         for batch in self._batches(manifest):
@@ -104,7 +104,7 @@ class Restoring:
             if re_embed:
                 _check(list(self._client.ingest(name, [_new(item, own) for item in batch])))
             else:
-                _check(self._client.restore(name, batch, passports))
+                _check(self._client.restore(name, batch, fingerprints))
             done += len(batch)
         self._report("Restoring items", done, manifest.items)
 
@@ -132,7 +132,7 @@ def _wanted(space: Space, *, re_embed: bool) -> Space:
     """Return the space to create; one that is made anew may get other dimensions, which product codes may not suit."""
     anew = re_embed and bool(space.model)
     index = replace(space.index, product_bytes=0) if anew and isinstance(space.index, IvfIndex) else space.index
-    return replace(space, passport="", dimensions=0 if anew else space.dimensions, index=index)
+    return replace(space, fingerprint="", dimensions=0 if anew else space.dimensions, index=index)
 
 
 def _new(item: Item, own: set[str]) -> NewItem:

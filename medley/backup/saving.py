@@ -31,7 +31,7 @@ FIELDS: tuple[Field, ...] = ("text", "metadata", "media", "vectors")
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class BackupResult:
     """A backup that is complete: of which version, whether it went on from an earlier try, and how much it holds."""
 
     collection: str
@@ -42,7 +42,7 @@ class Saved:
     bytes: int
 
 
-class Saving:
+class Backup:
     """Copies a collection, as of one version, to a destination.
 
     A tag keeps the version meanwhile. What an interruption has left goes on with the same version at the next try.
@@ -54,7 +54,7 @@ class Saving:
         self._destination = destination
         self._report = report
 
-    def save(self, collection: str, as_of: str = "") -> Saved:
+    def save(self, collection: str, as_of: str = "") -> BackupResult:
         """Make the backup, of a version or tag, the newest version for "".
 
         Raises:
@@ -77,7 +77,7 @@ class Saving:
         manifest = write_manifest(self._destination, definition, progress, media)
         self._end(progress)
         size = sum(file.size_bytes for file in manifest.files) + sum(media.values())
-        return Saved(definition.name, progress.version, begun is not None, manifest.items, len(media), size)
+        return BackupResult(definition.name, progress.version, begun is not None, manifest.items, len(media), size)
 
     def _begin(self, definition: Collection, as_of: str) -> Progress:
         version = self._version(definition, as_of)

@@ -20,7 +20,7 @@ from medley.cli.commands.status import status
 from medley.cli.commands.tags import tag
 from medley.cli.commands.up import up
 from medley.cli.exits import INTERRUPTED
-from medley.cli.printing import complain
+from medley.cli.printing import print_error
 from medley.errors import Error
 from medley.inputs import InputError
 from medley.suite import SuiteError
@@ -52,15 +52,15 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        complain("interrupted")
+        print_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Error, InputError, BackupError, SuiteError, ValueError, OSError) as error:
-        complain(_line(error))
+        print_error(_line(error))
     except Exception as error:  # a bug, which is told like any failure, with its kind
-        complain(f"unexpected {type(error).__name__}: {error}")
+        print_error(f"unexpected {type(error).__name__}: {error}")
     return 1
 
 

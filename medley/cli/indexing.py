@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from medley.cli.printing import complain, console
+from medley.cli.printing import console, print_error
 from medley.client import Client
 from medley.errors import ConflictError, NotFoundError, UnavailableError
 from medley.indexes import IndexConfig, IndexStatus, index_config
 from medley.values import Collection, Status
 
 POLL_SECONDS = 0.5
-SETTLED = ("ready", "guarded", "failed", "waiting")
+SETTLED = ("ready", "degraded", "failed", "waiting")
 
 
 def index_wish(spelt: str) -> tuple[str, IndexConfig]:
@@ -23,7 +23,7 @@ def index_wish(spelt: str) -> tuple[str, IndexConfig]:
     kind, *options = index.split(",")
     pairs = [option.partition("=") for option in options]
     if not (space and equals and kind) or not all(name and value for name, _, value in pairs):
-        raise click.UsageError(f"--index {spelt}: wants SPACE=KIND, e.g. clip=hnsw or own=ivf,lists=256")
+        raise click.UsageError(f"--index {spelt}: wants SPACE=KIND, e.g. clip=hnsw or own=ivf,nlist=256")
     return space, index_of(kind, {name.replace("-", "_"): _value(spelt, name, value) for name, _, value in pairs})
 
 
@@ -61,7 +61,7 @@ def waited(client: Client, collection: Collection, space: str) -> IndexStatus:
             note = (state and state.note) or "waiting for the search service"
             spinner.update(f"{what}: {note}")
             if note != told and not screen.is_terminal:
-                complain(f"{what}: {note}")
+                print_error(f"{what}: {note}")
             told = note
             time.sleep(POLL_SECONDS)
 
@@ -98,6 +98,6 @@ def _value(spelt: str, name: str, value: str) -> Any:
     if name == "storage":
         return value
     try:
-        return float(value) if name.replace("-", "_") in ("exact_share", "recall_floor") else int(value)
+        return float(value) if name.replace("-", "_") in ("exact_below_selectivity", "recall_floor") else int(value)
     except ValueError:
         raise click.UsageError(f"--index {spelt}: {name} wants a number") from None

@@ -44,7 +44,7 @@ def counting_bar() -> Progress:
     return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
 
 
-def complain(problem: str) -> None:
+def print_error(problem: str) -> None:
     """Print one line on stderr."""
     click.echo(f"medley: {printable(problem)}", err=True)
 

@@ -60,7 +60,7 @@ class Sheet:
     arms: tuple[str, ...]
 
 
-def gathered(client: Client, query: Query, result: SearchResult) -> Sheet:
+def build_sheet(client: Client, query: Query, result: SearchResult) -> Sheet:
     """Return the sheet of `result`, reading the pictures from the server."""
     picture = query.image
     if picture is None and query.item is not None:

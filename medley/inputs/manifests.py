@@ -10,7 +10,7 @@ from typing import Any
 
 from medley.inputs.inputs import BadInputError, Columns, Input, InputError, Inputs
 from medley.inputs.metadata import typed
-from medley.inputs.rows import Roles, assigned, row_item
+from medley.inputs.rows import ColumnMapping, assigned, row_item
 
 BATCH_ROWS = 128
 CSV_FIELD_CHARACTERS = 2**24
@@ -49,7 +49,7 @@ def manifest_inputs(path: Path, columns: Columns) -> Inputs:
     return Inputs(_inputs(path, manifest, roles), manifest.total)
 
 
-def _inputs(path: Path, manifest: Manifest, roles: Roles) -> Iterator[Input]:
+def _inputs(path: Path, manifest: Manifest, roles: ColumnMapping) -> Iterator[Input]:
     for line in manifest.lines:
         name = f"{path.name}:{line.number}"
         if line.row is None:

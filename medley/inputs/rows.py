@@ -18,7 +18,7 @@ NESTED = "metadata"
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class ColumnMapping:
     """What the columns of one manifest mean."""
 
     id: str
@@ -33,7 +33,7 @@ class Roles:
         return column not in (self.id, self.text, self.image)
 
 
-def assigned(wanted: Columns, present: tuple[str, ...], path: Path) -> Roles:
+def assigned(wanted: Columns, present: tuple[str, ...], path: Path) -> ColumnMapping:
     """Return what the columns `present` mean: as wanted, the rest guessed by name.
 
     Raises:
@@ -53,10 +53,10 @@ def assigned(wanted: Columns, present: tuple[str, ...], path: Path) -> Roles:
             f"{path}: no column for texts or pictures; name one with --text-column or --image-column, "
             f"there are {_listed(present)}"
         )
-    return Roles(item_id, text, image, wanted.metadata)
+    return ColumnMapping(item_id, text, image, wanted.metadata)
 
 
-def row_item(row: Mapping[str, Any], roles: Roles, folder: Path, spelt: Callable[[Any], Any]) -> NewItem:
+def row_item(row: Mapping[str, Any], roles: ColumnMapping, folder: Path, spelt: Callable[[Any], Any]) -> NewItem:
     """Return the item that `row` describes; picture paths are relative to `folder`.
 
     Raises:
@@ -131,7 +131,7 @@ def _media(value: Any, column: str | None, folder: Path) -> bytes | Path | None:
             raise BadInputError(f"column {column!r} holds {type(value).__name__}, no picture or path of one")
 
 
-def _metadata(row: Mapping[str, Any], roles: Roles, spelt: Callable[[Any], Any]) -> dict[str, Any]:
+def _metadata(row: Mapping[str, Any], roles: ColumnMapping, spelt: Callable[[Any], Any]) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for column, value in row.items():
         if roles.is_metadata(column):

@@ -19,7 +19,7 @@ Packed = Callable[[Draft], NewItem]
 """Returns the item of a draft with its media ready to go; raises BadInputError where that cannot be."""
 
 
-class Feed:
+class PendingItems:
     """Draws inputs, settles those that need not or cannot be sent, and hands out the others.
 
     One stream draws at a time, maybe on another thread than the one that calls the methods; `stream` ends the one

@@ -11,11 +11,11 @@ from medley.client import Client
 from medley.errors import DeadlineError, Error, OverloadedError, UnavailableError
 from medley.inputs import BadInputError, Input, InputError
 from medley.loading.draft import Draft, unreadable
-from medley.loading.feed import Feed
+from medley.loading.feed import PendingItems
 from medley.loading.report import Failure, Report
 from medley.values import IngestResult, Lookup, NewItem, Source
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 5.0
 INLINE_BYTES = 16 * 2**20
@@ -24,7 +24,7 @@ INLINE_BYTES = 16 * 2**20
 PASSING_REASONS = ("OVERLOADED", "STORAGE_FULL")
 
 
-class Loader:
+class Importer:
     """Brings inputs into a collection.
 
     Nothing is kept between runs: each input is compared with what the collection holds under its id, and sent only
@@ -37,16 +37,16 @@ class Loader:
         client: Client,
         collection: str,
         *,
-        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         waiting: Callable[[Error], object] = lambda error: None,
     ) -> None:
         """Load into `collection`; `waiting` is told why whenever the server cannot go on.
 
-        After `patience_seconds` in which no input was settled the loader gives up.
+        After `timeout_seconds` in which no input was settled the loader gives up.
         """
         self._client = client
         self._collection = collection
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._waiting = waiting
 
     def load(self, inputs: Iterable[Input], report: Report) -> None:
@@ -55,8 +55,8 @@ class Loader:
         Raises:
             Error: the server refuses the ingest as a whole, before any input was settled.
         """
-        feed = Feed(inputs, self._unchanged, self._packed, report)
-        patience = Patience(self._patience_seconds)
+        feed = PendingItems(inputs, self._unchanged, self._packed, report)
+        patience = RetryBudget(self._timeout_seconds)
         while True:
             try:
                 self._stream(feed, report)
@@ -68,20 +68,20 @@ class Loader:
                 if not self._goes_on(error, patience, report):
                     return
 
-    def _goes_on(self, error: Error, patience: "Patience", report: Report) -> bool:
+    def _goes_on(self, error: Error, patience: "RetryBudget", report: Report) -> bool:
         """Wait a while after `error`; False where there is no sense in trying again."""
         if not is_passing(error):
             if not report.settled:
                 raise error
             report.stopped = str(error)
         elif patience.spent(report.settled):
-            report.stopped = f"no progress in {self._patience_seconds:g} seconds: {error}"
+            report.stopped = f"no progress in {self._timeout_seconds:g} seconds: {error}"
         else:
             self._waiting(error)
             patience.wait()
         return not report.stopped
 
-    def _stream(self, feed: Feed, report: Report) -> None:
+    def _stream(self, feed: PendingItems, report: Report) -> None:
         with closing(self._client.ingest(self._collection, feed.stream())) as results:
             for result in results:
                 draft = feed.answered()
@@ -128,7 +128,7 @@ class Loader:
                 return media
 
 
-class Patience:
+class RetryBudget:
     """How long to go on without progress, in growing pauses."""
 
     def __init__(self, seconds: float) -> None:

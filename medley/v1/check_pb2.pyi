@@ -41,13 +41,13 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     """An item has what its space's model embeds, and no vector there. Repaired by embedding it."""
     FINDING_KIND_SPACES_DIFFER: _FindingKind.ValueType  # 6
     """The spaces a row names are not those in which it has vectors. Repaired by writing the row again."""
-    FINDING_KIND_PASSPORT_FOREIGN: _FindingKind.ValueType  # 7
-    """The catalogue's model makes vectors under another passport than the space has, so that the space cannot be searched
+    FINDING_KIND_FINGERPRINT_FOREIGN: _FindingKind.ValueType  # 7
+    """The catalogue's model makes vectors under another fingerprint than the space has, so that the space cannot be searched
     any more. Not repaired in place: back the collection up, and restore it embedding anew.
     """
     FINDING_KIND_INDEX_MISSING: _FindingKind.ValueType  # 8
     """The index lacks an item's vector. Repaired by building the index anew."""
-    FINDING_KIND_INDEX_SURPLUS: _FindingKind.ValueType  # 9
+    FINDING_KIND_INDEX_EXTRA: _FindingKind.ValueType  # 9
     """The index has a vector of an item that has none in the store. Repaired by building the index anew."""
     FINDING_KIND_INDEX_DIFFERS: _FindingKind.ValueType  # 10
     """The index scores an item's own vector as no equal vector scores. Repaired by building the index anew."""
@@ -77,13 +77,13 @@ FINDING_KIND_VECTOR_MISSING: FindingKind.ValueType  # 5
 """An item has what its space's model embeds, and no vector there. Repaired by embedding it."""
 FINDING_KIND_SPACES_DIFFER: FindingKind.ValueType  # 6
 """The spaces a row names are not those in which it has vectors. Repaired by writing the row again."""
-FINDING_KIND_PASSPORT_FOREIGN: FindingKind.ValueType  # 7
-"""The catalogue's model makes vectors under another passport than the space has, so that the space cannot be searched
+FINDING_KIND_FINGERPRINT_FOREIGN: FindingKind.ValueType  # 7
+"""The catalogue's model makes vectors under another fingerprint than the space has, so that the space cannot be searched
 any more. Not repaired in place: back the collection up, and restore it embedding anew.
 """
 FINDING_KIND_INDEX_MISSING: FindingKind.ValueType  # 8
 """The index lacks an item's vector. Repaired by building the index anew."""
-FINDING_KIND_INDEX_SURPLUS: FindingKind.ValueType  # 9
+FINDING_KIND_INDEX_EXTRA: FindingKind.ValueType  # 9
 """The index has a vector of an item that has none in the store. Repaired by building the index anew."""
 FINDING_KIND_INDEX_DIFFERS: FindingKind.ValueType  # 10
 """The index scores an item's own vector as no equal vector scores. Repaired by building the index anew."""

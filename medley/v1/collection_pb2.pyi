@@ -103,7 +103,7 @@ class Space(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
-    PASSPORT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. 1 to 63 characters of a-z, 0-9 and "_", beginning with a letter."""
@@ -113,9 +113,9 @@ class Space(_message.Message):
     """Length of every vector, 1 to 4096. Required without a model; with one, 0 or the model's own."""
     metric: _vector_pb2.Metric.ValueType
     """How vectors compare. Unset: cosine, or what the model was trained for."""
-    passport: _builtins.str
+    fingerprint: _builtins.str
     """Output only. Fingerprint of everything that makes a vector (weights, preprocessing, runtime, precision). Vectors under
-    another passport are refused. Empty without a model.
+    another fingerprint are refused. Empty without a model.
     """
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___ContentType.ValueType]:
@@ -136,12 +136,12 @@ class Space(_message.Message):
         dimensions: _builtins.int = ...,
         metric: _vector_pb2.Metric.ValueType = ...,
         sources: _abc.Iterable[Global___ContentType.ValueType] | None = ...,
-        passport: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
         index: _index_config_pb2.IndexConfig | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "index", b"index", "metric", b"metric", "model", b"model", "name", b"name", "passport", b"passport", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "fingerprint", b"fingerprint", "index", b"index", "metric", b"metric", "model", b"model", "name", b"name", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

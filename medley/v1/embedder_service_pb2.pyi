@@ -57,7 +57,7 @@ class Model(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
-    PASSPORT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, e.g. `medley-mini`."""
@@ -65,8 +65,8 @@ class Model(_message.Message):
     """Length of its vectors."""
     metric: _vector_pb2.Metric.ValueType
     """The metric it was trained for."""
-    passport: _builtins.str
-    """Fingerprint of everything that makes a vector; see Space.passport."""
+    fingerprint: _builtins.str
+    """Fingerprint of everything that makes a vector; see Space.fingerprint."""
     summary: _builtins.str
     """One sentence about it, with its licence."""
     @_builtins.property
@@ -80,12 +80,12 @@ class Model(_message.Message):
         dimensions: _builtins.int = ...,
         metric: _vector_pb2.Metric.ValueType = ...,
         inputs: _abc.Iterable[_collection_pb2.ContentType.ValueType] | None = ...,
-        passport: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
         summary: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "inputs", b"inputs", "metric", b"metric", "name", b"name", "passport", b"passport", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "fingerprint", b"fingerprint", "inputs", b"inputs", "metric", b"metric", "name", b"name", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,13 +198,13 @@ class EmbedRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
-    PASSPORT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. Name of the model."""
-    passport: _builtins.str
-    """The passport the vectors must have; empty takes any. Another one fails with PASSPORT_MISMATCH."""
+    fingerprint: _builtins.str
+    """The fingerprint the vectors must have; empty takes any. Another one fails with FINGERPRINT_MISMATCH."""
     purpose: Global___EmbedPurpose.ValueType
     """What the texts are for. Models trained to tell a query from a document have another vector for each; for all others,
     and for pictures, it makes no difference.
@@ -217,13 +217,13 @@ class EmbedRequest(_message.Message):
         self,
         *,
         model: _builtins.str = ...,
-        passport: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
         inputs: _abc.Iterable[Global___EmbedInput] | None = ...,
         purpose: Global___EmbedPurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "passport", b"passport", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "inputs", b"inputs", "model", b"model", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,9 +264,9 @@ class EmbedResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
-    PASSPORT_FIELD_NUMBER: _builtins.int
-    passport: _builtins.str
-    """Passport of all the vectors."""
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.str
+    """Fingerprint of all the vectors."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
         """One result an input, in order."""
@@ -275,11 +275,11 @@ class EmbedResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___EmbedResult] | None = ...,
-        passport: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passport", b"passport", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

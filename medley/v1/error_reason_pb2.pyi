@@ -44,7 +44,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_VECTOR_NOT_ACCEPTED: _ErrorReason.ValueType  # 9
     """INVALID_ARGUMENT: a vector for a space whose model makes the vectors. Metadata: "space", "model"."""
-    ERROR_REASON_PASSPORT_MISMATCH: _ErrorReason.ValueType  # 10
+    ERROR_REASON_FINGERPRINT_MISMATCH: _ErrorReason.ValueType  # 10
     """FAILED_PRECONDITION: vectors made by another model, runtime or preprocessing. Metadata: "expected", "actual"."""
     ERROR_REASON_ID_INVALID: _ErrorReason.ValueType  # 11
     """INVALID_ARGUMENT: an id is empty, over 1024 bytes, or has NUL. Metadata: "id", "problem"."""
@@ -132,7 +132,7 @@ Metadata: "problem"; in a batch "place", from 0.
 """
 ERROR_REASON_VECTOR_NOT_ACCEPTED: ErrorReason.ValueType  # 9
 """INVALID_ARGUMENT: a vector for a space whose model makes the vectors. Metadata: "space", "model"."""
-ERROR_REASON_PASSPORT_MISMATCH: ErrorReason.ValueType  # 10
+ERROR_REASON_FINGERPRINT_MISMATCH: ErrorReason.ValueType  # 10
 """FAILED_PRECONDITION: vectors made by another model, runtime or preprocessing. Metadata: "expected", "actual"."""
 ERROR_REASON_ID_INVALID: ErrorReason.ValueType  # 11
 """INVALID_ARGUMENT: an id is empty, over 1024 bytes, or has NUL. Metadata: "id", "problem"."""

@@ -287,14 +287,14 @@ class IngestItemsRequest(_message.Message):
         """The first message."""
 
     @_builtins.property
-    def lot(self) -> Global___IngestLot:
+    def lot(self) -> Global___IngestChunk:
         """The next items."""
 
     def __init__(
         self,
         *,
         target: Global___IngestTarget | None = ...,
-        lot: Global___IngestLot | None = ...,
+        lot: Global___IngestChunk | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "part", b"part", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -307,7 +307,7 @@ class IngestItemsRequest(_message.Message):
 Global___IngestItemsRequest: _TypeAlias = IngestItemsRequest  # noqa: Y015
 
 @_typing.final
-class IngestLot(_message.Message):
+class IngestChunk(_message.Message):
     """Items of one message: a single one, or as many as are at hand, which costs less."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -328,7 +328,7 @@ class IngestLot(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IngestLot: _TypeAlias = IngestLot  # noqa: Y015
+Global___IngestChunk: _TypeAlias = IngestChunk  # noqa: Y015
 
 @_typing.final
 class IngestTarget(_message.Message):
@@ -1739,7 +1739,7 @@ class RestoreItemsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class PassportsEntry(_message.Message):
+    class FingerprintsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -1760,7 +1760,7 @@ class RestoreItemsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
-    PASSPORTS_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
     @_builtins.property
@@ -1768,19 +1768,19 @@ class RestoreItemsRequest(_message.Message):
         """The items as rows, 1 to 10,000; each replaces the item of its id. Media are references to objects stored before."""
 
     @_builtins.property
-    def passports(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Passports of the vectors by space. Required for each space with a model in which a row has a vector."""
+    def fingerprints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Fingerprints of the vectors by space. Required for each space with a model in which a row has a vector."""
 
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         rows: _abc.Iterable[_store_service_pb2.Row] | None = ...,
-        passports: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        fingerprints: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "passports", b"passports", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fingerprints", b"fingerprints", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -90,7 +90,7 @@ class GatewayServiceStub:
     DeleteTag: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]
     """DeleteTag deletes a tag; its version is then kept no longer than others."""
     RestoreItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]
-    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another fingerprint than the
     space's are refused, all of them.
     """
     EraseItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]
@@ -160,7 +160,7 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     DeleteTag: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]  # type: ignore[assignment]
     """DeleteTag deletes a tag; its version is then kept no longer than others."""
     RestoreItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]  # type: ignore[assignment]
-    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another fingerprint than the
     space's are refused, all of them.
     """
     EraseItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]  # type: ignore[assignment]
@@ -353,7 +353,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.RestoreItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.RestoreItemsResponse, _abc.Awaitable[_gateway_service_pb2.RestoreItemsResponse]]:
-        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another passport than the
+        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another fingerprint than the
         space's are refused, all of them.
         """
 

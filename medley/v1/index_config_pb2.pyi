@@ -54,9 +54,9 @@ class IndexConfig(_message.Message):
     EXACT_FIELD_NUMBER: _builtins.int
     HNSW_FIELD_NUMBER: _builtins.int
     IVF_FIELD_NUMBER: _builtins.int
-    EXACT_SHARE_FIELD_NUMBER: _builtins.int
+    EXACT_BELOW_SELECTIVITY_FIELD_NUMBER: _builtins.int
     RECALL_FLOOR_FIELD_NUMBER: _builtins.int
-    exact_share: _builtins.float
+    exact_below_selectivity: _builtins.float
     """Share of the vectors, 0 to 1, up to which a filter's candidates are compared exactly whatever the index; 0 means 0.1.
     Exact indexes pass it over.
     """
@@ -82,12 +82,12 @@ class IndexConfig(_message.Message):
         exact: Global___ExactIndex | None = ...,
         hnsw: Global___HnswIndex | None = ...,
         ivf: Global___IvfIndex | None = ...,
-        exact_share: _builtins.float = ...,
+        exact_below_selectivity: _builtins.float = ...,
         recall_floor: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "hnsw", b"hnsw", "ivf", b"ivf", "kind", b"kind"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "exact_share", b"exact_share", "hnsw", b"hnsw", "ivf", b"ivf", "kind", b"kind", "recall_floor", b"recall_floor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "exact_below_selectivity", b"exact_below_selectivity", "hnsw", b"hnsw", "ivf", b"ivf", "kind", b"kind", "recall_floor", b"recall_floor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["exact", "hnsw", "ivf"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
@@ -125,29 +125,29 @@ class HnswIndex(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NEIGHBOURS_FIELD_NUMBER: _builtins.int
-    BUILD_CANDIDATES_FIELD_NUMBER: _builtins.int
-    SEARCH_CANDIDATES_FIELD_NUMBER: _builtins.int
+    M_FIELD_NUMBER: _builtins.int
+    EF_CONSTRUCTION_FIELD_NUMBER: _builtins.int
+    EF_SEARCH_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
-    neighbours: _builtins.int
+    m: _builtins.int
     """Neighbours a vector has on each level (M), 4 to 128; 0 means 32. More: better recall, more memory."""
-    build_candidates: _builtins.int
+    ef_construction: _builtins.int
     """Candidates kept while a vector is inserted (efConstruction), 8 to 2000; 0 means 200. More: better graph, slower to build."""
-    search_candidates: _builtins.int
+    ef_search: _builtins.int
     """Candidates kept during a search (efSearch), 8 to 10,000; 0 means 128. More: better recall, slower."""
     storage: Global___VectorStorage.ValueType
     """Unset: int8."""
     def __init__(
         self,
         *,
-        neighbours: _builtins.int = ...,
-        build_candidates: _builtins.int = ...,
-        search_candidates: _builtins.int = ...,
+        m: _builtins.int = ...,
+        ef_construction: _builtins.int = ...,
+        ef_search: _builtins.int = ...,
         storage: Global___VectorStorage.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_candidates", b"build_candidates", "neighbours", b"neighbours", "search_candidates", b"search_candidates", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ef_construction", b"ef_construction", "ef_search", b"ef_search", "m", b"m", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,13 +159,13 @@ class IvfIndex(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    LISTS_FIELD_NUMBER: _builtins.int
-    PROBES_FIELD_NUMBER: _builtins.int
+    NLIST_FIELD_NUMBER: _builtins.int
+    NPROBE_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
     PRODUCT_BYTES_FIELD_NUMBER: _builtins.int
-    lists: _builtins.int
+    nlist: _builtins.int
     """Lists (nlist), 1 to 65,536; 0 chooses 4 times the square root of the number of vectors."""
-    probes: _builtins.int
+    nprobe: _builtins.int
     """Lists read by a search (nprobe), 1 to 65,536; 0 chooses a sixteenth of them, 8 at least."""
     storage: Global___VectorStorage.ValueType
     """One number a dimension."""
@@ -174,14 +174,14 @@ class IvfIndex(_message.Message):
     def __init__(
         self,
         *,
-        lists: _builtins.int = ...,
-        probes: _builtins.int = ...,
+        nlist: _builtins.int = ...,
+        nprobe: _builtins.int = ...,
         storage: Global___VectorStorage.ValueType = ...,
         product_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coding", b"coding", "product_bytes", b"product_bytes", "storage", b"storage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coding", b"coding", "lists", b"lists", "probes", b"probes", "product_bytes", b"product_bytes", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coding", b"coding", "nlist", b"nlist", "nprobe", b"nprobe", "product_bytes", b"product_bytes", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_coding: _TypeAlias = _typing.Literal["storage", "product_bytes"]  # noqa: Y015
     _WhichOneofArgType_coding: _TypeAlias = _typing.Literal["coding", b"coding"]  # noqa: Y015

@@ -58,7 +58,7 @@ class _IndexStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IndexState
     """It is as configured."""
     INDEX_STATE_BUILDING: _IndexState.ValueType  # 2
     """It is being built; the one before it, or an exact one, answers."""
-    INDEX_STATE_GUARDED: _IndexState.ValueType  # 3
+    INDEX_STATE_DEGRADED: _IndexState.ValueType  # 3
     """Its recall is below the floor, so the space answers exactly."""
     INDEX_STATE_FAILED: _IndexState.ValueType  # 4
     """It cannot be built; the one before it, or an exact one, answers."""
@@ -74,7 +74,7 @@ INDEX_STATE_READY: IndexState.ValueType  # 1
 """It is as configured."""
 INDEX_STATE_BUILDING: IndexState.ValueType  # 2
 """It is being built; the one before it, or an exact one, answers."""
-INDEX_STATE_GUARDED: IndexState.ValueType  # 3
+INDEX_STATE_DEGRADED: IndexState.ValueType  # 3
 """Its recall is below the floor, so the space answers exactly."""
 INDEX_STATE_FAILED: IndexState.ValueType  # 4
 """It cannot be built; the one before it, or an exact one, answers."""
@@ -91,7 +91,7 @@ class SearchIndexRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
     VECTOR_FIELD_NUMBER: _builtins.int
-    PASSPORT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -104,8 +104,8 @@ class SearchIndexRequest(_message.Message):
     """Required. `collections/{name}`."""
     space: _builtins.str
     """Required. Name of the space."""
-    passport: _builtins.str
-    """Passport of the query vector; empty for a vector the caller answers for."""
+    fingerprint: _builtins.str
+    """Fingerprint of the query vector; empty for a vector the caller answers for."""
     top_k: _builtins.int
     """Hits wanted, 1 to 10,000; 0 means 10."""
     version: _builtins.str
@@ -140,7 +140,7 @@ class SearchIndexRequest(_message.Message):
         collection: _builtins.str = ...,
         space: _builtins.str = ...,
         vector: _vector_pb2.Vector | None = ...,
-        passport: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
         top_k: _builtins.int = ...,
         filter: _filter_pb2.Filter | None = ...,
         version: _builtins.str = ...,
@@ -152,7 +152,7 @@ class SearchIndexRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "filter", b"filter", "score_limit", b"score_limit", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "collection", b"collection", "exact", b"exact", "filter", b"filter", "ids", b"ids", "page_token", b"page_token", "paged", b"paged", "passport", b"passport", "score_limit", b"score_limit", "space", b"space", "top_k", b"top_k", "vector", b"vector", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "collection", b"collection", "exact", b"exact", "filter", b"filter", "fingerprint", b"fingerprint", "ids", b"ids", "page_token", b"page_token", "paged", b"paged", "score_limit", b"score_limit", "space", b"space", "top_k", b"top_k", "vector", b"vector", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score_limit: _TypeAlias = _typing.Literal["score_limit"]  # noqa: Y015
     _WhichOneofArgType__score_limit: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit"]  # noqa: Y015
@@ -244,7 +244,7 @@ class SearchIndexBatchOptions(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
-    PASSPORT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -254,8 +254,8 @@ class SearchIndexBatchOptions(_message.Message):
     """Required. `collections/{name}`."""
     space: _builtins.str
     """Required. Name of the space."""
-    passport: _builtins.str
-    """Passport of the query vectors; empty for vectors the caller answers for."""
+    fingerprint: _builtins.str
+    """Fingerprint of the query vectors; empty for vectors the caller answers for."""
     top_k: _builtins.int
     """Hits wanted for each vector, 1 to 10,000; 0 means 10. Times the number of vectors it is 10,000,000 at most."""
     version: _builtins.str
@@ -273,7 +273,7 @@ class SearchIndexBatchOptions(_message.Message):
         *,
         collection: _builtins.str = ...,
         space: _builtins.str = ...,
-        passport: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
         top_k: _builtins.int = ...,
         filter: _filter_pb2.Filter | None = ...,
         version: _builtins.str = ...,
@@ -282,7 +282,7 @@ class SearchIndexBatchOptions(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "filter", b"filter", "score_limit", b"score_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "collection", b"collection", "exact", b"exact", "filter", b"filter", "passport", b"passport", "score_limit", b"score_limit", "space", b"space", "top_k", b"top_k", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit", "collection", b"collection", "exact", b"exact", "filter", b"filter", "fingerprint", b"fingerprint", "score_limit", b"score_limit", "space", b"space", "top_k", b"top_k", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score_limit: _TypeAlias = _typing.Literal["score_limit"]  # noqa: Y015
     _WhichOneofArgType__score_limit: _TypeAlias = _typing.Literal["_score_limit", b"_score_limit"]  # noqa: Y015

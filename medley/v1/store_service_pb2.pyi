@@ -34,7 +34,7 @@ class CreateTableRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> _collection_pb2.Collection:
-        """Required. The collection: its name and spaces, each with its dimensions, metric and passport."""
+        """Required. The collection: its name and spaces, each with its dimensions, metric and fingerprint."""
 
     def __init__(
         self,
@@ -339,7 +339,7 @@ class UpsertRowsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class PassportsEntry(_message.Message):
+    class FingerprintsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -360,7 +360,7 @@ class UpsertRowsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
-    PASSPORTS_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
     @_builtins.property
@@ -368,19 +368,19 @@ class UpsertRowsRequest(_message.Message):
         """The rows, 1 to 10,000. An id that comes twice is refused from the second time on."""
 
     @_builtins.property
-    def passports(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Passports of the vectors by space; one that is not the space's is refused. Spaces left out are not checked."""
+    def fingerprints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Fingerprints of the vectors by space; one that is not the space's is refused. Spaces left out are not checked."""
 
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         rows: _abc.Iterable[Global___Row] | None = ...,
-        passports: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        fingerprints: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "passports", b"passports", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "fingerprints", b"fingerprints", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,7 +438,7 @@ class UpdateRowRequest(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
-    class PassportsEntry(_message.Message):
+    class FingerprintsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -465,7 +465,7 @@ class UpdateRowRequest(_message.Message):
     REMOVE_MEDIA_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
-    PASSPORTS_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. `collections/{name}`."""
@@ -492,8 +492,8 @@ class UpdateRowRequest(_message.Message):
         """New vectors by space. A space made from a content that this update changes loses its vector unless it is here."""
 
     @_builtins.property
-    def passports(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Passports of the vectors, as in UpsertRowsRequest."""
+    def fingerprints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Fingerprints of the vectors, as in UpsertRowsRequest."""
 
     def __init__(
         self,
@@ -506,12 +506,12 @@ class UpdateRowRequest(_message.Message):
         remove_media: _builtins.bool = ...,
         metadata: Global___MetadataUpdate | None = ...,
         vectors: _abc.Mapping[_builtins.str, _vector_pb2.Vector] | None = ...,
-        passports: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        fingerprints: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expected_revision: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "expected_revision", b"expected_revision", "media", b"media", "metadata", b"metadata", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "collection", b"collection", "expected_revision", b"expected_revision", "id", b"id", "media", b"media", "media_type", b"media_type", "metadata", b"metadata", "passports", b"passports", "remove_media", b"remove_media", "text", b"text", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "_text", b"_text", "collection", b"collection", "expected_revision", b"expected_revision", "fingerprints", b"fingerprints", "id", b"id", "media", b"media", "media_type", b"media_type", "metadata", b"metadata", "remove_media", b"remove_media", "text", b"text", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015

@@ -4,7 +4,7 @@ import ctypes
 from functools import lru_cache
 
 
-def release_unused() -> None:
+def trim_heap() -> None:
     """Give the system back what was freed and is kept for later, where the C library can: glibc keeps a lot.
 
     Takes some milliseconds; run it in a thread.

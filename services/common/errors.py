@@ -130,14 +130,14 @@ class VectorError(InvalidError):
         super().__init__(f"vector {problem}", problem=problem)
 
 
-class PassportError(PreconditionError):
+class FingerprintError(PreconditionError):
     """Vectors made by another model, runtime or preprocessing."""
 
-    reason = "PASSPORT_MISMATCH"
+    reason = "FINGERPRINT_MISMATCH"
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(
-            f"vectors have passport {actual!r}, the space has {expected!r}", expected=expected, actual=actual
+            f"vectors have fingerprint {actual!r}, the space has {expected!r}", expected=expected, actual=actual
         )
 
 

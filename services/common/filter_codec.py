@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from medley.v1 import filter_pb2
 from services.common.errors import FilterError
 from services.common.filters import AllOf, AnyOf, Comparison, Exists, Filter, Not, Operator, Scalar
-from services.common.strict_json import parsed_json
+from services.common.strict_json import parse_json
 
 MAX_DEPTH = 32
 MAX_NODES = 1000
@@ -52,7 +52,7 @@ def from_json(text: str) -> Filter:
     if len(text) > MAX_JSON_CHARACTERS:
         raise FilterError(f"{len(text)} characters, {MAX_JSON_CHARACTERS} at most")
     try:
-        spelt = parsed_json(text)
+        spelt = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise FilterError(f"no JSON: {error}") from error
     return _Reader().json(spelt, MAX_DEPTH)

@@ -27,14 +27,14 @@ class Exact:
 class Hnsw:
     """A graph is walked; see `medley.v1.HnswIndex` for what the numbers do."""
 
-    neighbours: int = 32
-    build_candidates: int = 200
-    search_candidates: int = 128
+    m: int = 32
+    ef_construction: int = 200
+    ef_search: int = 128
     storage: VectorStorage = VectorStorage.INT8
 
 
 @dataclass(frozen=True, slots=True)
-class ProductCodes:
+class ProductQuantization:
     """Product quantisation to `size` bytes a vector."""
 
     size: int
@@ -42,11 +42,11 @@ class ProductCodes:
 
 @dataclass(frozen=True, slots=True)
 class Ivf:
-    """The lists nearest to the query are read; `lists` and `probes` None: chosen by the number of vectors."""
+    """The lists nearest to the query are read; `nlist` and `nprobe` None: chosen by the number of vectors."""
 
-    lists: int | None = None
-    probes: int | None = None
-    coding: VectorStorage | ProductCodes = VectorStorage.INT8
+    nlist: int | None = None
+    nprobe: int | None = None
+    coding: VectorStorage | ProductQuantization = VectorStorage.INT8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class IndexConfig:
     """How a space is indexed; see `medley.v1.IndexConfig` for the two shares, both 0 to 1."""
 
     kind: Exact | Hnsw | Ivf = field(default_factory=Exact)
-    exact_share: float = 0.1
+    exact_below_selectivity: float = 0.1
     recall_floor: float = 0.9
 
     @property
@@ -63,28 +63,28 @@ class IndexConfig:
         return self.kind.storage if isinstance(self.kind, Exact) else VectorStorage.FLOAT32
 
 
-def checked_index_config(config: IndexConfig, dimensions: int) -> IndexConfig:
+def validate_index_config(config: IndexConfig, dimensions: int) -> IndexConfig:
     """Return `config` if a space of `dimensions` can be indexed so.
 
     Raises:
         ArgumentError: a number is out of its range.
     """
-    _check("index.exact_share", config.exact_share, 0, 1)
+    _check("index.exact_below_selectivity", config.exact_below_selectivity, 0, 1)
     _check("index.recall_floor", config.recall_floor, 0, 1)
     match config.kind:
-        case Hnsw(neighbours, build_candidates, search_candidates):
-            _check("index.hnsw.neighbours", neighbours, 4, 128)
-            _check("index.hnsw.build_candidates", build_candidates, 8, 2000)
-            _check("index.hnsw.search_candidates", search_candidates, 8, 10_000)
-        case Ivf(lists, probes, coding):
-            _check("index.ivf.lists", 1 if lists is None else lists, 1, MAX_LISTS)
-            _check("index.ivf.probes", 1 if probes is None else probes, 1, lists or MAX_LISTS)
+        case Hnsw(m, ef_construction, ef_search):
+            _check("index.hnsw.m", m, 4, 128)
+            _check("index.hnsw.ef_construction", ef_construction, 8, 2000)
+            _check("index.hnsw.ef_search", ef_search, 8, 10_000)
+        case Ivf(nlist, nprobe, coding):
+            _check("index.ivf.nlist", 1 if nlist is None else nlist, 1, MAX_LISTS)
+            _check("index.ivf.nprobe", 1 if nprobe is None else nprobe, 1, nlist or MAX_LISTS)
             _check_coding(coding, dimensions)
     return config
 
 
-def _check_coding(coding: VectorStorage | ProductCodes, dimensions: int) -> None:
-    if isinstance(coding, ProductCodes):
+def _check_coding(coding: VectorStorage | ProductQuantization, dimensions: int) -> None:
+    if isinstance(coding, ProductQuantization):
         _check("index.ivf.product_bytes", coding.size, 1, dimensions)
         if dimensions % coding.size:
             raise ArgumentError("index.ivf.product_bytes", coding.size, f"must divide the {dimensions} dimensions")

@@ -2,7 +2,7 @@
 
 from medley.v1 import index_config_pb2 as pb
 from services.common.errors import ArgumentError
-from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductCodes, VectorStorage
+from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductQuantization, VectorStorage
 
 _DEFAULT = IndexConfig()
 
@@ -15,25 +15,25 @@ def from_message(message: pb.IndexConfig) -> IndexConfig:
     """
     return IndexConfig(
         _kind(message),
-        message.exact_share or _DEFAULT.exact_share,
+        message.exact_below_selectivity or _DEFAULT.exact_below_selectivity,
         message.recall_floor or _DEFAULT.recall_floor,
     )
 
 
 def to_message(config: IndexConfig) -> pb.IndexConfig:
     """Return `config` as the API's message, every default spelt out."""
-    message = pb.IndexConfig(exact_share=config.exact_share, recall_floor=config.recall_floor)
+    message = pb.IndexConfig(exact_below_selectivity=config.exact_below_selectivity, recall_floor=config.recall_floor)
     match config.kind:
         case Exact(storage):
             message.exact.storage = _storage_number(storage)
-        case Hnsw(neighbours, build_candidates, search_candidates, storage):
-            message.hnsw.neighbours = neighbours
-            message.hnsw.build_candidates = build_candidates
-            message.hnsw.search_candidates = search_candidates
+        case Hnsw(m, ef_construction, ef_search, storage):
+            message.hnsw.m = m
+            message.hnsw.ef_construction = ef_construction
+            message.hnsw.ef_search = ef_search
             message.hnsw.storage = _storage_number(storage)
-        case Ivf(lists, probes, coding):
-            message.ivf.lists, message.ivf.probes = lists or 0, probes or 0
-            if isinstance(coding, ProductCodes):
+        case Ivf(nlist, nprobe, coding):
+            message.ivf.nlist, message.ivf.nprobe = nlist or 0, nprobe or 0
+            if isinstance(coding, ProductQuantization):
                 message.ivf.product_bytes = coding.size
             else:
                 message.ivf.storage = _storage_number(coding)
@@ -45,16 +45,16 @@ def _kind(message: pb.IndexConfig) -> Exact | Hnsw | Ivf:
         case "hnsw":
             hnsw, default = message.hnsw, Hnsw()
             return Hnsw(
-                hnsw.neighbours or default.neighbours,
-                hnsw.build_candidates or default.build_candidates,
-                hnsw.search_candidates or default.search_candidates,
+                hnsw.m or default.m,
+                hnsw.ef_construction or default.ef_construction,
+                hnsw.ef_search or default.ef_search,
                 _storage("hnsw", hnsw.storage),
             )
         case "ivf":
             ivf = message.ivf
             coded = ivf.WhichOneof("coding") == "product_bytes"
-            coding = ProductCodes(ivf.product_bytes) if coded else _storage("ivf", ivf.storage)
-            return Ivf(ivf.lists or None, ivf.probes or None, coding)
+            coding = ProductQuantization(ivf.product_bytes) if coded else _storage("ivf", ivf.storage)
+            return Ivf(ivf.nlist or None, ivf.nprobe or None, coding)
         case _:
             return Exact(_storage("exact", message.exact.storage))
 

@@ -1,13 +1,13 @@
 """Metadata: a JSON object, bounded."""
 
 from services.common.errors import MetadataError
-from services.common.strict_json import parsed_json
+from services.common.strict_json import parse_json
 
 MAX_METADATA_BYTES = 2**20
 MAX_METADATA_DEPTH = 32
 
 
-def parsed_metadata(metadata_json: str) -> dict[str, object]:
+def parse_metadata(metadata_json: str) -> dict[str, object]:
     """Return the JSON object that `metadata_json` spells, the empty one for an empty string.
 
     Raises:
@@ -16,7 +16,7 @@ def parsed_metadata(metadata_json: str) -> dict[str, object]:
     if len(metadata_json.encode()) > MAX_METADATA_BYTES:
         raise MetadataError(f"has {len(metadata_json.encode())} bytes, {MAX_METADATA_BYTES} at most")
     try:
-        metadata = parsed_json(metadata_json or "{}")
+        metadata = parse_json(metadata_json or "{}")
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"is no JSON: {error}") from error
     if not isinstance(metadata, dict):

@@ -10,7 +10,7 @@ _TAG = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _SPACE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
-def checked_collection(name: str) -> str:
+def validate_collection_name(name: str) -> str:
     """Return `name` if it is `collections/` and 1 to 63 of a-z, 0-9, "_", "-", the first a letter.
 
     Raises:
@@ -21,7 +21,7 @@ def checked_collection(name: str) -> str:
     return name
 
 
-def checked_space(name: str) -> str:
+def validate_space_name(name: str) -> str:
     """Return `name` if it is 1 to 63 of a-z, 0-9, "_", the first a letter.
 
     Raises:
@@ -32,7 +32,7 @@ def checked_space(name: str) -> str:
     return name
 
 
-def checked_tag(name: str) -> str:
+def validate_tag(name: str) -> str:
     """Return `name` if it is 1 to 63 of a-z, 0-9, "_", "-", the first a letter.
 
     Raises:
@@ -43,7 +43,7 @@ def checked_tag(name: str) -> str:
     return name
 
 
-def checked_id(item_id: str) -> str:
+def validate_item_id(item_id: str) -> str:
     """Return `item_id` if it has 1 to 1024 bytes of UTF-8 and no NUL.
 
     Raises:

@@ -35,8 +35,8 @@ class S3Settings(BaseSettings):
     s3_path_style: bool = Field(True, description="whether the bucket is in the path of URLs, not in the host's name")
     s3_encryption: Literal["", "s3", "kms"] = Field("", description="server-side encryption asked for")
     s3_kms_key: str = Field("", description="key of the encryption by kms")
-    s3_patience_seconds: float = Field(20.0, gt=0, description="time for a call to S3 with its retries")
-    s3_silence_seconds: float = Field(10.0, gt=0, description="how long S3 may send nothing before a retry")
+    s3_timeout_seconds: float = Field(20.0, gt=0, description="time for a call to S3 with its retries")
+    s3_read_timeout_seconds: float = Field(10.0, gt=0, description="how long S3 may send nothing before a retry")
 
     @model_validator(mode="after")
     def _kms_has_its_key(self) -> "S3Settings":
@@ -60,7 +60,7 @@ class S3Settings(BaseSettings):
             encryption=self.s3_encryption,
             kms_key=self.s3_kms_key,
             url_endpoint=url_endpoint,
-            patience_seconds=self.s3_patience_seconds,
-            silence_seconds=self.s3_silence_seconds,
+            timeout_seconds=self.s3_timeout_seconds,
+            read_timeout_seconds=self.s3_read_timeout_seconds,
             connections=connections,
         )

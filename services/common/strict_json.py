@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 
-def parsed_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """Return what `text` spells.
 
     Raises:

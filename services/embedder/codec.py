@@ -14,14 +14,14 @@ from services.embedder.media.pictures import Media
 _PURPOSES: dict[int, Purpose] = {pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}"): purpose for purpose in Purpose}
 
 
-def to_model(model: Model, passport: str) -> pb.Model:
+def to_model(model: Model, fingerprint: str) -> pb.Model:
     """Return a model of the catalogue."""
     return pb.Model(
         name=model.name,
         dimensions=model.dimensions,
         metric=METRICS[model.metric],
         inputs=[CONTENT_TYPES[content] for content in model.inputs],
-        passport=passport,
+        fingerprint=fingerprint,
         summary=model.summary,
     )
 
@@ -50,7 +50,7 @@ def from_purpose(number: int) -> Purpose | None:
 
 def to_response(embedded: Embedded) -> pb.EmbedResponse:
     """Return the answer of Embed."""
-    return pb.EmbedResponse(results=map(_to_result, embedded.outcomes), passport=embedded.passport)
+    return pb.EmbedResponse(results=map(_to_result, embedded.outcomes), fingerprint=embedded.fingerprint)
 
 
 def to_inspected(media: Media) -> pb.InspectMediaResponse:

@@ -8,12 +8,12 @@ from services.common.concurrency.dynamic_batcher import BatchPolicy
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.core.catalog import Catalogue, Model, PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import Model, ModelCatalog, PictureTower, TextHead, TextTower
 from services.embedder.core.encoder import Runtime, TensorEncoder, TextEncoder
 from services.embedder.inference.batching import BatchedEncoder
 from services.embedder.inference.caching import CachedTextEncoder
-from services.embedder.inference.embedder import Embedder, Towers
-from services.embedder.inference.projection import HeadedTextEncoder
+from services.embedder.inference.embedder import Embedder, Encoders
+from services.embedder.inference.projection import ProjectedTextEncoder
 from services.embedder.media.pictures import PictureLimits, PictureReader
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.settings import EmbedderSettings
@@ -25,7 +25,7 @@ async def embedder_servicer(settings: EmbedderSettings) -> AsyncIterator[Embedde
     models = read_models(*settings.models_dir)
     executor = BoundedExecutor("embedder", settings.threads)
     async with executor, _runtime(settings, models, executor) as runtime:
-        catalogue = Catalogue(models, runtime.identity)
+        catalogue = ModelCatalog(models, runtime.identity)
         towers = _Builder(settings, catalogue, runtime).towers()
         if settings.preload:
             await _warm(towers.values())
@@ -70,14 +70,14 @@ def _triton(settings: EmbedderSettings, models: Sequence[Model]) -> AbstractAsyn
 class _Builder:
     """Makes the encoders of a catalogue's models, those that models share only once."""
 
-    def __init__(self, settings: EmbedderSettings, catalogue: Catalogue, runtime: Runtime) -> None:
+    def __init__(self, settings: EmbedderSettings, catalogue: ModelCatalog, runtime: Runtime) -> None:
         self._settings = settings
         self._catalogue = catalogue
         self._runtime = runtime
         self._trunks: dict[str, TextEncoder] = {}
 
-    def towers(self) -> dict[str, Towers]:
-        return {model.name: Towers(self._text(model), self._image(model.image)) for model in self._catalogue}
+    def towers(self) -> dict[str, Encoders]:
+        return {model.name: Encoders(self._text(model), self._image(model.image)) for model in self._catalogue}
 
     def _text(self, model: Model) -> TextEncoder | None:
         match model.text:
@@ -89,7 +89,7 @@ class _Builder:
             case TextHead() as head:
                 trunk = self._text(self._catalogue.get(head.after))
                 assert trunk is not None  # a model that heads come after has a tower; the folders' reader sees to it
-                return HeadedTextEncoder(trunk, self._runtime.head_encoder(head))
+                return ProjectedTextEncoder(trunk, self._runtime.head_encoder(head))
             case None:
                 return None
 
@@ -102,6 +102,6 @@ class _Builder:
         return BatchedEncoder(encoder, BatchPolicy(self._settings.max_batch, max_in_flight=self._settings.threads))
 
 
-async def _warm(towers: Iterable[Towers]) -> None:
+async def _warm(towers: Iterable[Encoders]) -> None:
     encoders = [encoder for model in towers for encoder in (model.image, model.text) if encoder is not None]
     await asyncio.gather(*(encoder.warm() for encoder in encoders))

@@ -11,18 +11,18 @@ from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_where
 from services.common.rpc.statuses import to_status
 from services.common.vectors import Metric
-from services.gateway.core.collection_factory import SpaceWish
+from services.gateway.core.collection_factory import SpaceSpec
 from services.gateway.core.items import Inline, MediaSource, NewItem, Stored
 from services.gateway.core.store import MergeMetadata, MetadataChange, ReplaceMetadata, Written
 from services.gateway.enums import FIELDS, MODES
 from services.gateway.ingest.pipeline import Answer
-from services.gateway.ingest.updater import UpdateWish
+from services.gateway.ingest.updater import UpdateRequest
 from services.gateway.search.fusion import RRF_K, FusedHit
-from services.gateway.search.planner import ArmWish, ContentQuery, ItemQuery, Query, VectorQuery
-from services.gateway.search.searcher import ArmRun, SearchAnswer, SearchWish
+from services.gateway.search.planner import ArmSpec, ContentQuery, ItemQuery, Query, VectorQuery
+from services.gateway.search.searcher import ArmRun, SearchAnswer, SearchRequest
 
 
-def from_create(request: pb.CreateCollectionRequest) -> tuple[str, list[SpaceWish]]:
+def from_create(request: pb.CreateCollectionRequest) -> tuple[str, list[SpaceSpec]]:
     """Return the name and the spaces wished for.
 
     Raises:
@@ -58,13 +58,13 @@ def _ingested(answer: Answer) -> pb.IngestedItem:
     return pb.IngestedItem(result=result, sequence=answer.sequence, id=answer.id)
 
 
-def from_update(request: pb.UpdateItemRequest) -> UpdateWish:
+def from_update(request: pb.UpdateItemRequest) -> UpdateRequest:
     """Return the change wished for.
 
     Raises:
         ArgumentError: media or metadata are given without any.
     """
-    return UpdateWish(
+    return UpdateRequest(
         request.collection,
         request.id,
         text=request.text if request.HasField("text") else None,
@@ -76,7 +76,7 @@ def from_update(request: pb.UpdateItemRequest) -> UpdateWish:
     )
 
 
-def from_search(request: pb.SearchRequest) -> SearchWish:
+def from_search(request: pb.SearchRequest) -> SearchRequest:
     """Return the search wished for.
 
     Raises:
@@ -84,7 +84,7 @@ def from_search(request: pb.SearchRequest) -> SearchWish:
         FilterError: the filter cannot be read.
     """
     rrf = request.fusion.rrf
-    return SearchWish(
+    return SearchRequest(
         request.collection,
         [_arm(number, arm) for number, arm in enumerate(request.arms)],
         top_k=request.top_k,
@@ -103,8 +103,8 @@ def to_found(answer: SearchAnswer[item_pb2.Item]) -> pb.SearchResponse:
     return pb.SearchResponse(hits=hits, arms=map(_report, answer.runs), version=answer.version)
 
 
-def _space(message: collection_pb2.Space) -> SpaceWish:
-    return SpaceWish(
+def _space(message: collection_pb2.Space) -> SpaceSpec:
+    return SpaceSpec(
         message.name,
         message.model,
         message.dimensions,
@@ -154,8 +154,8 @@ def _vectors(messages: Mapping[str, vector_pb2.Vector]) -> dict[str, bytes]:
     return {space: vector.float32_le for space, vector in messages.items()}
 
 
-def _arm(number: int, message: pb.Arm) -> ArmWish:
-    return ArmWish(_query(number, message), message.space, message.weight)
+def _arm(number: int, message: pb.Arm) -> ArmSpec:
+    return ArmSpec(_query(number, message), message.space, message.weight)
 
 
 def _query(number: int, message: pb.Arm) -> Query:

@@ -43,7 +43,7 @@ def to_checked(part: Finding | CheckProgress) -> pb.CheckCollectionsResponse:
 def from_restore(request: pb.RestoreItemsRequest) -> RestoreRequest[store_service_pb2.Row]:
     """Return the rows to restore, unread but for the names of their vectors' spaces."""
     spaces = frozenset(space for row in request.rows for space in row.vectors)
-    return RestoreRequest(request.collection, request.rows, spaces, request.passports)
+    return RestoreRequest(request.collection, request.rows, spaces, request.fingerprints)
 
 
 def to_restored(results: Sequence[item_pb2.ItemResult]) -> pb.RestoreItemsResponse:

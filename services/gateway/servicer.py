@@ -8,8 +8,8 @@ from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from services.common.rpc.interceptors import Context
 from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_found, to_ingested
-from services.gateway.core.collection_factory import Founder
-from services.gateway.ingest.pipeline import Ingester
+from services.gateway.core.collection_factory import CollectionFactory
+from services.gateway.ingest.pipeline import IngestPipeline
 from services.gateway.ingest.updater import Updater
 from services.gateway.maintenance.erasure import Erasure
 from services.gateway.maintenance.integrity_check import IntegrityCheck
@@ -31,8 +31,8 @@ from services.gateway.store_proxy import StoreProxy
 class Handlers:
     """The handlers behind each call: the domain, and a proxy of the store for calls in which nothing is decided."""
 
-    founder: Founder[collection_pb2.Collection]
-    ingester: Ingester
+    founder: CollectionFactory[collection_pb2.Collection]
+    ingester: IngestPipeline
     updater: Updater[item_pb2.Item]
     searcher: Searcher[item_pb2.Item]
     store: StoreProxy

@@ -11,11 +11,11 @@ from services.common.rpc.server import message_limits
 from services.gateway.adapters.embedder import GrpcEmbedder
 from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store_maintenance import GrpcMaintenanceStore
-from services.gateway.core.collection_factory import Founder
-from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.collection_factory import CollectionFactory
+from services.gateway.core.metadata_cache import MetadataCache
 from services.gateway.ingest.batcher import BatchLimits
-from services.gateway.ingest.item_encoder import Encoder
-from services.gateway.ingest.pipeline import Ingester, Pace, Stores
+from services.gateway.ingest.item_encoder import ItemEmbedder
+from services.gateway.ingest.pipeline import IngestLimits, IngestPipeline, Stores
 from services.gateway.ingest.updater import Updater
 from services.gateway.maintenance.erasure import Erasure
 from services.gateway.maintenance.index_check import IndexCheck
@@ -23,7 +23,7 @@ from services.gateway.maintenance.integrity_check import IntegrityCheck
 from services.gateway.maintenance.repair import Repairer
 from services.gateway.maintenance.restore import Restore
 from services.gateway.maintenance.status import StatusService
-from services.gateway.peers import Neighbours
+from services.gateway.peers import Peers
 from services.gateway.search.searcher import Searcher
 from services.gateway.servicer import GatewayServicer, Handlers
 from services.gateway.settings import GatewaySettings
@@ -34,7 +34,7 @@ LONGEST_RECONNECT_MILLISECONDS = 1000
 
 @asynccontextmanager
 async def gateway_servicer(
-    settings: GatewaySettings, neighbours: Neighbours | None = None
+    settings: GatewaySettings, neighbours: Peers | None = None
 ) -> AsyncIterator[GatewayServicer]:
     """Build the service, hand it over, release what it holds. Without `neighbours` it calls those of its settings."""
     if neighbours is not None:
@@ -47,7 +47,7 @@ async def gateway_servicer(
     ):
         yield _servicer(
             settings,
-            Neighbours(
+            Peers(
                 embedder_service_pb2_grpc.EmbedderServiceStub(embedder),
                 store_service_pb2_grpc.StoreServiceStub(store),
                 search_service_pb2_grpc.SearchServiceStub(search),
@@ -64,20 +64,20 @@ def _channel(settings: GatewaySettings, address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=options)
 
 
-def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServicer:
+def _servicer(settings: GatewaySettings, neighbours: Peers) -> GatewayServicer:
     embedder, store = GrpcEmbedder(neighbours.embedder), GrpcMaintenanceStore(neighbours.store)
     index = GrpcIndex(neighbours.search)
-    catalogue = Catalogue(store, embedder, settings.cache_seconds)
-    patient = Encoder(embedder, settings.retry_seconds, settings.inputs_in_flight)
-    prompt = Encoder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
+    catalogue = MetadataCache(store, embedder, settings.cache_seconds)
+    patient = ItemEmbedder(embedder, settings.retry_seconds, settings.inputs_in_flight)
+    prompt = ItemEmbedder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
     updater = Updater(catalogue, prompt, store, store, settings.max_media_bytes)
     repairer = Repairer(catalogue, patient, updater, store, store, max_media_bytes=settings.max_media_bytes)
     searches = ConcurrencyLimiter("searches", settings.max_searches)
     ingests = ConcurrencyLimiter("ingests", settings.max_ingests)
     return GatewayServicer(
         Handlers(
-            founder=Founder(store, embedder),
-            ingester=Ingester(catalogue, patient, Stores(rows=store, media=store), _pace(settings), ingests),
+            founder=CollectionFactory(store, embedder),
+            ingester=IngestPipeline(catalogue, patient, Stores(rows=store, media=store), _pace(settings), ingests),
             updater=updater,
             searcher=Searcher(catalogue, embedder, index, store, searches),
             store=StoreProxy(neighbours.store),
@@ -89,8 +89,8 @@ def _servicer(settings: GatewaySettings, neighbours: Neighbours) -> GatewayServi
     )
 
 
-def _pace(settings: GatewaySettings) -> Pace:
-    return Pace(
+def _pace(settings: GatewaySettings) -> IngestLimits:
+    return IngestLimits(
         batch=BatchLimits(settings.batch_items, settings.batch_bytes, settings.batch_seconds),
         batches=settings.batches_in_flight,
         items=settings.items_in_flight,

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from medley.v1 import search_service_pb2_grpc as pb_grpc
 from services.common.process import run_process
-from services.common.rpc.server import running, until_signalled
+from services.common.rpc.server import run_server, wait_for_signal
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 
@@ -19,9 +19,9 @@ async def main(settings: SearchSettings) -> None:
     metrics = CollectorRegistry() if settings.metrics_listen else None
     async with search_servicer(settings, metrics=metrics) as servicer:
         register = partial(pb_grpc.add_SearchServiceServicer_to_server, servicer)
-        async with running(settings, "medley.v1.SearchService", register, metrics) as port:
+        async with run_server(settings, "medley.v1.SearchService", register, metrics) as port:
             log.info("search listens on port %d", port)
-            await until_signalled()
+            await wait_for_signal()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from services.common.errors import ArgumentError
 from services.common.filter_codec import from_message
 from services.common.vectors import Matrix, from_bytes, rows_from_bytes, to_bytes
 from services.common.versions import Version
-from services.search.core.collection_index import Found, Mode, Recall
+from services.search.core.collection_index import Mode, Recall, SearchResult
 from services.search.core.errors import BatchDimensionError, BatchVectorError
 from services.search.core.hits import columns_of
 from services.search.query.arrow import from_arrow
@@ -93,7 +93,7 @@ def from_ids(ids: Sequence[str], version: Version) -> Iterator[pb.ListIndexItems
         yield pb.ListIndexItemsResponse(ids=ids[start : start + IDS_A_MESSAGE], version=str(version))
 
 
-def from_found(found: Found, next_page_token: str = "") -> pb.SearchIndexResponse:
+def from_found(found: SearchResult, next_page_token: str = "") -> pb.SearchIndexResponse:
     """Return `found` as a response."""
     response = pb.SearchIndexResponse(
         version=str(found.version),
@@ -110,7 +110,7 @@ def from_found(found: Found, next_page_token: str = "") -> pb.SearchIndexRespons
     return response
 
 
-def from_rankings(found: Sequence[Found]) -> Sequence[pb.SearchIndexBatchResponse]:
+def from_rankings(found: Sequence[SearchResult]) -> Sequence[pb.SearchIndexBatchResponse]:
     """Return what the vectors of a part of a batch found as responses, one at least, none of them very large."""
     responses: list[pb.SearchIndexBatchResponse] = []
     room = 0
@@ -133,7 +133,7 @@ def _options(message: pb.SearchIndexRequest | pb.SearchIndexBatchOptions, ids: S
     return Options(
         collection=message.collection,
         space=message.space,
-        passport=message.passport,
+        fingerprint=message.fingerprint,
         top_k=message.top_k,
         condition=from_message(message.filter) if message.HasField("filter") else None,
         version=version_value(message.version),
@@ -155,7 +155,7 @@ def _part(request: pb.SearchIndexBatchRequest) -> Options | Encoded:
             raise ArgumentError("part", "", "must be options, or vectors as float32_le or arrow_ipc")
 
 
-def _ranking(found: Found) -> pb.IndexRanking:
+def _ranking(found: SearchResult) -> pb.IndexRanking:
     hits = columns_of(found.hits)
     return pb.IndexRanking(
         ids=hits.ids,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc as pb_grpc
-from services.common.names import checked_collection
+from services.common.names import validate_collection_name
 from services.common.rpc.interceptors import Context
 from services.common.versions import Version
 from services.search.codec import from_found, from_ids, from_rankings, from_reports, to_parts, to_query, version_value
@@ -44,5 +44,5 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
     async def DropSnapshots(self, request: pb.DropSnapshotsRequest, context: Context) -> pb.DropSnapshotsResponse:
         version = Version.parse(request.version)
         return pb.DropSnapshotsResponse(
-            removed=await self._drop_snapshots(checked_collection(request.collection), version)
+            removed=await self._drop_snapshots(validate_collection_name(request.collection), version)
         )

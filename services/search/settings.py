@@ -29,7 +29,7 @@ class SearchSettings(S3Settings, ServerSettings):
         1, gt=0, description="threads of one search of many vectors; more pay for few callers"
     )
     build_threads: int = Field(1, gt=0, description="OpenMP threads that build approximate indexes behind the searches")
-    guard_share: float = Field(
+    recall_sample_rate: float = Field(
         0.01, ge=0, le=1, description="share of approximate answers that are repeated exactly to know their recall"
     )
     bulk_threads: int = Field(

@@ -12,32 +12,32 @@ from medley.v1 import store_service_pb2_grpc
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.common.errors import ServiceUnavailableError
-from services.common.rpc.client import LocalStub
+from services.common.rpc.client import InProcessStub
 from services.common.rpc.server import message_limits
-from services.search.adapters.prometheus import IndexCollector, PrometheusMeter
+from services.search.adapters.prometheus import IndexCollector, PrometheusMetrics
 from services.search.adapters.store_feed import StoreChangeFeed
-from services.search.ann.build_scheduler import Builders
-from services.search.ann.manager import Workshop
-from services.search.ann.recall_monitor import RecallGuard
+from services.search.ann.build_scheduler import BuildScheduler
+from services.search.ann.manager import BuildContext
+from services.search.ann.recall_monitor import RecallMonitor
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.candidate_index import CandidateMaker
+from services.search.core.candidate_index import AnnFactory
 from services.search.core.change_feed import ChangeFeed, Space, Table
 from services.search.core.vector_index import VectorIndex
-from services.search.query.batch_search import Bulk
+from services.search.query.batch_search import BatchSearcher
 from services.search.query.cursors import Cursors
-from services.search.query.dynamic_batching import MergedSearches
-from services.search.query.metrics import Meter, NoMeter
+from services.search.query.dynamic_batching import SearchBatcher
+from services.search.query.metrics import Metrics, NoMetrics
 from services.search.query.searcher import Searcher
-from services.search.replication.replicas import Followers
+from services.search.replication.replicas import Replicas
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
-from services.search.snapshots.catalog import Shelf
+from services.search.snapshots.catalog import SnapshotCatalog
 from services.search.snapshots.object_store import SnapshotStore
-from services.search.snapshots.repository import Archive, MakeIndex
-from services.search.snapshots.scheduler import DropSnapshots, Pace, Snapshotter, no_snapshots
+from services.search.snapshots.repository import MakeIndex, SnapshotRepository
+from services.search.snapshots.scheduler import DropSnapshots, Schedule, SnapshotScheduler, no_snapshots
 
 MakeVectorIndex = Callable[[str, Space], VectorIndex]
-StoreStub = store_service_pb2_grpc.StoreServiceStub | LocalStub
+StoreStub = store_service_pb2_grpc.StoreServiceStub | InProcessStub
 
 _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -71,14 +71,14 @@ async def search_servicer_over(
         await stack.enter_async_context(followers.following(settings.discover_seconds, settings.warm_seconds))
         if metrics is not None:
             metrics.register(IndexCollector(followers))
-        meter = NoMeter() if metrics is None else PrometheusMeter(metrics)
+        meter = NoMetrics() if metrics is None else PrometheusMetrics(metrics)
         searcher = await stack.enter_async_context(searcher_over(settings, followers, meter))
         yield SearchServicer(searcher, drop_snapshots)
 
 
 async def _local_followers(
     settings: SearchSettings, feed: ChangeFeed, stack: AsyncExitStack
-) -> tuple[Followers, DropSnapshots]:
+) -> tuple[Replicas, DropSnapshots]:
     """Let indexes be in this process, saved as snapshots where there is a place for them."""
     make_index = _engine(settings)
     workshop = await stack.enter_async_context(_workshop(settings))
@@ -88,18 +88,18 @@ async def _local_followers(
 
     snapshotter = await _snapshotter(settings, collection_index, stack)
     if snapshotter is None:
-        return Followers(feed, collection_index), no_snapshots
-    followers = Followers(feed, collection_index, snapshotter.restored)
+        return Replicas(feed, collection_index), no_snapshots
+    followers = Replicas(feed, collection_index, snapshotter.restored)
     await stack.enter_async_context(snapshotter.saving(feed, followers))
     return followers, snapshotter.drop
 
 
 async def _milvus_followers(
     settings: SearchSettings, feed: ChangeFeed, stack: AsyncExitStack
-) -> tuple[Followers, DropSnapshots]:
+) -> tuple[Replicas, DropSnapshots]:
     """Let indexes be in Milvus, which keeps them itself."""
     with _needing("milvus"):
-        from services.search.engines.milvus.factory import MilvusCollections
+        from services.search.engines.milvus.factory import MilvusCollectionFactory
         from services.search.engines.milvus.options import MilvusOptions
 
     options = MilvusOptions(
@@ -115,30 +115,30 @@ async def _milvus_followers(
         writer=settings.milvus_writer,
         gpu=settings.milvus_gpu,
     )
-    collections = stack.enter_context(closing(MilvusCollections(options)))
-    return Followers(feed, collections.fresh, collections.kept), collections.erase
+    collections = stack.enter_context(closing(MilvusCollectionFactory(options)))
+    return Replicas(feed, collections.fresh, collections.kept), collections.erase
 
 
 @asynccontextmanager
-async def _workshop(settings: SearchSettings) -> AsyncIterator[Workshop]:
+async def _workshop(settings: SearchSettings) -> AsyncIterator[BuildContext]:
     """Have approximate indexes built and watched while the block runs."""
-    builders, guard = Builders(), RecallGuard(settings.guard_share)
+    builders, guard = BuildScheduler(), RecallMonitor(settings.recall_sample_rate)
     async with builders.working(), guard.working():
-        yield Workshop(_candidate_maker(settings), builders, guard)
+        yield BuildContext(_candidate_maker(settings), builders, guard)
 
 
-def _candidate_maker(settings: SearchSettings) -> CandidateMaker:
+def _candidate_maker(settings: SearchSettings) -> AnnFactory:
     if settings.engine == "memory":
-        from services.search.engines.memory.candidate_index import MemoryCandidateMaker
+        from services.search.engines.memory.candidate_index import MemoryAnnFactory
 
-        return MemoryCandidateMaker()
-    from services.search.engines.faiss.factory import FaissCandidateMaker
+        return MemoryAnnFactory()
+    from services.search.engines.faiss.factory import FaissAnnFactory
 
-    return FaissCandidateMaker(search_threads=settings.threads_per_search, build_threads=settings.build_threads)
+    return FaissAnnFactory(search_threads=settings.threads_per_search, build_threads=settings.build_threads)
 
 
 @asynccontextmanager
-async def searcher_over(settings: SearchSettings, followers: Followers, meter: Meter) -> AsyncIterator[Searcher]:
+async def searcher_over(settings: SearchSettings, followers: Replicas, meter: Metrics) -> AsyncIterator[Searcher]:
     """Build the searcher over any indexes."""
     processors = os.cpu_count() or 2
     async with AsyncExitStack() as stack:
@@ -148,9 +148,9 @@ async def searcher_over(settings: SearchSettings, followers: Followers, meter: M
         stack.callback(cursors.close)
         yield Searcher(
             followers,
-            merged=MergedSearches(single, max_batch=settings.max_batch),
+            merged=SearchBatcher(single, max_batch=settings.max_batch),
             cursors=cursors,
-            bulk=Bulk(bulk),
+            bulk=BatchSearcher(bulk),
             executor=bulk,
             searches=ConcurrencyLimiter("searches", settings.max_searches),
             batches=ConcurrencyLimiter("batches", settings.max_batch_calls),
@@ -163,14 +163,16 @@ def _channel(settings: SearchSettings) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(settings.store_address, options=[*message_limits(settings), *_CHANNEL_OPTIONS])
 
 
-async def _snapshotter(settings: SearchSettings, make_index: MakeIndex, stack: AsyncExitStack) -> Snapshotter | None:
+async def _snapshotter(
+    settings: SearchSettings, make_index: MakeIndex, stack: AsyncExitStack
+) -> SnapshotScheduler | None:
     store = _snapshot_store(settings, stack)
     if store is None:
         return None
     files = await stack.enter_async_context(BoundedExecutor("snapshot-files", 4))
     snapshots = await stack.enter_async_context(BoundedExecutor("snapshots", 3))
-    pace = Pace(settings.snapshot_seconds, settings.snapshot_load_seconds, settings.drain_seconds)
-    return Snapshotter(Archive(Shelf(store), files), make_index, snapshots, pace)
+    pace = Schedule(settings.snapshot_seconds, settings.snapshot_load_seconds, settings.drain_seconds)
+    return SnapshotScheduler(SnapshotRepository(SnapshotCatalog(store), files), make_index, snapshots, pace)
 
 
 def _snapshot_store(settings: SearchSettings, stack: AsyncExitStack) -> SnapshotStore | None:

@@ -5,7 +5,7 @@ from functools import partial
 
 from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.process import run_process
-from services.common.rpc.server import running, until_signalled
+from services.common.rpc.server import run_server, wait_for_signal
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
 
@@ -14,9 +14,9 @@ async def main(settings: StoreSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     async with store_servicer(settings) as servicer:
         register = partial(pb_grpc.add_StoreServiceServicer_to_server, servicer)
-        async with running(settings, "medley.v1.StoreService", register) as port:
+        async with run_server(settings, "medley.v1.StoreService", register) as port:
             logging.info("store listens on port %d", port)
-            await until_signalled()
+            await wait_for_signal()
             servicer.end_watches()
 
 

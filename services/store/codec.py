@@ -26,10 +26,10 @@ from services.store.core.mutations import Written
 from services.store.core.rows import Media, Part, Row, Space
 from services.store.core.table import ChangedRows, Table, VectorColumn
 from services.store.core.tags import Tag
-from services.store.core.validation import MediaDraft, RowDraft, RowHistory
+from services.store.core.validation import MediaInput, RowHistory, RowInput
 from services.store.data.change_feed import Change
 from services.store.data.media import Chunk, Upload
-from services.store.data.reader import Item, Page, Wanted
+from services.store.data.reader import FieldMask, Item, Page
 from services.store.data.writer import Merge, Replace, UpdateDraft
 from services.store.maintenance.integrity_check import (
     Checked,
@@ -51,7 +51,7 @@ _PARTS: Mapping[int, Part] = {
     item_pb2.ITEM_FIELD_MEDIA_DATA: Part.MEDIA,
     item_pb2.ITEM_FIELD_VECTORS: Part.VECTORS,
 }
-_USUAL = Wanted(frozenset({Part.TEXT, Part.METADATA, Part.MEDIA}))
+_USUAL = FieldMask(frozenset({Part.TEXT, Part.METADATA, Part.MEDIA}))
 
 
 def space_values(message: collection_pb2.Collection) -> list[Space]:
@@ -91,9 +91,9 @@ def tables_message(page: TablePage) -> pb.ListTablesResponse:
     return pb.ListTablesResponse(collections=map(collection_message, page.tables), next_page_token=token)
 
 
-def row_draft(message: pb.Row) -> RowDraft:
+def row_draft(message: pb.Row) -> RowInput:
     """Return a row as given."""
-    return RowDraft(
+    return RowInput(
         message.id,
         message.text if message.HasField("text") else None,
         _media_draft(message.media) if message.HasField("media") else None,
@@ -149,7 +149,7 @@ def condition(message: pb.ListRowsRequest | pb.CountRowsRequest) -> Filter | Non
     return from_message(given) if message.HasField("filter") else None
 
 
-def wanted(fields: Sequence[int]) -> Wanted:
+def wanted(fields: Sequence[int]) -> FieldMask:
     """Return the parts asked for; none asked for means text, metadata and media.
 
     Raises:
@@ -160,7 +160,7 @@ def wanted(fields: Sequence[int]) -> Wanted:
             raise ArgumentError("fields", number, "is no field of an item")
     if not fields:
         return _USUAL
-    return Wanted(frozenset(_PARTS[number] for number in fields), item_pb2.ITEM_FIELD_MEDIA_DATA in fields)
+    return FieldMask(frozenset(_PARTS[number] for number in fields), item_pb2.ITEM_FIELD_MEDIA_DATA in fields)
 
 
 def result_message(outcome: Written | ServiceError, version: Version) -> item_pb2.ItemResult:
@@ -342,7 +342,7 @@ def _space_value(message: collection_pb2.Space) -> Space:
         from_proto("metric", message.metric, METRICS) if message.metric else Metric.COSINE,
         message.model,
         tuple(from_proto("sources", number, CONTENT_TYPES) for number in message.sources),
-        message.passport,
+        message.fingerprint,
         index_config_codec.from_message(message.index),
     )
 
@@ -354,13 +354,13 @@ def _space_message(space: Space) -> collection_pb2.Space:
         dimensions=space.dimensions,
         metric=METRICS[space.metric],
         sources=[CONTENT_TYPES[content] for content in space.sources],
-        passport=space.passport,
+        fingerprint=space.fingerprint,
         index=index_config_codec.to_message(space.index),
     )
 
 
-def _media_draft(message: item_pb2.Media) -> MediaDraft:
-    return MediaDraft(
+def _media_draft(message: item_pb2.Media) -> MediaInput:
+    return MediaInput(
         message.sha256,
         message.mime_type,
         message.size_bytes,

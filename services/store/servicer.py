@@ -8,14 +8,14 @@ from services.common.paging import key_before, page_size
 from services.common.rpc.interceptors import Context
 from services.store import codec
 from services.store.core.collections import Collections
-from services.store.core.tags import History
+from services.store.core.tags import Tags
 from services.store.data.change_feed import Feed
-from services.store.data.media import Library
+from services.store.data.media import MediaService
 from services.store.data.reader import Reader
 from services.store.data.writer import Writer
-from services.store.maintenance.garbage_collection import Upkeep
-from services.store.maintenance.integrity_check import Checker
-from services.store.maintenance.purge import Purger
+from services.store.maintenance.garbage_collection import GarbageCollector
+from services.store.maintenance.integrity_check import IntegrityCheck
+from services.store.maintenance.purge import Purge
 
 
 class StoreServicer(pb_grpc.StoreServiceServicer):
@@ -26,13 +26,13 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         collections: Collections,
         writer: Writer,
         reader: Reader,
-        library: Library,
+        library: MediaService,
         feed: Feed,
         *,
-        checker: Checker,
-        upkeep: Upkeep,
-        history: History,
-        purger: Purger,
+        checker: IntegrityCheck,
+        upkeep: GarbageCollector,
+        history: Tags,
+        purger: Purge,
     ) -> None:
         self._collections = collections
         self._writer = writer
@@ -72,12 +72,12 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
 
     async def UpsertRows(self, request: pb.UpsertRowsRequest, context: Context) -> pb.UpsertRowsResponse:
         drafts = [codec.row_draft(row) for row in request.rows]
-        outcomes, version = await self._writer.upsert(request.collection, drafts, request.passports)
+        outcomes, version = await self._writer.upsert(request.collection, drafts, request.fingerprints)
         return pb.UpsertRowsResponse(results=[codec.result_message(outcome, version) for outcome in outcomes])
 
     async def UpdateRow(self, request: pb.UpdateRowRequest, context: Context) -> pb.UpdateRowResponse:
         draft = codec.update_draft(request)
-        row, version = await self._writer.update(request.collection, draft, request.passports)
+        row, version = await self._writer.update(request.collection, draft, request.fingerprints)
         return pb.UpdateRowResponse(item=codec.written_message(row), version=str(version))
 
     async def GetRows(self, request: pb.GetRowsRequest, context: Context) -> pb.GetRowsResponse:

@@ -10,23 +10,23 @@ from services.common.concurrency.executors import BoundedExecutor, DeadlineExecu
 from services.store.core.collections import Collections
 from services.store.core.media_links import MediaLinks
 from services.store.core.media_store import MediaStore
-from services.store.core.row_cache import CachedCatalogue, RecentRows
-from services.store.core.table import Catalogue
-from services.store.core.tags import History
-from services.store.core.validation import Intake
+from services.store.core.row_cache import CachedCatalog, RowCache
+from services.store.core.table import TableCatalog
+from services.store.core.tags import Tags
+from services.store.core.validation import RowValidator
 from services.store.data.change_feed import Feed
-from services.store.data.media import Library
+from services.store.data.media import MediaService
 from services.store.data.reader import Reader
 from services.store.data.writer import Writer
-from services.store.maintenance.garbage_collection import Retention, Upkeep
-from services.store.maintenance.integrity_check import Checker
-from services.store.maintenance.purge import Purger
+from services.store.maintenance.garbage_collection import GarbageCollector, Retention
+from services.store.maintenance.integrity_check import IntegrityCheck
+from services.store.maintenance.purge import Purge
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     from services.common.s3.bucket import S3Bucket
-    from services.store.adapters.lance.location import Shelf
+    from services.store.adapters.lance.location import TableDirectory
     from services.store.adapters.s3_media import S3Media
 
 
@@ -36,17 +36,17 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
     async with AsyncExitStack() as stack:
         bucket = await _bucket(settings, stack) if "s3" in (settings.rows, settings.media) else None
         tables = await _catalogue(settings, stack, bucket if settings.rows == "s3" else None)
-        catalogue = CachedCatalogue(tables, RecentRows(settings.row_cache_bytes))
+        catalogue = CachedCatalog(tables, RowCache(settings.row_cache_bytes))
         await stack.enter_async_context(catalogue.loading())
         media, links = await _media(settings, stack, bucket if settings.media == "s3" else None)
         collections = await stack.enter_async_context(
             Collections(catalogue, max_waiting_rows=settings.max_waiting_rows, clock=_now)
         )
-        upkeep = Upkeep(collections, media, _retention(settings), clock=_now)
+        upkeep = GarbageCollector(collections, media, _retention(settings), clock=_now)
         await stack.enter_async_context(
             upkeep.running(tidy_seconds=settings.tidy_seconds, collect_seconds=settings.collect_seconds)
         )
-        history = History(collections)
+        history = Tags(collections)
         reader = Reader(
             history,
             media,
@@ -55,14 +55,14 @@ async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer
         )
         yield StoreServicer(
             collections,
-            Writer(collections, Intake(media)),
+            Writer(collections, RowValidator(media)),
             reader,
-            Library(media, links),
+            MediaService(media, links),
             Feed(collections),
-            checker=Checker(collections, media, clock=_now),
+            checker=IntegrityCheck(collections, media, clock=_now),
             upkeep=upkeep,
             history=history,
-            purger=Purger(collections, media, clock=_now),
+            purger=Purge(collections, media, clock=_now),
         )
 
 
@@ -78,7 +78,7 @@ def _retention(settings: StoreSettings) -> Retention:
     )
 
 
-async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> Catalogue:
+async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> TableCatalog:
     if settings.rows == "memory":
         from services.store.adapters.memory_tables import MemoryCatalogue
 
@@ -97,20 +97,20 @@ async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3
     return catalogue
 
 
-def _shelf_in_folder(settings: StoreSettings) -> "tuple[Shelf, BoundedExecutor]":
+def _shelf_in_folder(settings: StoreSettings) -> "tuple[TableDirectory, BoundedExecutor]":
     from services.store.adapters.lance.folder_location import FolderShelf
 
     return FolderShelf(settings.directory), BoundedExecutor("rows", settings.threads)
 
 
-async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[Shelf, BoundedExecutor]":
+async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[TableDirectory, BoundedExecutor]":
     from services.store.adapters.lance.s3_location import S3Shelf
     from services.store.adapters.s3_preflight import check_conditions, check_lance
 
     shelf = S3Shelf(bucket)
     for check in (check_conditions, check_lance):
         await asyncio.to_thread(check, bucket)
-    return shelf, DeadlineExecutor("rows", settings.threads, "object store", settings.s3_patience_seconds)
+    return shelf, DeadlineExecutor("rows", settings.threads, "object store", settings.s3_timeout_seconds)
 
 
 async def _media(
@@ -135,7 +135,7 @@ async def _media(
 async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> "S3Media":
     from services.store.adapters.s3_media import S3Media
 
-    executor = DeadlineExecutor("media", settings.s3_calls, "object store", settings.s3_patience_seconds)
+    executor = DeadlineExecutor("media", settings.s3_calls, "object store", settings.s3_timeout_seconds)
     media = S3Media(bucket, await stack.enter_async_context(executor), verified_share=settings.s3_verified_share)
     await media.open()
     return media

@@ -1,4 +1,4 @@
-"""What every `CandidateMaker` and the indexes it makes do. Subclass it, give the fixtures, inherit the tests."""
+"""What every `AnnFactory` and the indexes it makes do. Subclass it, give the fixtures, inherit the tests."""
 
 import io
 import threading
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Matrix, Metric
-from services.search.core.candidate_index import CandidateDraft, CandidateIndex, CandidateMaker, Kind
+from services.search.core.candidate_index import AnnFactory, CandidateDraft, CandidateIndex, Kind
 from services.search.core.change_feed import Space
 from services.search.core.scoring import prepared, ranked, scores_of
 from services.search.core.vector_index import Numbers, Selection
@@ -27,7 +27,7 @@ def clustered(seed: int, count: int = COUNT, clusters: int = 40) -> tuple[Matrix
     return vectors.astype(np.float32), of
 
 
-def started(maker: CandidateMaker, kind: Kind, vectors: Matrix, metric: Metric) -> CandidateDraft:
+def started(maker: AnnFactory, kind: Kind, vectors: Matrix, metric: Metric) -> CandidateDraft:
     space = Space("a", vectors.shape[1], metric)
     order = np.random.default_rng(1).permutation(len(vectors))
     steps = maker.draft(space, kind, len(vectors), lambda count: vectors[order[:count]])
@@ -40,7 +40,7 @@ def started(maker: CandidateMaker, kind: Kind, vectors: Matrix, metric: Metric) 
 
 
 def built(
-    maker: CandidateMaker, kind: Kind, vectors: Matrix, metric: Metric, slots: Numbers | None = None
+    maker: AnnFactory, kind: Kind, vectors: Matrix, metric: Metric, slots: Numbers | None = None
 ) -> CandidateIndex:
     draft = started(maker, kind, vectors, metric)
     numbers = np.arange(len(vectors)) if slots is None else slots
@@ -72,7 +72,7 @@ def recall(
 
 class CandidateIndexContract:
     @pytest.fixture
-    def maker(self) -> CandidateMaker:
+    def maker(self) -> AnnFactory:
         raise NotImplementedError
 
     @pytest.fixture
@@ -84,11 +84,11 @@ class CandidateIndexContract:
         return prepared(clustered(1)[0], Metric.COSINE)
 
     @pytest.fixture
-    def index(self, maker: CandidateMaker, kind: Kind, vectors: Matrix) -> CandidateIndex:
+    def index(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> CandidateIndex:
         return built(maker, kind, vectors, Metric.COSINE)
 
     @pytest.mark.parametrize("metric", Metric)
-    def test_the_nearest_are_proposed(self, maker: CandidateMaker, kind: Kind, metric: Metric) -> None:
+    def test_the_nearest_are_proposed(self, maker: AnnFactory, kind: Kind, metric: Metric) -> None:
         vectors, queries = prepared(clustered(1)[0], metric), clustered(2, 60)[0]
         index = built(maker, kind, vectors, metric)
         found, answered = recall(index, vectors, metric, queries, everything())
@@ -98,7 +98,7 @@ class CandidateIndexContract:
     @pytest.mark.parametrize("metric", Metric)
     @pytest.mark.parametrize(("share", "least"), [(0.5, 60), (0.2, 0)])
     def test_filters_lose_nothing(
-        self, maker: CandidateMaker, kind: Kind, metric: Metric, share: float, least: int
+        self, maker: AnnFactory, kind: Kind, metric: Metric, share: float, least: int
     ) -> None:
         vectors, queries = prepared(clustered(1)[0], metric), clustered(2, 60)[0]
         slots = np.flatnonzero(np.random.default_rng(3).random(COUNT) < share)
@@ -138,14 +138,14 @@ class CandidateIndexContract:
         near, far = index.candidates(np.stack([query * np.float32(1e-20), query * 1e18]), TOP_K, everything())
         assert set(near.tolist()) == set(far.tolist())
 
-    def test_slots_are_what_the_caller_says(self, maker: CandidateMaker, kind: Kind, vectors: Matrix) -> None:
+    def test_slots_are_what_the_caller_says(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> None:
         slots = np.random.default_rng(5).permutation(3 * COUNT)[:COUNT]
         index = built(maker, kind, vectors, Metric.COSINE, slots)
         proposals = index.candidates(vectors[:50], 1, Selection.of(slots, 3 * COUNT))
         assert all(slot in proposed for slot, proposed in zip(slots[:50], proposals, strict=True))
 
     def test_a_slot_added_again_is_proposed_for_its_new_vector_alone(
-        self, maker: CandidateMaker, kind: Kind, vectors: Matrix
+        self, maker: AnnFactory, kind: Kind, vectors: Matrix
     ) -> None:
         draft = started(maker, kind, vectors, Metric.COSINE)
         draft.add(np.arange(COUNT), vectors)
@@ -202,7 +202,7 @@ class CandidateIndexContract:
             thread.join()
         assert wrong == []
 
-    def test_it_is_saved_and_loaded(self, maker: CandidateMaker, index: CandidateIndex) -> None:
+    def test_it_is_saved_and_loaded(self, maker: AnnFactory, index: CandidateIndex) -> None:
         file = io.BytesIO()
         index.save(file)
         file.write(b"behind it")
@@ -217,7 +217,7 @@ class CandidateIndexContract:
         assert draft is not None
 
     @pytest.mark.parametrize("kept", [0, 1, 40, 2000, -1])
-    def test_what_was_not_saved_whole_is_refused(self, maker: CandidateMaker, index: CandidateIndex, kept: int) -> None:
+    def test_what_was_not_saved_whole_is_refused(self, maker: AnnFactory, index: CandidateIndex, kept: int) -> None:
         file = io.BytesIO()
         index.save(file)
         with pytest.raises(ValueError, match="can be read"):
@@ -231,7 +231,7 @@ class CandidateIndexContract:
             (one,), (other,) = (each.candidates(clustered(2, 1)[0], TOP_K, everything()) for each in (index, retuned))
             assert one.tolist() == other.tolist()
 
-    def test_equal_and_zero_vectors_do_no_harm(self, maker: CandidateMaker, kind: Kind, vectors: Matrix) -> None:
+    def test_equal_and_zero_vectors_do_no_harm(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> None:
         same = vectors.copy()
         same[:2000] = same[0]
         same[2000:3000] = 0
@@ -240,9 +240,7 @@ class CandidateIndexContract:
 
     @pytest.mark.parametrize("metric", [Metric.DOT_PRODUCT, Metric.EUCLIDEAN])
     @pytest.mark.parametrize("size", [1e-15, 1e18, 1e35])
-    def test_vectors_of_any_size_are_found(
-        self, maker: CandidateMaker, kind: Kind, metric: Metric, size: float
-    ) -> None:
+    def test_vectors_of_any_size_are_found(self, maker: AnnFactory, kind: Kind, metric: Metric, size: float) -> None:
         small, queries = clustered(1)[0], clustered(2, 30)[0]
         index = built(maker, kind, small * np.float32(size), metric)
         proposals = index.candidates(queries * np.float32(size), TOP_K, everything())

@@ -32,8 +32,8 @@ from services.common.filters import (
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
-from services.search.core.collection_index import CollectionIndex, Found, Mode, Search
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
+from services.search.core.collection_index import CollectionIndex, Mode, Search, SearchResult
 from services.search.core.scoring import prepared, scores_of
 
 
@@ -64,7 +64,7 @@ def at(x: float, metadata: object = None) -> Item:
     return Item({"line": np.array([x, 0], np.float32)}, json.dumps(metadata or {}, ensure_ascii=False))
 
 
-def part_of(items: Mapping[str, Item], deleted: Sequence[str] = ()) -> ChangePart:
+def part_of(items: Mapping[str, Item], deleted: Sequence[str] = ()) -> ChangeBatch:
     """A part of a change that writes `items` and deletes others."""
     names = sorted({name for item in items.values() for name in item.vectors})
     vectors = {}
@@ -72,7 +72,7 @@ def part_of(items: Mapping[str, Item], deleted: Sequence[str] = ()) -> ChangePar
         rows = [row for row, item in enumerate(items.values()) if name in item.vectors]
         held = [item.vectors[name] for item in items.values() if name in item.vectors]
         vectors[name] = SpaceVectors(np.array(rows, np.int64), np.stack(held))
-    return ChangePart(list(items), [item.metadata for item in items.values()], vectors, list(deleted))
+    return ChangeBatch(list(items), [item.metadata for item in items.values()], vectors, list(deleted))
 
 
 class Mirror:
@@ -104,7 +104,7 @@ class Mirror:
         self.settle()
         return version
 
-    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+    def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         """Search the index, and hold the answer to the mirror's."""
         found = self.index.search(search, queries)
         assert len(found) == len(queries)
@@ -211,7 +211,7 @@ class CollectionIndexContract:
         line.commit({"x": at(1), "y": at(2)})
         line.index.write(part_of({"x": at(5), "z": at(2)}, ["y"]))
         line.index.write(part_of({"z": at(7)}))
-        line.index.abandon()
+        line.index.rollback()
         assert line.ids() == {"x", "y"}
         line.commit({"w": at(3)})
         assert line.ids() == {"w", "x", "y"}
@@ -220,7 +220,7 @@ class CollectionIndexContract:
 
     def test_a_first_change_can_be_abandoned(self, line: Mirror) -> None:
         line.index.write(part_of({"x": at(5)}))
-        line.index.abandon()
+        line.index.rollback()
         line.commit({"y": at(1)})
         assert line.ids() == {"y"}
 
@@ -233,7 +233,7 @@ class CollectionIndexContract:
             if chance.random() < 0.3:
                 for written, deleted in parts:
                     mirror.index.write(part_of(written, deleted))
-                mirror.index.abandon()
+                mirror.index.rollback()
             else:
                 mirror.commit(*parts)
             if mirror.number:
@@ -400,7 +400,7 @@ class CollectionIndexContract:
             assert caught.value.metadata == {"space": "c", "known": "deep,line"}
 
     def test_states_tell_of_each_space(self, make_collection: MakeCollection) -> None:
-        mirror = Mirror(make_collection, LINE, Space("deep", 3, Metric.COSINE, "passport"))
+        mirror = Mirror(make_collection, LINE, Space("deep", 3, Metric.COSINE, "fingerprint"))
         version = mirror.commit({f"i{x}": at(x) for x in range(7)})
         version = mirror.commit(({"i9": Item({"deep": np.ones(3, np.float32)})}, ["i0"]))
         states = mirror.index.states()
@@ -413,7 +413,7 @@ class CollectionIndexContract:
 
     def test_spaces_of_a_change_are_those_from_then_on(self, line: Mirror) -> None:
         line.commit({"x": at(1)})
-        told = replace(LINE, config=replace(line.spaces["line"].config, exact_share=0.25))
+        told = replace(LINE, config=replace(line.spaces["line"].config, exact_below_selectivity=0.25))
         line.index.write(replace(part_of({"y": at(2)}), spaces=(told,)))
         line.items["y"] = at(2)
         assert line.index.space("line") == line.spaces["line"]
@@ -424,9 +424,9 @@ class CollectionIndexContract:
 
     def test_spaces_of_an_abandoned_change_are_forgotten(self, line: Mirror) -> None:
         line.commit({"x": at(1)})
-        told = replace(LINE, config=replace(line.spaces["line"].config, exact_share=0.25))
+        told = replace(LINE, config=replace(line.spaces["line"].config, exact_below_selectivity=0.25))
         line.index.write(replace(part_of({"y": at(2)}), spaces=(told,)))
-        line.index.abandon()
+        line.index.rollback()
         line.commit({"z": at(3)})
         assert line.index.space("line") == line.spaces["line"]
         assert line.ids() == {"x", "z"}

@@ -59,9 +59,9 @@ def picture(shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def collection(passport: str = "p/1") -> Collection:
-    pictures = Space("clip", MODEL, DIMENSIONS, Metric.COSINE, (ContentType.IMAGE,), passport)
-    texts = Space("text", MODEL, DIMENSIONS, Metric.COSINE, (ContentType.TEXT,), passport)
+def collection(fingerprint: str = "p/1") -> Collection:
+    pictures = Space("clip", MODEL, DIMENSIONS, Metric.COSINE, (ContentType.IMAGE,), fingerprint)
+    texts = Space("text", MODEL, DIMENSIONS, Metric.COSINE, (ContentType.TEXT,), fingerprint)
     return Collection(NAME, (pictures, texts, Space("own", "", 2, Metric.EUCLIDEAN)))
 
 
@@ -87,7 +87,7 @@ class EmbedderContract:
         assert model.name == MODEL
         assert set(model.inputs) == {ContentType.IMAGE, ContentType.TEXT}
         assert model.dimensions > 0
-        assert model.passport
+        assert model.fingerprint
 
     async def test_an_unknown_model_is_not_found(self, neighbours: Neighbours) -> None:
         for asking in (neighbours.embedder.model("none"), neighbours.embedder.embed("none", "", ["a"], Purpose.QUERY)):
@@ -97,7 +97,7 @@ class EmbedderContract:
 
     async def test_vectors_come_in_order_with_facts_for_pictures(self, neighbours: Neighbours) -> None:
         model = await neighbours.embedder.model(MODEL)
-        text, image = await neighbours.embedder.embed(MODEL, model.passport, ["a shoe", picture(9)], Purpose.QUERY)
+        text, image = await neighbours.embedder.embed(MODEL, model.fingerprint, ["a shoe", picture(9)], Purpose.QUERY)
         assert isinstance(text, Embedded)
         assert isinstance(image, Embedded)
         assert text.vector.shape == image.vector.shape == (model.dimensions,)
@@ -112,10 +112,10 @@ class EmbedderContract:
         assert bad.reason == "MEDIA_INVALID"
         assert isinstance(good, Embedded)
 
-    async def test_another_passport_is_refused(self, neighbours: Neighbours) -> None:
+    async def test_another_fingerprint_is_refused(self, neighbours: Neighbours) -> None:
         with pytest.raises(PreconditionError) as refused:
             await neighbours.embedder.embed(MODEL, "another", ["a shoe"], Purpose.QUERY)
-        assert refused.value.reason == "PASSPORT_MISMATCH"
+        assert refused.value.reason == "FINGERPRINT_MISMATCH"
 
     async def test_media_are_examined(self, neighbours: Neighbours) -> None:
         facts = await neighbours.embedder.inspect(picture(9))
@@ -241,12 +241,12 @@ class IndexContract:
                 await neighbours.index.search(scope, space, _own(0), "", 3)
             assert refused.value.reason == f"{what}_NOT_FOUND"
 
-    async def test_another_passport_is_refused(self, neighbours: Neighbours) -> None:
+    async def test_another_fingerprint_is_refused(self, neighbours: Neighbours) -> None:
         version = await self._stocked(neighbours)
         text = collection().spaces[1]
         with pytest.raises(PreconditionError) as refused:
             await neighbours.index.search(Scope(NAME, None, version), text, axis(0), "another", 3)
-        assert refused.value.reason == "PASSPORT_MISMATCH"
+        assert refused.value.reason == "FINGERPRINT_MISMATCH"
 
     _own = collection().spaces[2]
 

@@ -1,4 +1,4 @@
-"""What every `Catalogue` and `Table` of the store does. Subclass, give the `catalogue` fixture, inherit the tests."""
+"""What every `TableCatalog` and `Table` of the store does. Subclass, give the `catalogue` fixture, inherit the tests."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,27 @@ import pytest
 
 from services.common.content import ContentType
 from services.common.errors import CollectionNotFoundError, SpaceNotFoundError, VersionExpiredError
-from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductCodes, VectorStorage
+from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductQuantization, VectorStorage
 from services.common.vectors import Matrix, Metric
 from services.store.core.errors import CollectionExistsError
-from services.store.core.rows import EVERYTHING, NOTHING, Definition, Media, Part, Row, Space
-from services.store.core.table import Catalogue, ChangedRows, Changes, Snapshot, Table, WriteConflictError
+from services.store.core.rows import EVERYTHING, NOTHING, CollectionSchema, Media, Part, Row, Space
+from services.store.core.table import ChangedRows, Changes, Snapshot, Table, TableCatalog, WriteConflictError
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 SPACES = (
-    Space("clip", 3, Metric.COSINE, "medley-mini", (ContentType.IMAGE, ContentType.TEXT), "passport-1"),
+    Space("clip", 3, Metric.COSINE, "medley-mini", (ContentType.IMAGE, ContentType.TEXT), "fingerprint-1"),
     Space("own", 2, Metric.EUCLIDEAN),
 )
 SHA = "ab" * 32
 ODD_IDS = ["a'b", "back\\slash", "new\nline", "ü—漢", "%_", '"q"', "x'; --", "\U0001f600", " "]
-HNSW = IndexConfig(Hnsw(neighbours=48, storage=VectorStorage.FLOAT16), exact_share=0.25, recall_floor=0.95)
-IVF = IndexConfig(Ivf(lists=7, coding=ProductCodes(2)))
+HNSW = IndexConfig(Hnsw(m=48, storage=VectorStorage.FLOAT16), exact_below_selectivity=0.25, recall_floor=0.95)
+IVF = IndexConfig(Ivf(nlist=7, coding=ProductQuantization(2)))
 LATER = datetime.now(UTC) + timedelta(days=1)
 EARLIER = datetime.now(UTC) - timedelta(days=1)
 
 
-def definition(name: str = "collections/photos", uid: str = "u1") -> Definition:
-    return Definition(name, uid, SPACES, CREATED)
+def definition(name: str = "collections/photos", uid: str = "u1") -> CollectionSchema:
+    return CollectionSchema(name, uid, SPACES, CREATED)
 
 
 def row(row_id: str, *, revision: int = 1, **fields: object) -> Row:
@@ -76,10 +76,10 @@ async def batches(changes: Changes) -> list[ChangedRows]:
 
 class CatalogueContract:
     @pytest.fixture
-    async def catalogue(self) -> Catalogue:
+    async def catalogue(self) -> TableCatalog:
         raise NotImplementedError
 
-    async def test_created_tables_are_there(self, catalogue: Catalogue) -> None:
+    async def test_created_tables_are_there(self, catalogue: TableCatalog) -> None:
         table = await catalogue.create(definition("collections/b"))
         await catalogue.create(definition("collections/a", "u2"))
         assert await catalogue.names() == ["collections/a", "collections/b"]
@@ -87,25 +87,25 @@ class CatalogueContract:
         assert table.definition == definition("collections/b")
         assert await table.count() == 0
 
-    async def test_a_name_is_taken_once(self, catalogue: Catalogue) -> None:
+    async def test_a_name_is_taken_once(self, catalogue: TableCatalog) -> None:
         await catalogue.create(definition())
         with pytest.raises(CollectionExistsError):
             await catalogue.create(definition(uid="u2"))
         assert (await catalogue.open("collections/photos")).definition.uid == "u1"
 
-    async def test_of_many_that_create_one_does(self, catalogue: Catalogue) -> None:
+    async def test_of_many_that_create_one_does(self, catalogue: TableCatalog) -> None:
         outcomes = await asyncio.gather(
             *(catalogue.create(definition(uid=f"u{i}")) for i in range(4)), return_exceptions=True
         )
         assert sorted(isinstance(outcome, CollectionExistsError) for outcome in outcomes) == [False, True, True, True]
 
-    async def test_what_is_not_there_is_not_found(self, catalogue: Catalogue) -> None:
+    async def test_what_is_not_there_is_not_found(self, catalogue: TableCatalog) -> None:
         with pytest.raises(CollectionNotFoundError):
             await catalogue.open("collections/none")
         with pytest.raises(CollectionNotFoundError):
             await catalogue.drop("collections/none")
 
-    async def test_a_dropped_table_is_gone_for_all_who_hold_it(self, catalogue: Catalogue) -> None:
+    async def test_a_dropped_table_is_gone_for_all_who_hold_it(self, catalogue: TableCatalog) -> None:
         table = await catalogue.create(definition())
         await table.write([row("x")], [], table.version)
         waiting = asyncio.create_task(table.newer_than(table.version))
@@ -118,7 +118,7 @@ class CatalogueContract:
         with pytest.raises(CollectionNotFoundError):
             await catalogue.open("collections/photos")
 
-    async def test_a_name_may_come_again(self, catalogue: Catalogue) -> None:
+    async def test_a_name_may_come_again(self, catalogue: TableCatalog) -> None:
         old = await catalogue.create(definition())
         await old.write([row("x")], [], old.version)
         await catalogue.drop("collections/photos")
@@ -131,11 +131,11 @@ class CatalogueContract:
 
 class TableContract:
     @pytest.fixture
-    async def catalogue(self) -> Catalogue:
+    async def catalogue(self) -> TableCatalog:
         raise NotImplementedError
 
     @pytest.fixture
-    async def table(self, catalogue: Catalogue) -> Table:
+    async def table(self, catalogue: TableCatalog) -> Table:
         return await catalogue.create(definition())
 
     async def test_what_is_written_is_read(self, table: Table) -> None:
@@ -331,7 +331,7 @@ class TableContract:
         assert await (await table.as_of(table.version)).count() == 4
         assert await (await table.as_of(1)).count() == 0
 
-    async def test_a_space_is_indexed_as_it_was_created_until_it_is_configured(self, catalogue: Catalogue) -> None:
+    async def test_a_space_is_indexed_as_it_was_created_until_it_is_configured(self, catalogue: TableCatalog) -> None:
         chosen = definition().indexed({"own": IVF})
         table = await catalogue.create(chosen)
         assert indexes(table) == {"clip": IndexConfig(), "own": IVF}

@@ -5,21 +5,21 @@ import pytest
 from services.common.index_config import Hnsw, IndexConfig, Ivf, VectorStorage
 from services.common.vectors import Metric
 from services.search.adapters.faiss import FaissIndex
-from services.search.ann.build_scheduler import Builders
-from services.search.ann.manager import Upkeep, Workshop
-from services.search.ann.recall_monitor import RecallGuard
+from services.search.ann.build_scheduler import BuildScheduler
+from services.search.ann.manager import BuildContext, RefreshPolicy
+from services.search.ann.recall_monitor import RecallMonitor
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.candidate_index import CandidateMaker
+from services.search.core.candidate_index import AnnFactory
 from services.search.core.change_feed import Space, Table
 from services.search.core.collection_index import Mode, Search
 from services.search.core.vector_index import VectorIndex
-from services.search.engines.faiss.factory import FaissCandidateMaker
-from services.search.engines.memory.candidate_index import MemoryCandidateMaker
+from services.search.engines.faiss.factory import FaissAnnFactory
+from services.search.engines.memory.candidate_index import MemoryAnnFactory
 from services.search.engines.memory.vector_index import MemoryIndex
 from tests.contract.collection_index import ORIGIN, CollectionIndexContract, MakeCollection, Mirror, at
 
-HNSW = IndexConfig(Hnsw(64, 400, 10_000), exact_share=1e-9)
-IVF = IndexConfig(Ivf(4, 4), exact_share=1e-9)
+HNSW = IndexConfig(Hnsw(64, 400, 10_000), exact_below_selectivity=1e-9)
+IVF = IndexConfig(Ivf(4, 4), exact_below_selectivity=1e-9)
 
 
 def memory(space: Space) -> VectorIndex:
@@ -30,12 +30,12 @@ def faiss(storage: VectorStorage, space: Space) -> VectorIndex:
     return FaissIndex(space.dimensions, space.metric, storage=storage)
 
 
-def approximate(maker: CandidateMaker, config: IndexConfig) -> MakeCollection:
+def approximate(maker: AnnFactory, config: IndexConfig) -> MakeCollection:
     """Collections whose approximate indexes are whole after each version, and search all there is."""
-    builders = Builders()
+    builders = BuildScheduler()
 
     def make(table: Table) -> LocalCollectionIndex:
-        workshop = Workshop(maker, builders, RecallGuard(0.0), Upkeep(least=1, share=0.0, rest=0.0))
+        workshop = BuildContext(maker, builders, RecallMonitor(0.0), RefreshPolicy(least=1, share=0.0, rest=0.0))
         return LocalCollectionIndex(table.spaces, memory, workshop)
 
     def settle() -> None:
@@ -60,7 +60,7 @@ class TestFaiss(CollectionIndexContract):
 class TestCandidates(CollectionIndexContract):
     @pytest.fixture
     def make_collection(self) -> MakeCollection:
-        return approximate(MemoryCandidateMaker(), HNSW)
+        return approximate(MemoryAnnFactory(), HNSW)
 
 
 class ApproximateContract(CollectionIndexContract):
@@ -96,13 +96,13 @@ class ApproximateContract(CollectionIndexContract):
 class TestHnsw(ApproximateContract):
     @pytest.fixture
     def make_collection(self) -> MakeCollection:
-        return approximate(FaissCandidateMaker(), HNSW)
+        return approximate(FaissAnnFactory(), HNSW)
 
 
 class TestIvf(ApproximateContract):
     @pytest.fixture
     def make_collection(self) -> MakeCollection:
-        return approximate(FaissCandidateMaker(), IVF)
+        return approximate(FaissAnnFactory(), IVF)
 
 
 class TestTorch(CollectionIndexContract):

@@ -16,7 +16,7 @@ from services.embedder.core.encoder import TensorEncoder, TextEncoder
 from services.embedder.core.preprocessing import Pixels
 from services.embedder.inference.batching import BatchedEncoder
 from services.embedder.inference.caching import CachedTextEncoder
-from services.embedder.inference.projection import HeadedTextEncoder
+from services.embedder.inference.projection import ProjectedTextEncoder
 from services.embedder.media.pictures import PictureLimits, read
 from services.embedder.settings import BUILT_IN_MODELS
 from tests.contract.encoder import HeadEncoderContract, TensorEncoderContract, TextEncoderContract
@@ -139,7 +139,7 @@ class TestHeadedTextEncoder(TextEncoderContract):
     async def encoder(self, request: pytest.FixtureRequest) -> AsyncIterator[TextEncoder]:
         async with onnx() as runtime:
             trunk = CachedTextEncoder(runtime.text_encoder(text_tower()), entries=request.param)
-            yield HeadedTextEncoder(trunk, runtime.head_encoder(head()))
+            yield ProjectedTextEncoder(trunk, runtime.head_encoder(head()))
 
 
 class TestBatchedEncoder(TensorEncoderContract):

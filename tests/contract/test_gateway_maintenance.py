@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import NotFoundError
-from services.common.rpc.client import LocalStub
+from services.common.rpc.client import InProcessStub
 from services.common.versions import Version
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
@@ -49,9 +49,11 @@ async def peers(tmp_path: Path) -> AsyncIterator[Peers]:
     async with AsyncExitStack() as stack:
         embedder = await stack.enter_async_context(embedder_servicer(EmbedderSettings(runtime="memory")))
         settings = StoreSettings(directory=tmp_path, rows="memory", media="memory", media_grace_seconds=0)
-        store = LocalStub(await stack.enter_async_context(store_servicer(settings)))
+        store = InProcessStub(await stack.enter_async_context(store_servicer(settings)))
         search = await stack.enter_async_context(search_servicer(SearchSettings(engine="memory"), store=store))
-        peers = Peers(GrpcEmbedder(LocalStub(embedder)), GrpcMaintenanceStore(store), GrpcIndex(LocalStub(search)))
+        peers = Peers(
+            GrpcEmbedder(InProcessStub(embedder)), GrpcMaintenanceStore(store), GrpcIndex(InProcessStub(search))
+        )
         await peers.store.create(collection(), {})
         yield peers
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.common.content import ContentType
-from services.common.rpc.client import LocalStub
+from services.common.rpc.client import InProcessStub
 from services.common.vectors import Metric
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
@@ -37,6 +37,6 @@ class TestServices(EmbedderContract, StoreContract, IndexContract):
         store_settings = StoreSettings(directory=tmp_path, rows="memory", media="memory")
         async with AsyncExitStack() as stack:
             embedder = await stack.enter_async_context(embedder_servicer(EmbedderSettings(runtime="memory")))
-            store = LocalStub(await stack.enter_async_context(store_servicer(store_settings)))
+            store = InProcessStub(await stack.enter_async_context(store_servicer(store_settings)))
             search = await stack.enter_async_context(search_servicer(SearchSettings(engine="memory"), store=store))
-            yield Neighbours(GrpcEmbedder(LocalStub(embedder)), GrpcStore(store), GrpcIndex(LocalStub(search)))
+            yield Neighbours(GrpcEmbedder(InProcessStub(embedder)), GrpcStore(store), GrpcIndex(InProcessStub(search)))

@@ -13,7 +13,7 @@ from minio.error import S3Error
 
 from services.common.concurrency.executors import DeadlineExecutor
 from services.common.errors import ServiceUnavailableError
-from services.common.s3.bucket import Entry, S3Bucket
+from services.common.s3.bucket import ObjectInfo, S3Bucket
 from services.common.s3.options import S3Options
 from services.store.adapters import s3_media
 from services.store.adapters.s3_media import S3Media
@@ -153,7 +153,7 @@ async def test_who_asks_during_a_look_gets_the_next_one(media: S3Media, bucket: 
 async def test_an_object_under_deletion_for_long_is_told(
     media: S3Media, bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_media, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(s3_media, "TIMEOUT_SECONDS", 0.2)
     await media.put(chunks(CONTENT), ANYTHING)
     bucket.put(f"collecting/{SHA}.1", b"")
     with pytest.raises(ServiceUnavailableError, match="about to delete"):
@@ -259,10 +259,10 @@ def test_a_listing_tells_who_is_unused() -> None:
     now = datetime.now(UTC)
     old = now - timedelta(hours=1)
     entries = [
-        Entry("media/aa/aa1", 1, old),
-        Entry("media/aa/aa2", 1, old),
-        Entry("media/aa/aa2.used", 0, now),
-        Entry("media/aa/aa3.used", 0, old),
-        Entry("media/aa/aa4", 1, now),
+        ObjectInfo("media/aa/aa1", 1, old),
+        ObjectInfo("media/aa/aa2", 1, old),
+        ObjectInfo("media/aa/aa2.used", 0, now),
+        ObjectInfo("media/aa/aa3.used", 0, old),
+        ObjectInfo("media/aa/aa4", 1, now),
     ]
     assert s3_media._unused(entries, now - timedelta(minutes=1)) == ["aa1"]

@@ -15,7 +15,7 @@ from services.store.adapters.lance.catalog import LanceCatalogue
 from services.store.adapters.lance.s3_location import S3Shelf
 from services.store.core.errors import CollectionExistsError
 from services.store.core.rows import NOTHING
-from services.store.core.table import Catalogue
+from services.store.core.table import TableCatalog
 from tests.contract.store_tables import CatalogueContract, TableContract, definition, row
 from tests.integration.s3_endpoint import fresh_options
 
@@ -50,20 +50,20 @@ async def bucket(options: S3Options) -> AsyncIterator[S3Bucket]:
 
 
 @pytest.fixture
-async def catalogue(bucket: S3Bucket) -> AsyncIterator[Catalogue]:
+async def catalogue(bucket: S3Bucket) -> AsyncIterator[TableCatalog]:
     async for each in opened(bucket):
         yield each
 
 
 @pytest.fixture
-async def other(bucket: S3Bucket) -> AsyncIterator[Catalogue]:
+async def other(bucket: S3Bucket) -> AsyncIterator[TableCatalog]:
     async for each in opened(bucket):
         yield each
 
 
 class InBucket:
     @pytest.fixture
-    async def catalogue(self, catalogue: Catalogue) -> Catalogue:
+    async def catalogue(self, catalogue: TableCatalog) -> TableCatalog:
         return catalogue
 
 
@@ -75,7 +75,7 @@ class TestS3Table(InBucket, TableContract):
     pass
 
 
-async def test_of_two_processes_that_create_one_does(catalogue: Catalogue, other: Catalogue) -> None:
+async def test_of_two_processes_that_create_one_does(catalogue: TableCatalog, other: TableCatalog) -> None:
     outcomes = await asyncio.gather(
         *(each.create(definition(uid=f"u{i}")) for i, each in enumerate((catalogue, other, catalogue, other))),
         return_exceptions=True,
@@ -85,7 +85,7 @@ async def test_of_two_processes_that_create_one_does(catalogue: Catalogue, other
     assert len(uids) == 1
 
 
-async def test_what_one_process_writes_the_other_sees(catalogue: Catalogue, other: Catalogue) -> None:
+async def test_what_one_process_writes_the_other_sees(catalogue: TableCatalog, other: TableCatalog) -> None:
     mine = await catalogue.create(definition())
     theirs = await other.open("collections/photos")
     version = await mine.write([row("x")], [], mine.version)
@@ -109,7 +109,7 @@ async def test_another_collection_of_the_name_is_not_retracted(bucket: S3Bucket)
 
 
 async def test_a_start_removes_tables_that_a_crash_left_and_nothing_else(
-    catalogue: Catalogue, bucket: S3Bucket
+    catalogue: TableCatalog, bucket: S3Bucket
 ) -> None:
     await catalogue.create(definition())
     bucket.put("rows/left.lance/data/x.lance", b"left")
@@ -121,7 +121,7 @@ async def test_a_start_removes_tables_that_a_crash_left_and_nothing_else(
 
 
 async def test_an_endpoint_that_is_away_is_told_in_time(options: S3Options) -> None:
-    bucket = S3Bucket(replace(options, endpoint="127.0.0.1:9", patience_seconds=1))
+    bucket = S3Bucket(replace(options, endpoint="127.0.0.1:9", timeout_seconds=1))
     began = datetime.now(UTC)
     with pytest.raises(ServiceUnavailableError):
         S3Shelf(bucket).names()

@@ -9,8 +9,8 @@ from services.store.adapters.fsync import commit_files
 from services.store.adapters.lance.catalog import LanceCatalogue
 from services.store.adapters.lance.folder_location import FolderShelf
 from services.store.adapters.memory_tables import MemoryCatalogue
-from services.store.core.row_cache import KEPT, CachedCatalogue, RecentRows
-from services.store.core.table import Catalogue, Table, WriteConflictError
+from services.store.core.row_cache import KEPT, CachedCatalog, RowCache
+from services.store.core.table import Table, TableCatalog, WriteConflictError
 from tests.contract.store_tables import EARLIER, LATER, CatalogueContract, TableContract, full_row, row
 
 CACHE_BYTES = 16 * 2**20
@@ -18,7 +18,7 @@ CACHE_BYTES = 16 * 2**20
 
 class InMemory:
     @pytest.fixture
-    async def catalogue(self) -> Catalogue:
+    async def catalogue(self) -> TableCatalog:
         return MemoryCatalogue()
 
 
@@ -37,14 +37,14 @@ class InLance:
                 yield catalogue
 
     @pytest.fixture
-    async def catalogue(self, in_lance: LanceCatalogue) -> Catalogue:
+    async def catalogue(self, in_lance: LanceCatalogue) -> TableCatalog:
         return in_lance
 
 
 class InLanceCached(InLance):
     @pytest.fixture
-    async def catalogue(self, in_lance: LanceCatalogue) -> AsyncIterator[Catalogue]:
-        cached = CachedCatalogue(in_lance, RecentRows(CACHE_BYTES))
+    async def catalogue(self, in_lance: LanceCatalogue) -> AsyncIterator[TableCatalog]:
+        cached = CachedCatalog(in_lance, RowCache(CACHE_BYTES))
         async with cached.loading():
             yield cached
 

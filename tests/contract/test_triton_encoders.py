@@ -111,6 +111,6 @@ async def test_heads_agree_with_those_in_process(served: TritonRuntime) -> None:
     assert cosines(await served.head_encoder(head()).encode(rows), expected).min() >= 0.9999
 
 
-async def test_passports_are_those_of_the_runtime_in_process(served: TritonRuntime) -> None:
+async def test_fingerprints_are_those_of_the_runtime_in_process(served: TritonRuntime) -> None:
     async with onnx() as here:
         assert served.identity == here.identity

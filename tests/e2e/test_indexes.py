@@ -37,15 +37,15 @@ def state(medley: Medley, name: str) -> dict[str, object]:
 
 
 def test_an_index_is_chosen_waited_for_and_taken_back(medley: Medley) -> None:
-    made = medley.json("collections", "create", "tuned", "--space", "own=8", "--index", "own=ivf,lists=4")
-    assert (made["spaces"][0]["index"]["kind"], made["spaces"][0]["index"]["lists"]) == ("ivf", 4)
+    made = medley.json("collections", "create", "tuned", "--space", "own=8", "--index", "own=ivf,nlist=4")
+    assert (made["spaces"][0]["index"]["kind"], made["spaces"][0]["index"]["nlist"]) == ("ivf", 4)
     assert medley.json("collections", "create", "tuned", "--space", "own=8") == made, "the same again"
     fill(medley, "tuned")
     exact = found(medley, "tuned", "--exact")
-    waited = medley.json("collections", "index", "tuned", "own", "hnsw", "--neighbours", 24, "--wait")
+    waited = medley.json("collections", "index", "tuned", "own", "hnsw", "--m", 24, "--wait")
     assert (waited["index"]["state"], waited["index"]["vectors"]) == ("ready", ITEMS)
     assert waited["index"]["config"]["kind"] == "hnsw"
-    assert waited["index"]["config"]["neighbours"] == 24
+    assert waited["index"]["config"]["m"] == 24
     assert waited["index"]["config"] == waited["collection"]["spaces"][0]["index"]
     assert found(medley, "tuned", "--exact") == exact
     assert len(found(medley, "tuned")) == 10
@@ -61,7 +61,7 @@ def test_an_index_is_chosen_waited_for_and_taken_back(medley: Medley) -> None:
     assert "tuned" in table
     assert "ready" in table
 
-    few = medley("collections", "index", "tuned", "own", "ivf", "--lists", 4096, "--wait", "--json")
+    few = medley("collections", "index", "tuned", "own", "ivf", "--nlist", 4096, "--wait", "--json")
     assert (few.code, few.json["index"]["state"]) == (1, "waiting")
     assert few.json["index"]["note"].startswith("it takes 32,768 vectors")
     back = medley("collections", "index", "tuned", "own", "exact", "--wait")
@@ -78,7 +78,7 @@ def test_the_usual_spaces_can_be_indexed_otherwise(medley: Medley) -> None:
     with Client(medley.server) as client:
         spaces = {space.name: space.index for space in client.collection("usual").spaces}
         assert isinstance(spaces["clip"], HnswIndex)
-        assert spaces["clip"].neighbours == 32
+        assert spaces["clip"].m == 32
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_the_usual_spaces_can_be_indexed_otherwise(medley: Medley) -> None:
         (("collections", "index", "nowhere", "own", "hnsw"), 1, "nowhere"),
         (("collections", "index", "odd", "none", "hnsw"), 1, "no space 'none'"),
         (("collections", "index", "odd", "own", "tree"), 2, "tree"),
-        (("collections", "index", "odd", "own", "exact", "--lists", "3"), 2, "has no lists"),
-        (("collections", "index", "odd", "own", "hnsw", "--neighbours", "3"), 1, "index.hnsw.neighbours 3"),
+        (("collections", "index", "odd", "own", "exact", "--nlist", "3"), 2, "has no lists"),
+        (("collections", "index", "odd", "own", "hnsw", "--m", "3"), 1, "index.hnsw.m 3"),
         (("collections", "index", "odd", "own", "ivf", "--product-bytes", "3"), 1, "must divide the 8 dimensions"),
         (("collections", "create", "odd2", "--space", "own=8", "--index", "none=hnsw"), 2, "the spaces are own"),
-        (("collections", "create", "odd2", "--index", "clip=hnsw,lists=3"), 2, "has no lists"),
+        (("collections", "create", "odd2", "--index", "clip=hnsw,nlist=3"), 2, "has no lists"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(medley: Medley, arguments: tuple[str, ...], code: int, problem: str) -> None:

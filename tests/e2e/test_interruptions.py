@@ -76,7 +76,7 @@ def test_an_ingest_outlives_a_server_that_is_killed_and_comes_back(suite: Suite,
 
 
 def test_an_ingest_whose_server_stays_away_says_what_it_did(suite: Suite, medley: Medley) -> None:
-    process = ingesting(medley, "--patience", 2)
+    process = ingesting(medley, "--idle-timeout", 2)
     suite.kill()
     answer = ended(process)
     assert answer.code == 1

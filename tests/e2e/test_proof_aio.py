@@ -45,20 +45,20 @@ async def test_tags_and_reads_as_of_them(suite: Suite) -> None:
         assert await client.tags("tagged") == ()
 
 
-async def test_items_are_restored_under_their_passport_alone(suite: Suite) -> None:
+async def test_items_are_restored_under_their_fingerprint_alone(suite: Suite) -> None:
     async with Client(suite.addresses["gateway"]) as client:
         await filled(client, "source")
         source = await client.collection("source")
-        passports = {space.name: space.passport for space in source.spaces}
+        fingerprints = {space.name: space.fingerprint for space in source.spaces}
         items = [item async for item in client.list("source", fields=["text", "metadata", "media", "vectors"])]
         await client.create_collection("target")
-        assert all(each.ok for each in await client.restore("target", items, passports))
+        assert all(each.ok for each in await client.restore("target", items, fingerprints))
         again = [item async for item in client.list("target", fields=["text", "metadata", "media", "vectors"])]
         assert again == items
         assert (await client.search("target", text="two", space="text")).hits[0].id == "b"
         with pytest.raises(PreconditionError) as foreign:
-            await client.restore("target", items, dict.fromkeys(passports, "another"))
-        assert foreign.value.reason == "PASSPORT_MISMATCH"
+            await client.restore("target", items, dict.fromkeys(fingerprints, "another"))
+        assert foreign.value.reason == "FINGERPRINT_MISMATCH"
 
 
 async def test_erased_items_have_receipts(suite: Suite) -> None:

@@ -208,7 +208,7 @@ def test_the_command_builds_a_folder_without_a_network(model: Path, tmp_path: Pa
     listed = run("list", str(out))
     assert listed.stdout.splitlines()[1].split()[:3] == ["mine", "text", "32"]
     provenance = json.loads((out / "mine" / "provenance.json").read_text())
-    assert provenance["passport"] in listed.stdout
+    assert provenance["fingerprint"] in listed.stdout
     assert set(provenance["sha256"]) == {"model.json", "text.onnx", "tokenizer.json"}
     assert "model.safetensors" in provenance["source_sha256"]
     assert provenance["exporters"]["torch"] == version("torch")

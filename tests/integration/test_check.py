@@ -12,14 +12,14 @@ import pytest
 from medley.v1 import collection_pb2, store_service_pb2, vector_pb2
 from medley.v1 import gateway_service_pb2 as pb
 from services.common.errors import ArgumentError
-from services.common.rpc.client import LocalStub, call, stream
+from services.common.rpc.client import InProcessStub, call, stream
 from services.common.versions import Version
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
-from services.gateway.peers import Neighbours
+from services.gateway.peers import Peers
 from services.gateway.settings import GatewaySettings
 from services.gateway.wiring import gateway_servicer
-from services.search.core.change_feed import ChangePart, SpaceVectors
+from services.search.core.change_feed import ChangeBatch, SpaceVectors
 from services.search.core.collection_index import CollectionIndex
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
@@ -59,7 +59,7 @@ class World:
 
     async def check(self, **options: Any) -> tuple[Told, list[pb.CheckProgress]]:
         request = pb.CheckCollectionsRequest(collection=SHOES, vector_sample=100, **options)
-        parts = [each async for each in stream("gateway", LocalStub(self.gateway).CheckCollections, request)]
+        parts = [each async for each in stream("gateway", InProcessStub(self.gateway).CheckCollections, request)]
         findings = [each.finding for each in parts if each.HasField("finding")]
         done = [each.progress for each in parts if each.progress.done]
         return {(kind(each.kind), each.id, each.space, each.repaired) for each in findings}, done
@@ -77,9 +77,9 @@ async def _world(tmp_path: Path) -> AsyncIterator[World]:
     async with (
         store_servicer(settings) as store,
         embedder_servicer(EmbedderSettings(threads=1)) as embedder,
-        search_servicer(SearchSettings(engine="memory", wait_seconds=2), store=LocalStub(store)) as search,
+        search_servicer(SearchSettings(engine="memory", wait_seconds=2), store=InProcessStub(store)) as search,
         gateway_servicer(
-            GatewaySettings(), Neighbours(LocalStub(embedder), LocalStub(store), LocalStub(search))
+            GatewaySettings(), Peers(InProcessStub(embedder), InProcessStub(store), InProcessStub(search))
         ) as gateway,
     ):
         yield World(gateway, store, search)
@@ -88,7 +88,7 @@ async def _world(tmp_path: Path) -> AsyncIterator[World]:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with _world(tmp_path) as world:
-        stub = LocalStub(world.gateway)
+        stub = InProcessStub(world.gateway)
         spaces = [
             collection_pb2.Space(name="text", model="minilm"),
             collection_pb2.Space(name="own", dimensions=2, metric=vector_pb2.METRIC_EUCLIDEAN),
@@ -113,13 +113,13 @@ async def test_an_index_that_differs_is_found_and_rebuilt(world: World) -> None:
     await world.check()
     assert index.version is not None
     far = SpaceVectors(np.arange(2), np.array([[50, 50], [60, 60]], np.float32))
-    index.write(ChangePart(["ghost", "shoe2"], ["{}", "{}"], {"own": far}, deleted_ids=["shoe1"]))
+    index.write(ChangeBatch(["ghost", "shoe2"], ["{}", "{}"], {"own": far}, deleted_ids=["shoe1"]))
     index.publish(index.version)
     wrong = {
         ("index_missing", "shoe1", "text"),
         ("index_missing", "shoe1", "own"),
         ("index_missing", "shoe2", "text"),
-        ("index_surplus", "ghost", "own"),
+        ("index_extra", "ghost", "own"),
         ("index_differs", "shoe2", "own"),
     }
     assert (await world.check())[0] == {(*each, False) for each in wrong}
@@ -151,19 +151,19 @@ async def test_rows_that_disagree_with_their_vectors_are_found_and_mended(world:
     assert (await world.check())[0] == {lost}
 
 
-async def test_a_foreign_passport_is_found(world: World) -> None:
-    stub = LocalStub(world.store)
-    space = collection_pb2.Space(name="text", model="minilm", dimensions=384, passport="of another year")
-    gone = collection_pb2.Space(name="gone", model="no-such-model", dimensions=3, passport="p")
+async def test_a_foreign_fingerprint_is_found(world: World) -> None:
+    stub = InProcessStub(world.store)
+    space = collection_pb2.Space(name="text", model="minilm", dimensions=384, fingerprint="of another year")
+    gone = collection_pb2.Space(name="gone", model="no-such-model", dimensions=3, fingerprint="p")
     for name, each in (("old", space), ("gone", gone)):
         wanted = collection_pb2.Collection(name=f"collections/{name}", spaces=[each])
         await call("store", stub.CreateTable, store_service_pb2.CreateTableRequest(collection=wanted))
     request = pb.CheckCollectionsRequest(repair=True)
-    parts = [each async for each in stream("gateway", LocalStub(world.gateway).CheckCollections, request)]
+    parts = [each async for each in stream("gateway", InProcessStub(world.gateway).CheckCollections, request)]
     found = [each.finding for each in parts if each.HasField("finding")]
     assert {(kind(each.kind), each.collection, each.space) for each in found} == {
-        ("passport_foreign", "collections/old", "text"),
-        ("passport_foreign", "collections/gone", "gone"),
+        ("fingerprint_foreign", "collections/old", "text"),
+        ("fingerprint_foreign", "collections/gone", "gone"),
     }
     assert all("embedding anew" in each.not_repaired_because for each in found)
 
@@ -172,7 +172,7 @@ async def test_writers_meanwhile_are_no_damage(world: World) -> None:
     """Rows written between the scan and the look at the index differ rightly."""
     request = pb.CheckCollectionsRequest(collection=SHOES, vector_sample=100)
     found = []
-    async for part in stream("gateway", LocalStub(world.gateway).CheckCollections, request):
+    async for part in stream("gateway", InProcessStub(world.gateway).CheckCollections, request):
         if part.HasField("finding"):
             found.append(part.finding)
         elif part.progress.rows == 4 and not part.progress.done:

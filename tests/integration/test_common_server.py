@@ -22,8 +22,8 @@ from services.common.errors import (
     OverloadedError,
     ServiceUnavailableError,
 )
-from services.common.rpc.client import LocalStub, call, stream
-from services.common.rpc.server import running
+from services.common.rpc.client import InProcessStub, call, stream
+from services.common.rpc.server import run_server
 from services.common.rpc.statuses import to_status
 from services.common.settings import ServerSettings
 
@@ -56,7 +56,7 @@ def moody() -> Moody:
 async def port() -> AsyncIterator[int]:
     settings = ServerSettings(listen="127.0.0.1:0", drain_seconds=0, max_calls=2, max_message_bytes=10_000)
     register = partial(pb_grpc.add_StoreServiceServicer_to_server, moody())
-    async with running(settings, "medley.v1.StoreService", register) as port:
+    async with run_server(settings, "medley.v1.StoreService", register) as port:
         yield port
 
 
@@ -68,7 +68,7 @@ async def channel(port: int) -> AsyncIterator[grpc.aio.Channel]:
 
 @pytest.fixture(params=["remote", "local"])
 def stub(request: pytest.FixtureRequest, channel: grpc.aio.Channel) -> Any:
-    return pb_grpc.StoreServiceStub(channel) if request.param == "remote" else LocalStub(moody())
+    return pb_grpc.StoreServiceStub(channel) if request.param == "remote" else InProcessStub(moody())
 
 
 async def test_a_call_is_answered(stub: Any) -> None:

@@ -23,8 +23,8 @@ from medley.v1 import collection_pb2, item_pb2, vector_pb2
 from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.common.errors import DeadlineError, NotFoundError, OverloadedError
-from services.common.rpc.client import LocalStub, call
-from services.common.rpc.server import running
+from services.common.rpc.client import InProcessStub, call
+from services.common.rpc.server import run_server
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.settings import BUILT_IN_MODELS, EmbedderSettings
 from services.embedder.wiring import embedder_servicer
@@ -49,15 +49,15 @@ async def servicer(request: pytest.FixtureRequest) -> AsyncIterator[EmbedderServ
 async def stub(servicer: EmbedderServicer) -> AsyncIterator[Stub]:
     register = partial(pb_grpc.add_EmbedderServiceServicer_to_server, servicer)
     async with (
-        running(settings(), "medley.v1.EmbedderService", register) as port,
+        run_server(settings(), "medley.v1.EmbedderService", register) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield pb_grpc.EmbedderServiceStub(channel)
 
 
-def request(model: str, *contents: str | bytes, passport: str = "") -> pb.EmbedRequest:
+def request(model: str, *contents: str | bytes, fingerprint: str = "") -> pb.EmbedRequest:
     inputs = [pb.EmbedInput(text=each) if isinstance(each, str) else pb.EmbedInput(image=each) for each in contents]
-    return pb.EmbedRequest(model=model, passport=passport, inputs=inputs)
+    return pb.EmbedRequest(model=model, fingerprint=fingerprint, inputs=inputs)
 
 
 async def embed(stub: Stub, model: str, *contents: str | bytes) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
@@ -105,8 +105,8 @@ async def test_the_catalogue(stub: Stub) -> None:
     assert mini.metric == vector_pb2.METRIC_COSINE
     assert list(mini.inputs) == [collection_pb2.CONTENT_TYPE_TEXT, collection_pb2.CONTENT_TYPE_IMAGE]
     assert list(minilm.inputs) == [collection_pb2.CONTENT_TYPE_TEXT]
-    assert mini.passport != minilm.passport
-    assert len(mini.passport) == 32
+    assert mini.fingerprint != minilm.fingerprint
+    assert len(mini.fingerprint) == 32
     assert "Apache-2.0" in mini.summary
     for model in listed.models:
         assert (await stub.GetModel(pb.GetModelRequest(name=model.name))).model == model
@@ -151,7 +151,7 @@ async def test_the_answer_says_what_a_picture_is_and_whose_the_vectors_are(stub:
     assert not text.embedding.HasField("media")
     inspected = await stub.InspectMedia(pb.InspectMediaRequest(data=file))
     assert inspected == pb.InspectMediaResponse(media=expected, content_type=collection_pb2.CONTENT_TYPE_IMAGE)
-    assert answer.passport == (await stub.GetModel(pb.GetModelRequest(name="medley-mini"))).model.passport
+    assert answer.fingerprint == (await stub.GetModel(pb.GetModelRequest(name="medley-mini"))).model.fingerprint
 
 
 async def test_every_bad_input_has_its_reason_and_the_good_ones_their_vectors(stub: Stub) -> None:
@@ -217,12 +217,16 @@ async def test_a_batch_has_1_to_256_inputs(stub: Stub, count: int) -> None:
     assert len(await embed(stub, "minilm", *["a"] * 256)) == 256
 
 
-async def test_another_passport_is_refused(stub: Stub) -> None:
+async def test_another_fingerprint_is_refused(stub: Stub) -> None:
     mini, minilm = (await stub.ListModels(pb.ListModelsRequest())).models
-    answer = await stub.Embed(request("minilm", "a", passport=minilm.passport))
-    assert answer.passport == minilm.passport
-    refused = await refusal(stub.Embed(request("minilm", "a", passport=mini.passport)))
-    assert refused == (PRECONDITION, "PASSPORT_MISMATCH", {"expected": mini.passport, "actual": minilm.passport})
+    answer = await stub.Embed(request("minilm", "a", fingerprint=minilm.fingerprint))
+    assert answer.fingerprint == minilm.fingerprint
+    refused = await refusal(stub.Embed(request("minilm", "a", fingerprint=mini.fingerprint)))
+    assert refused == (
+        PRECONDITION,
+        "FINGERPRINT_MISMATCH",
+        {"expected": mini.fingerprint, "actual": minilm.fingerprint},
+    )
 
 
 async def test_many_calls_at_once_get_their_own_answers(stub: Stub) -> None:
@@ -242,7 +246,7 @@ async def test_many_calls_at_once_get_their_own_answers(stub: Stub) -> None:
 
 async def test_a_direct_call_answers_like_the_port(servicer: EmbedderServicer, stub: Stub) -> None:
     message = request("medley-mini", "a shoe", plain(), "")
-    local = LocalStub(servicer)
+    local = InProcessStub(servicer)
     assert await call("embedder", local.Embed, message) == await stub.Embed(message)
     with pytest.raises(NotFoundError) as caught:
         await call("embedder", local.GetModel, pb.GetModelRequest(name="clip"))
@@ -265,7 +269,7 @@ async def test_the_event_loop_stays_free_while_pictures_are_decoded(stub: Stub) 
 async def test_a_cancelled_call_makes_room() -> None:
     file = encoded(noise((500, 500)), "PNG")
     async with embedder_servicer(settings(threads=1, max_waiting=256)) as servicer:
-        local = LocalStub(servicer)
+        local = InProcessStub(servicer)
         started = time.perf_counter()
         await call("embedder", local.Embed, request("medley-mini", file))
         one = time.perf_counter() - started
@@ -281,7 +285,7 @@ async def test_a_deadline_over_the_port_makes_room_too() -> None:
     async with embedder_servicer(settings(max_waiting=256)) as servicer:
         register = partial(pb_grpc.add_EmbedderServiceServicer_to_server, servicer)
         async with (
-            running(settings(), "medley.v1.EmbedderService", register) as port,
+            run_server(settings(), "medley.v1.EmbedderService", register) as port,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
             stub: Stub = pb_grpc.EmbedderServiceStub(channel)
@@ -295,7 +299,7 @@ async def test_a_deadline_over_the_port_makes_room_too() -> None:
 async def test_a_full_queue_refuses_at_once() -> None:
     file = encoded(noise((500, 500)), "PNG")
     async with embedder_servicer(settings(max_waiting=256)) as servicer:
-        local = LocalStub(servicer)
+        local = InProcessStub(servicer)
         bulk = asyncio.create_task(call("embedder", local.Embed, request("medley-mini", *[file] * 20)))
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError) as caught:
@@ -311,13 +315,13 @@ async def test_models_loaded_on_first_use_give_the_same_vectors() -> None:
     answers = []
     for preload in (True, False):
         async with embedder_servicer(settings(preload=preload)) as servicer:
-            answers.append(await call("embedder", LocalStub(servicer).Embed, message))
+            answers.append(await call("embedder", InProcessStub(servicer).Embed, message))
     assert answers[0] == answers[1]
 
 
 async def test_both_towers_of_a_text_share_one_trunk() -> None:
     async with embedder_servicer(settings()) as servicer:
-        local = LocalStub(servicer)
+        local = InProcessStub(servicer)
         one, many = (
             [call("embedder", local.Embed, request(model, "a red shoe")) for model in models]
             for models in (MODELS, MODELS * 4)

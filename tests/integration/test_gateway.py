@@ -241,7 +241,7 @@ async def test_a_collection_without_spaces_gets_clip_and_text(gateway: "pb_grpc.
     again = await make_collection(gateway, "plain")
     assert made == again
     assert [(space.name, space.model) for space in made.spaces] == [("clip", "medley-mini"), ("text", "minilm")]
-    assert all(space.dimensions and space.metric and space.passport and space.sources for space in made.spaces)
+    assert all(space.dimensions and space.metric and space.fingerprint and space.sources for space in made.spaces)
     await ingest(gateway, made.name, item("a", text="a shoe", picture=picture(1)), item("b", text="a hat"))
     version = await newest(gateway, made.name)
     answer = await gateway.Search(search(made.name, pb.Arm(text="a hat"), version=version))

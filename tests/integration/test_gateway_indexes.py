@@ -18,9 +18,9 @@ SECONDS = 20.0
 POINTS = 60
 HNSW = index_config_pb2.IndexConfig(
     hnsw=index_config_pb2.HnswIndex(
-        neighbours=16, build_candidates=100, search_candidates=64, storage=index_config_pb2.VECTOR_STORAGE_FLOAT32
+        m=16, ef_construction=100, ef_search=64, storage=index_config_pb2.VECTOR_STORAGE_FLOAT32
     ),
-    exact_share=0.1,
+    exact_below_selectivity=0.1,
     recall_floor=0.9,
 )
 APPROXIMATE = search_service_pb2.SEARCH_MODE_APPROXIMATE
@@ -137,11 +137,11 @@ async def test_a_gateway_that_knows_the_collection_ingests_on(
 
 
 async def test_what_cannot_be_is_refused(gateway: "pb_grpc.GatewayServiceAsyncStub", points: str) -> None:
-    bad = index_config_pb2.IndexConfig(hnsw=index_config_pb2.HnswIndex(neighbours=3))
+    bad = index_config_pb2.IndexConfig(hnsw=index_config_pb2.HnswIndex(m=3))
     created = collection_pb2.Space(name="own", dimensions=2, index=bad)
     for call, field in (
-        (gateway.UpdateSpace(update(points, bad)), "index.hnsw.neighbours"),
-        (make_collection(gateway, "new", created), "index.hnsw.neighbours"),
+        (gateway.UpdateSpace(update(points, bad)), "index.hnsw.m"),
+        (make_collection(gateway, "new", created), "index.hnsw.m"),
         (gateway.UpdateSpace(update(points, None)), "index"),
         (gateway.UpdateSpace(update("points", HNSW)), "collection"),
     ):

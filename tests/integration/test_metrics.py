@@ -38,7 +38,7 @@ def ports() -> Mapping[str, int]:
 def suite(ports: Mapping[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     listen = {f"{service.upper()}_METRICS_LISTEN": f"127.0.0.1:{port}" for service, port in ports.items()}
     with four_processes(
-        tmp_path_factory.mktemp("data"), **listen, SEARCH_DISCOVER_SECONDS="0.2", SEARCH_GUARD_SHARE="1"
+        tmp_path_factory.mktemp("data"), **listen, SEARCH_DISCOVER_SECONDS="0.2", SEARCH_RECALL_SAMPLE_RATE="1"
     ) as running:
         yield running
 

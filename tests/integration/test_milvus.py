@@ -16,20 +16,20 @@ from medley.v1 import vector_pb2
 from services.common import filter_codec
 from services.common.errors import FilterError, ServiceUnavailableError
 from services.common.filters import Comparison, Exists, Operator
-from services.common.index_config import Hnsw, IndexConfig, Ivf, ProductCodes
+from services.common.index_config import Hnsw, IndexConfig, Ivf, ProductQuantization
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space, Table
+from services.search.core.change_feed import ChangeBatch, Space, Table
 from services.search.core.collection_index import CollectionIndex, Mode, Search, State
 from services.search.engines.milvus.client import Milvus
 from services.search.engines.milvus.collection_index import MilvusCollectionIndex
 from services.search.engines.milvus.errors import MilvusLostError, MilvusUnavailableError
-from services.search.engines.milvus.factory import MilvusCollections
+from services.search.engines.milvus.factory import MilvusCollectionFactory
 from services.search.engines.milvus.metadata_encoding import MAX_TOKENS
 from services.search.engines.milvus.options import MilvusOptions
 from services.search.engines.milvus.version_pointer import Markers
-from services.search.replication.replica import Follower
-from services.search.replication.replicas import Followers
+from services.search.replication.replica import Replica
+from services.search.replication.replicas import Replicas
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.contract.collection_index import LINE, ORIGIN, Item, MakeCollection, Mirror, at, part_of
@@ -37,7 +37,7 @@ from tests.integration.milvus_endpoint import MilvusServer, fresh_options, milvu
 from tests.integration.tcp_proxy import TcpProxy
 from tests.support.change_feed import MemoryChangeFeed
 
-Connect = Callable[..., MilvusCollections]
+Connect = Callable[..., MilvusCollectionFactory]
 PHOTOS = "collections/photos"
 
 
@@ -49,10 +49,10 @@ def options() -> MilvusOptions:
 @pytest.fixture
 def connect(options: MilvusOptions) -> Iterator[Connect]:
     """Makes what a process has: each its own connection."""
-    made: list[MilvusCollections] = []
+    made: list[MilvusCollectionFactory] = []
 
-    def connected(**changes: object) -> MilvusCollections:
-        made.append(MilvusCollections(replace(options, **changes)))  # type: ignore[arg-type]  # named options
+    def connected(**changes: object) -> MilvusCollectionFactory:
+        made.append(MilvusCollectionFactory(replace(options, **changes)))  # type: ignore[arg-type]  # named options
         return made[-1]
 
     yield connected
@@ -83,7 +83,7 @@ def filled(connect: Connect) -> Mirror:
     return mirror
 
 
-async def reopened(mirror: Mirror, collections: MilvusCollections) -> MilvusCollectionIndex:
+async def reopened(mirror: Mirror, collections: MilvusCollectionFactory) -> MilvusCollectionIndex:
     """Return the index that another process finds."""
     index = await collections.kept(mirror.table)
     assert index is not None
@@ -235,15 +235,15 @@ async def test_of_two_writers_the_last_to_begin_writes(connect: Connect, caplog:
     assert mirror.ids() == {"v", "w", "x", "y", "z"}
 
 
-@pytest.mark.parametrize("kind", [Hnsw(8, 40, 200), Ivf(16, 16), Ivf(8, 8, ProductCodes(4))])
+@pytest.mark.parametrize("kind", [Hnsw(8, 40, 200), Ivf(16, 16), Ivf(8, 8, ProductQuantization(4))])
 async def test_a_space_can_be_indexed_otherwise_at_any_time(connect: Connect, milvus: Milvus, kind: Hnsw | Ivf) -> None:
     mirror = Mirror(MakeCollection(connect().fresh), space := Space("space", 8, Metric.COSINE))
     chance = np.random.default_rng(3)
     vectors = chance.standard_normal((400, 8)).astype(np.float32)
     mirror.commit({f"i{row}": Item({"space": vector}) for row, vector in enumerate(vectors)})
     before = of_prefix(milvus)
-    told = replace(space, config=IndexConfig(kind, exact_share=0.1))
-    mirror.index.write(ChangePart(spaces=(told,)))
+    told = replace(space, config=IndexConfig(kind, exact_below_selectivity=0.1))
+    mirror.index.write(ChangeBatch(spaces=(told,)))
     mirror.spaces["space"] = told
     mirror.commit(({}, ["i0"]))
     assert [(state.config, state.state) for state in mirror.index.states()] == [(told.config, State.READY)]
@@ -286,8 +286,8 @@ def test_only_filters_by_what_does_not_fit_are_refused(connect: Connect) -> None
     assert mirror.ids(Exists(("words",), False)) == {"x", "y", "z"}
 
 
-def private(server: MilvusServer, **changes: object) -> MilvusCollections:
-    return MilvusCollections(MilvusOptions(server.uri, **changes))  # type: ignore[arg-type]  # named options
+def private(server: MilvusServer, **changes: object) -> MilvusCollectionFactory:
+    return MilvusCollectionFactory(MilvusOptions(server.uri, **changes))  # type: ignore[arg-type]  # named options
 
 
 def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -> None:
@@ -301,7 +301,7 @@ def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -
     assert mirror.index.version == Version(mirror.uid, 1)
     assert [state.state for state in mirror.index.states()] == [State.FAILED]
     server.start()
-    mirror.index.abandon()
+    mirror.index.rollback()
     _until(lambda: mirror.ids() == {"x", "y"})
     mirror.commit({"z": at(3)})
     assert mirror.ids() == {"x", "y", "z"}
@@ -317,7 +317,7 @@ def test_milvus_killed_in_the_middle_of_a_change(server: MilvusServer) -> None:
     with pytest.raises(MilvusUnavailableError):
         mirror.index.publish(Version(mirror.uid, 2))
     server.start()
-    mirror.index.abandon()
+    mirror.index.rollback()
     _until(lambda: len(mirror.ids()) == 50)
     mirror.commit({"i3": at(7)})
     assert len(mirror.ids()) == 50
@@ -340,7 +340,7 @@ def test_a_milvus_that_hangs_is_given_up_in_time(server: MilvusServer) -> None:
 
 def test_a_network_that_cuts_and_holds_back_leaves_whole_versions(server: MilvusServer) -> None:
     with TcpProxy(server.port) as proxy:
-        collections = MilvusCollections(MilvusOptions(proxy.uri, seconds=1.0, write_seconds=1.0))
+        collections = MilvusCollectionFactory(MilvusOptions(proxy.uri, seconds=1.0, write_seconds=1.0))
         mirror = Mirror(MakeCollection(collections.fresh), LINE)
         mirror.commit({f"i{x}": at(x) for x in range(20)})
         for round_number in range(12):
@@ -352,9 +352,9 @@ def test_a_network_that_cuts_and_holds_back_leaves_whole_versions(server: Milvus
             try:
                 _committed(mirror, change)
             except ServiceUnavailableError:
-                mirror.index.abandon()
+                mirror.index.rollback()
                 proxy.pass_on()
-                _until(partial(_committed, mirror, change), mirror.index.abandon)
+                _until(partial(_committed, mirror, change), mirror.index.rollback)
             proxy.cut_after = None
             _until(lambda: mirror.ids() is not None)
         assert proxy.cuts > 0
@@ -393,9 +393,9 @@ class World:
         return self.feed.commit(PHOTOS, part_of({f"i{x:g}": at(x)}))
 
     @asynccontextmanager
-    async def process(self, options: MilvusOptions, warm_seconds: float = 5.0) -> AsyncIterator[Follower]:
-        collections = MilvusCollections(options)
-        followers = Followers(self.feed, collections.fresh, collections.kept)
+    async def process(self, options: MilvusOptions, warm_seconds: float = 5.0) -> AsyncIterator[Replica]:
+        collections = MilvusCollectionFactory(options)
+        followers = Replicas(self.feed, collections.fresh, collections.kept)
         async with followers.following(0.1, warm_seconds):
             yield await followers.follower(PHOTOS)
         collections.close()
@@ -406,7 +406,7 @@ async def found(index: CollectionIndex) -> set[str]:
     return {hit.item_id for hit in each.hits}
 
 
-async def reached(follower: Follower, version: Version | None) -> CollectionIndex:
+async def reached(follower: Replica, version: Version | None) -> CollectionIndex:
     async with asyncio.timeout(30):
         return await follower.reached(version)
 

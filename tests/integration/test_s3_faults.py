@@ -19,7 +19,7 @@ from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, chunks
 from tests.integration.fault_proxy import FULL, SLOW_DOWN, Answer, Change, Cut, Delay, Fault, FaultProxy, Request, Rule
 from tests.integration.s3_endpoint import fresh_options
 
-PATIENCE_SECONDS = 3.0
+TIMEOUT_SECONDS = 3.0
 LARGE = bytes(range(256)) * (PART_BYTES // 256) + b"and a rest"
 LARGE_SHA = hashlib.sha256(LARGE).hexdigest()
 
@@ -36,10 +36,13 @@ async def proxy() -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 async def media(proxy: FaultProxy) -> AsyncIterator[S3Media]:
     options = replace(
-        fresh_options(), endpoint=proxy.address, patience_seconds=PATIENCE_SECONDS, silence_seconds=PATIENCE_SECONDS / 3
+        fresh_options(),
+        endpoint=proxy.address,
+        timeout_seconds=TIMEOUT_SECONDS,
+        read_timeout_seconds=TIMEOUT_SECONDS / 3,
     )
     bucket = S3Bucket(options)
-    async with DeadlineExecutor("media", 4, "object store", PATIENCE_SECONDS) as threads:
+    async with DeadlineExecutor("media", 4, "object store", TIMEOUT_SECONDS) as threads:
         yield S3Media(bucket, threads, verified_share=1.0)
     bucket.close()
 
@@ -82,7 +85,7 @@ async def test_a_lasting_fault_is_told_in_time(media: S3Media, proxy: FaultProxy
         began = time.monotonic()
         with deadline_in(seconds), pytest.raises(ServiceUnavailableError):
             await media.read(SHA, 0, len(CONTENT))
-        assert time.monotonic() - began < (seconds or PATIENCE_SECONDS) + 0.5
+        assert time.monotonic() - began < (seconds or TIMEOUT_SECONDS) + 0.5
 
 
 async def test_truncated_bodies_are_never_taken_for_the_object(media: S3Media, proxy: FaultProxy) -> None:
@@ -125,6 +128,6 @@ async def test_lost_answers_to_a_large_upload_do_no_harm(media: S3Media, proxy: 
 async def test_an_endpoint_that_comes_back_is_used_again(media: S3Media, proxy: FaultProxy) -> None:
     proxy.rule = lambda _: Cut()
     waiting = asyncio.create_task(media.put(chunks(CONTENT), ANYTHING))
-    await asyncio.sleep(PATIENCE_SECONDS / 3)
+    await asyncio.sleep(TIMEOUT_SECONDS / 3)
     proxy.rule = lambda _: None
     assert (await waiting).sha256 == SHA

@@ -42,7 +42,7 @@ from tests.integration.test_store_server import (
     written,
 )
 
-PATIENCE_SECONDS = 3.0
+TIMEOUT_SECONDS = 3.0
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def options() -> S3Options:
 
 def config(options: S3Options, **changes: Any) -> StoreSettings:
     fields = {name.removeprefix("STORE_").lower(): value for name, value in store_settings(options).items()}
-    quick = {"s3_patience_seconds": PATIENCE_SECONDS, "s3_silence_seconds": 1, "poll_seconds": 0.05}
+    quick = {"s3_timeout_seconds": TIMEOUT_SECONDS, "s3_read_timeout_seconds": 1, "poll_seconds": 0.05}
     return StoreSettings(**{"listen": "127.0.0.1:0", "drain_seconds": 0, **fields, **quick, **changes})
 
 
@@ -210,7 +210,7 @@ class TestOutages:
             await written(stub, row("x", media=item_pb2.Media(data=PNG)))
             sha256 = hashlib.sha256(PNG).hexdigest()
             proxy.rule = lambda _: fault
-            seconds = 4 * PATIENCE_SECONDS
+            seconds = 4 * TIMEOUT_SECONDS
             for call in (
                 stub.UpsertRows(pb.UpsertRowsRequest(collection=PHOTOS, rows=[row("y")]), timeout=seconds),
                 stub.DeleteRows(pb.DeleteRowsRequest(collection=PHOTOS, ids=pb.ItemIds(ids=["x"])), timeout=seconds),

@@ -14,9 +14,9 @@ from grpc_status import rpc_status
 
 from medley.v1 import search_service_pb2 as pb
 from medley.v1 import search_service_pb2_grpc, vector_pb2
-from services.common.rpc.server import running
+from services.common.rpc.server import run_server
 from services.common.vectors import Matrix, Metric
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
@@ -34,7 +34,7 @@ def feed() -> MemoryChangeFeed:
     feed = MemoryChangeFeed()
     feed.create(ITEMS, [Space("v", DIMENSIONS, Metric.EUCLIDEAN)])
     metadata = [f'{{"n": {number % 10}}}' for number in range(COUNT)]
-    feed.commit(ITEMS, ChangePart(IDS, metadata, {"v": SpaceVectors(np.arange(COUNT), VECTORS)}))
+    feed.commit(ITEMS, ChangeBatch(IDS, metadata, {"v": SpaceVectors(np.arange(COUNT), VECTORS)}))
     return feed
 
 
@@ -45,7 +45,7 @@ async def channel(feed: MemoryChangeFeed) -> AsyncIterator[grpc.aio.Channel]:
     )
     async with search_servicer_over(settings, feed) as servicer:
         register = partial(search_service_pb2_grpc.add_SearchServiceServicer_to_server, servicer)
-        async with running(settings, NAME, register) as port:
+        async with run_server(settings, NAME, register) as port:
             options = [("grpc.max_receive_message_length", -1)]
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
                 yield channel
@@ -153,14 +153,14 @@ async def test_a_batch_answers_in_order_while_single_searches_and_health_go_on(
             status = await health.Check(health_pb2.HealthCheckRequest(service=NAME), timeout=20)
             assert status.status == health_pb2.HealthCheckResponse.SERVING
 
-    running = asyncio.create_task(others())
+    run_server = asyncio.create_task(others())
     rankings: list[Sequence[str]] = []
     during = 0
     async for response in stub.SearchIndexBatch(iter([options(top_k=50), vectors(asking[:1]), vectors(asking[1:])])):
         rankings += [each.ids for each in response.rankings]
         during = len(beside)
     done.set()
-    await running
+    await run_server
     assert len(rankings) == len(asking)
     for place in (0, 1, 255, 256, 1500, 2999):
         assert rankings[place] == best(asking[place], 50)
@@ -222,7 +222,7 @@ async def test_pages_over_the_wire_are_the_whole_ranking(stub: Any, feed: Memory
     while True:
         answer = await stub.SearchIndex(asked(query, 1000, paged=True, page_token=token))
         read += [hit.id for hit in answer.hits]
-        feed.commit(ITEMS, ChangePart(deleted_ids=IDS[len(read) - 5 : len(read)]))
+        feed.commit(ITEMS, ChangeBatch(deleted_ids=IDS[len(read) - 5 : len(read)]))
         token = answer.next_page_token
         if not token:
             break

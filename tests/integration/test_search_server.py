@@ -22,7 +22,7 @@ from medley.v1 import search_service_pb2 as pb
 from medley.v1 import store_service_pb2 as store_pb
 from services.common.filter_codec import from_json, to_message
 from services.common.filters import matches
-from services.common.rpc.client import LocalStub, call
+from services.common.rpc.client import InProcessStub, call
 from services.common.vectors import Matrix, to_bytes
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
@@ -215,13 +215,13 @@ async def test_the_index_outlives_the_store_and_resumes_with_it(tmp_path: Path, 
 async def test_in_one_process_with_the_store_it_follows_by_direct_call(tmp_path: Path) -> None:
     photos = Photos()
     async with store_servicer(StoreSettings(directory=tmp_path)) as servicer:
-        store = LocalStub(servicer)
+        store = InProcessStub(servicer)
         await call("store", store.CreateTable, creation("v"))
         rows = photos.rows([f"item {number}" for number in range(200)])
         request = store_pb.UpsertRowsRequest(collection=PHOTOS, rows=rows)
         written = await call("store", store.UpsertRows, request)
         async with search_servicer(SearchSettings(), store) as search:
-            await assert_right(LocalStub(search), photos, written.results[0].written.version)
+            await assert_right(InProcessStub(search), photos, written.results[0].written.version)
 
 
 async def test_a_collection_dropped_and_made_again_is_another(tmp_path: Path) -> None:

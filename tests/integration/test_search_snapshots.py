@@ -321,7 +321,7 @@ async def in_bucket(suite: Suite) -> AsyncIterator[tuple[Suite, FaultProxy]]:
         pytest.skip("the proxy does not speak TLS")
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(FaultProxy(options.endpoint))
-        suite.environment = s3_settings(options, SEARCH_S3_PATIENCE_SECONDS="1")
+        suite.environment = s3_settings(options, SEARCH_S3_TIMEOUT_SECONDS="1")
         async with suite.search() as search:
             await suite.right(search)
             await search.ends("terminate")

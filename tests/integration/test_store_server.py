@@ -26,8 +26,8 @@ from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.errors import CollectionNotFoundError
 from services.common.filter_codec import from_json, to_message
-from services.common.rpc.client import LocalStub, call
-from services.common.rpc.server import running
+from services.common.rpc.client import InProcessStub, call
+from services.common.rpc.server import run_server
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
@@ -43,21 +43,23 @@ SPACES = (
         dimensions=3,
         metric=vector_pb2.METRIC_COSINE,
         sources=[collection_pb2.CONTENT_TYPE_IMAGE, collection_pb2.CONTENT_TYPE_TEXT],
-        passport="passport-1",
+        fingerprint="fingerprint-1",
     ),
     collection_pb2.Space(name="own", dimensions=2, metric=vector_pb2.METRIC_EUCLIDEAN),
 )
 EXACT = index_config_pb2.IndexConfig(
-    exact=index_config_pb2.ExactIndex(storage=index_config_pb2.VECTOR_STORAGE_INT8), exact_share=0.1, recall_floor=0.9
+    exact=index_config_pb2.ExactIndex(storage=index_config_pb2.VECTOR_STORAGE_INT8),
+    exact_below_selectivity=0.1,
+    recall_floor=0.9,
 )
 HNSW = index_config_pb2.IndexConfig(
     hnsw=index_config_pb2.HnswIndex(
-        neighbours=48, build_candidates=200, search_candidates=128, storage=index_config_pb2.VECTOR_STORAGE_FLOAT16
+        m=48, ef_construction=200, ef_search=128, storage=index_config_pb2.VECTOR_STORAGE_FLOAT16
     ),
-    exact_share=0.1,
+    exact_below_selectivity=0.1,
     recall_floor=0.95,
 )
-IVF = index_config_pb2.IndexConfig(ivf=index_config_pb2.IvfIndex(lists=64, product_bytes=1))
+IVF = index_config_pb2.IndexConfig(ivf=index_config_pb2.IvfIndex(nlist=64, product_bytes=1))
 Stub = Any
 Change = tuple[bool, dict[str, dict[str, Any]], set[str], str]
 
@@ -79,7 +81,7 @@ async def servicer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def serving(servicer: StoreServicer, config: StoreSettings) -> AsyncIterator[Stub]:
     register = partial(pb_grpc.add_StoreServiceServicer_to_server, servicer)
     async with (
-        running(config, "medley.v1.StoreService", register) as port,
+        run_server(config, "medley.v1.StoreService", register) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield pb_grpc.StoreServiceStub(channel)
@@ -332,13 +334,15 @@ class TestUpserts:
         assert (await item(photos, "x")).revision == 2
 
     @pytest.mark.parametrize(
-        ("passports", "expected"), [({"clip": "other"}, "PASSPORT_MISMATCH"), ({"none": ""}, "SPACE_NOT_FOUND")]
+        ("fingerprints", "expected"), [({"clip": "other"}, "FINGERPRINT_MISMATCH"), ({"none": ""}, "SPACE_NOT_FOUND")]
     )
-    async def test_other_passports_are_refused(self, photos: Stub, passports: Mapping[str, str], expected: str) -> None:
-        request = pb.UpsertRowsRequest(collection=PHOTOS, rows=[row("x")], passports=passports)
+    async def test_other_fingerprints_are_refused(
+        self, photos: Stub, fingerprints: Mapping[str, str], expected: str
+    ) -> None:
+        request = pb.UpsertRowsRequest(collection=PHOTOS, rows=[row("x")], fingerprints=fingerprints)
         assert await refusal(photos.UpsertRows(request)) == expected
-        request.passports.clear()
-        request.passports["clip"] = "passport-1"
+        request.fingerprints.clear()
+        request.fingerprints["clip"] = "fingerprint-1"
         await photos.UpsertRows(request)
 
     @pytest.mark.parametrize("number", [0, 10_001])
@@ -441,7 +445,7 @@ class TestUpdates:
             ({"remove_media": True, "media": item_pb2.Media(data=PNG)}, "ARGUMENT_INVALID"),
             ({"media_type": collection_pb2.CONTENT_TYPE_IMAGE}, "ARGUMENT_INVALID"),
             ({"media": item_pb2.Media(sha256=NO_SHA)}, "MEDIA_NOT_FOUND"),
-            ({"passports": {"clip": "other"}}, "PASSPORT_MISMATCH"),
+            ({"fingerprints": {"clip": "other"}}, "FINGERPRINT_MISMATCH"),
             ({"vectors": {"own": vector(1)}}, "DIMENSION_MISMATCH"),
         ],
     )
@@ -676,14 +680,18 @@ class TestIndexes:
     @pytest.mark.parametrize(
         ("index", "name", "value"),
         [
-            (index_config_pb2.IndexConfig(hnsw=index_config_pb2.HnswIndex(neighbours=3)), "index.hnsw.neighbours", "3"),
+            (index_config_pb2.IndexConfig(hnsw=index_config_pb2.HnswIndex(m=3)), "index.hnsw.m", "3"),
             (
                 index_config_pb2.IndexConfig(ivf=index_config_pb2.IvfIndex(product_bytes=2)),
                 "index.ivf.product_bytes",
                 "2",
             ),
             (index_config_pb2.IndexConfig(recall_floor=1.5), "index.recall_floor", "1.5"),
-            (index_config_pb2.IndexConfig(exact_share=float("nan")), "index.exact_share", "nan"),
+            (
+                index_config_pb2.IndexConfig(exact_below_selectivity=float("nan")),
+                "index.exact_below_selectivity",
+                "nan",
+            ),
             (
                 index_config_pb2.IndexConfig(exact=index_config_pb2.ExactIndex(storage=9)),  # type: ignore[arg-type]
                 "index.exact.storage",
@@ -804,7 +812,7 @@ async def test_stopping_ends_watches_so_that_they_come_again(servicer: StoreServ
 
 
 async def test_direct_calls_need_no_context(servicer: StoreServicer) -> None:
-    stub = LocalStub(servicer)
+    stub = InProcessStub(servicer)
     with pytest.raises(CollectionNotFoundError):
         await call("store", stub.GetTable, pb.GetTableRequest(name=PHOTOS))
     await call("store", stub.CreateTable, create())

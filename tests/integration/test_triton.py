@@ -23,7 +23,7 @@ from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import embedder_service_pb2_grpc as pb_grpc
 from services.common.deadlines import deadline_in
 from services.common.errors import DeadlineError, OverloadedError, ServiceError, ServiceUnavailableError
-from services.common.rpc.server import running
+from services.common.rpc.server import run_server
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.triton.client import TritonClient
 from services.embedder.adapters.triton.encoder import TritonRuntime, triton_runtime
@@ -89,7 +89,7 @@ async def embedder(*servers: TritonServer, **changes: Any) -> AsyncIterator[Any]
     async with embedder_servicer(settings) as servicer:
         register = partial(pb_grpc.add_EmbedderServiceServicer_to_server, servicer)
         async with (
-            running(settings, "medley.v1.EmbedderService", register) as port,
+            run_server(settings, "medley.v1.EmbedderService", register) as port,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
             yield pb_grpc.EmbedderServiceStub(channel)
@@ -130,7 +130,7 @@ async def test_the_service_embeds_texts_and_pictures_as_it_does_in_process(one: 
         served = await stub.Embed(request)
     async with embedder(one, runtime="onnx") as stub:
         here = await stub.Embed(request)
-    assert served.passport == here.passport
+    assert served.fingerprint == here.fingerprint
     for mine, theirs in zip(served.results[:2], here.results[:2], strict=True):
         vectors = [np.frombuffer(each.embedding.vector.float32_le, "<f4") for each in (mine, theirs)]
         assert vectors[0] @ vectors[1] >= 0.9999
@@ -381,8 +381,8 @@ async def test_a_server_with_another_dimension_is_refused(one: TritonServer) -> 
     assert "384" in said
 
 
-async def test_a_server_with_a_foreign_passport_is_refused(one: TritonServer) -> None:
-    assert "passport" in await refusal(minilm(max_tokens=255), one)
+async def test_a_server_with_a_foreign_fingerprint_is_refused(one: TritonServer) -> None:
+    assert "fingerprint" in await refusal(minilm(max_tokens=255), one)
 
 
 async def test_a_server_without_the_model_is_refused(one: TritonServer) -> None:
@@ -392,7 +392,7 @@ async def test_a_server_without_the_model_is_refused(one: TritonServer) -> None:
 
 @pytest.fixture(scope="module")
 def altered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A server whose text model has the right passport, but other golden vectors than its weights make."""
+    """A server whose text model has the right fingerprint, but other golden vectors than its weights make."""
     folder = tmp_path_factory.mktemp("altered")
     write_repository(BUILT_IN_MODELS, folder / "repository")
     config = folder / "repository" / MINILM / "config.pbtxt"

@@ -26,7 +26,7 @@ from services.embedder.adapters.triton.pool import Pool
 from services.embedder.core.catalog import ModelFile, TextHead
 from services.embedder.core.errors import ModelFileError
 
-NAME, PASSPORT = "head.text", "p" * 32
+NAME, FINGERPRINT = "head.text", "p" * 32
 TIMEOUTS = Timeouts(start=5, call=5, canary=0.3, canary_interval=0.1)
 HEAD = TextHead(ModelFile(Path("graph"), "0" * 64), "trunk", 3)
 CODES = grpc.StatusCode
@@ -53,7 +53,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.loading: Behaviour = well
         self.asked = 0
         self.control: list[str] = []
-        self.passport = PASSPORT
+        self.fingerprint = FINGERPRINT
         self.turn = 1.0
 
     async def ServerReady(self, request: Any, context: Any) -> Any:
@@ -69,7 +69,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:
         golden = Golden(unit(golden_rows(3)), 0.9999).to_text()
-        parameters = {"passport": self.passport, "golden": golden}
+        parameters = {"fingerprint": self.fingerprint, "golden": golden}
         config = model_config_pb2.ModelConfig(name=NAME, max_batch_size=8, instance_group=[{"count": 1}])
         for name, value in parameters.items():
             config.parameters[name].string_value = value
@@ -116,7 +116,7 @@ async def pool(*fakes: FakeTriton, reload: bool = False) -> AsyncIterator[Pool]:
     """Watch `fakes` until all that can be are admitted."""
     async with serving(fakes[0]) as one, serving(fakes[-1]) as two:
         clients = [TritonClient(address) for address in (one, two)[: len(fakes)]]
-        expected = ExpectedModel(ServedTower(NAME, "head", HEAD, 3), RowInputBuilder((3,), 8), PASSPORT)
+        expected = ExpectedModel(ServedTower(NAME, "head", HEAD, 3), RowInputBuilder((3,), 8), FINGERPRINT)
         made = Pool(clients, [expected], TIMEOUTS, reload=reload)
         async with made.watching():
             await made.until_ready(NAME)
@@ -200,9 +200,9 @@ async def test_a_server_that_comes_back_with_another_model_stays_out() -> None:
     async with pool(fake) as made:
         fake.canaries = refusing(CODES.UNAVAILABLE, "restarting")
         await asyncio.sleep(0.3)
-        fake.canaries, fake.passport = well, "q" * 32
+        fake.canaries, fake.fingerprint = well, "q" * 32
         await asyncio.sleep(0.3)
-        with pytest.raises(ServiceUnavailableError, match="passport"):
+        with pytest.raises(ServiceUnavailableError, match="fingerprint"):
             await ask(made)
 
 
@@ -271,17 +271,17 @@ async def test_a_model_unloaded_from_here_is_loaded_however_often_it_takes() -> 
         await ask(made)
 
 
-async def test_a_foreign_passport_is_refused_at_the_start() -> None:
+async def test_a_foreign_fingerprint_is_refused_at_the_start() -> None:
     fake = FakeTriton()
-    fake.passport = "q" * 32
-    with pytest.raises(ModelFileError, match="expected passport"):
+    fake.fingerprint = "q" * 32
+    with pytest.raises(ModelFileError, match="expected fingerprint"):
         async with pool(fake):
             pass
 
 
 async def test_one_good_server_is_enough_to_start() -> None:
     one, two = FakeTriton(), FakeTriton()
-    one.passport = "q" * 32
+    one.fingerprint = "q" * 32
     async with pool(one, two) as made:
         await ask(made)
         assert two.asked == 1

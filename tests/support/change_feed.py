@@ -7,7 +7,7 @@ from dataclasses import replace
 from services.common.errors import CollectionNotFoundError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space, Table
+from services.search.core.change_feed import ChangeBatch, Space, Table
 
 
 class MemoryChangeFeed:
@@ -24,7 +24,7 @@ class MemoryChangeFeed:
         self._tables[collection] = kept
         return kept.version
 
-    def commit(self, collection: str, *parts: ChangePart) -> Version:
+    def commit(self, collection: str, *parts: ChangeBatch) -> Version:
         """Add a change; return the version that holds it."""
         return self._kept(collection).commit(parts)
 
@@ -33,7 +33,7 @@ class MemoryChangeFeed:
         spaces = [
             replace(each, config=config) if each.name == space else each for each in self._kept(collection).spaces
         ]
-        return self.commit(collection, ChangePart(spaces=spaces))
+        return self.commit(collection, ChangeBatch(spaces=spaces))
 
     def drop(self, collection: str) -> None:
         """Remove a collection."""
@@ -53,17 +53,17 @@ class MemoryChangeFeed:
         kept = self._kept(collection)
         return Table(collection, kept.spaces, kept.version)
 
-    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
+    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangeBatch]:
         """See `ChangeFeed`."""
         kept = self._kept(collection)
         known = after is not None and after.uid == kept.version.uid
         if after is not None and not known:
-            yield ChangePart(reset=True)
+            yield ChangeBatch(reset=True)
         applied = after.number if after is not None and known else 0
         told: Sequence[Space] = ()
         if not kept.committed[applied:]:
             told = kept.spaces
-            yield ChangePart(version=kept.version, spaces=told)
+            yield ChangeBatch(version=kept.version, spaces=told)
         while True:
             for number, parts in enumerate(kept.committed[applied:], start=applied + 1):
                 for part in parts[:-1]:
@@ -81,7 +81,7 @@ class _KeptTable:
         self.collection = collection
         self.spaces_at = [spaces]
         self.uid = uid
-        self.committed: list[Sequence[ChangePart]] = []
+        self.committed: list[Sequence[ChangeBatch]] = []
         self._dropped = False
         self._changed = asyncio.Event()
 
@@ -93,7 +93,7 @@ class _KeptTable:
     def spaces(self) -> Sequence[Space]:
         return self.spaces_at[-1]
 
-    def commit(self, parts: Sequence[ChangePart]) -> Version:
+    def commit(self, parts: Sequence[ChangeBatch]) -> Version:
         self.committed.append(parts)
         self.spaces_at.append(next((part.spaces for part in parts if part.spaces), self.spaces))
         self._wake()

@@ -13,16 +13,16 @@ import numpy as np
 from services.common.content import ContentType
 from services.common.errors import (
     CollectionNotFoundError,
+    FingerprintError,
     ItemNotFoundError,
     MediaError,
-    PassportError,
     RevisionError,
     ServiceError,
     SpaceNotFoundError,
 )
 from services.common.filters import matches
 from services.common.index_config import IndexConfig
-from services.common.metadata import parsed_metadata
+from services.common.metadata import parse_metadata
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.embedder.core.errors import ModelNotFoundError
@@ -49,12 +49,12 @@ class MemoryEmbedder:
         return self._models[name]
 
     async def embed(
-        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+        self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
     ) -> list[Embedded | ServiceError]:
         """Make a vector of each content's hash, whatever the purpose."""
         known = await self.model(model)
-        if passport not in ("", known.passport):
-            raise PassportError(passport, known.passport)
+        if fingerprint not in ("", known.fingerprint):
+            raise FingerprintError(fingerprint, known.fingerprint)
         return [_embedded(content, known.dimensions) for content in inputs]
 
     async def inspect(self, data: bytes) -> MediaFacts:
@@ -133,14 +133,16 @@ class MemoryStore:
         return ItemState(item.row.text, sha256, item.revision, frozenset(item.row.vectors))
 
     async def upsert(
-        self, collection: str, rows: Sequence[Row], passports: Mapping[str, str]
+        self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
     ) -> list[Written | ServiceError]:
         """Replace the rows."""
         table = self.table(collection)
         version = table.commit()
         return [self._written(table, row, version) for row in rows]
 
-    async def update(self, collection: str, change: RowChange, passports: Mapping[str, str]) -> tuple[MemoryItem, str]:
+    async def update(
+        self, collection: str, change: RowChange, fingerprints: Mapping[str, str]
+    ) -> tuple[MemoryItem, str]:
         """Replace the row by its changed self."""
         item, table = self._item(collection, change.id), self.table(collection)
         if change.expected_revision not in (None, item.revision):
@@ -175,14 +177,14 @@ class MemoryIndex:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def search(self, scope: Scope, space: Space, vector: Matrix, passport: str, depth: int) -> IndexAnswer:
+    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexAnswer:
         """Score and sort."""
         table = self._store.table(scope.collection)
         known = {space.name: space for space in table.collection.spaces}
         if space.name not in known:
             raise SpaceNotFoundError(space.name, list(known))
-        if passport not in ("", known[space.name].passport):
-            raise PassportError(known[space.name].passport, passport)
+        if fingerprint not in ("", known[space.name].fingerprint):
+            raise FingerprintError(known[space.name].fingerprint, fingerprint)
         rows = [item.row for item in table.items.values() if space.name in item.row.vectors and _satisfies(item, scope)]
         hits = [IndexHit(row.id, _score(row.vectors[space.name], vector, space), list(row.vectors)) for row in rows]
         sign = 1 if space.metric is Metric.EUCLIDEAN else -1
@@ -203,7 +205,7 @@ def _embedded(content: Content, dimensions: int) -> Embedded | ServiceError:
 
 
 def _satisfies(item: MemoryItem, scope: Scope) -> bool:
-    return scope.condition is None or matches(scope.condition, parsed_metadata(item.row.metadata_json))
+    return scope.condition is None or matches(scope.condition, parse_metadata(item.row.metadata_json))
 
 
 def _score(mine: Matrix, query: Matrix, space: Space) -> float:
@@ -244,7 +246,7 @@ def _metadata(before: str, change: RowChange) -> str:
         case ReplaceMetadata(text):
             return text
         case MergeMetadata(text):
-            return json.dumps(_merged(parsed_metadata(before), parsed_metadata(text)))
+            return json.dumps(_merged(parse_metadata(before), parse_metadata(text)))
 
 
 def _merged(before: object, patch: object) -> object:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import click
 
-from medley.backup import Restoring, Saving, open_destination
+from medley.backup import Backup, Restore, open_destination
 from medley.cli.printing import counting_bar, print_json
 from medley.cli.session import Session, session_options
 
@@ -23,7 +23,7 @@ def backup(*, session: Session, collection: str, place: str, as_of: str) -> None
     Writers need not stop. After an interruption the same command goes on where it was, with the same version.
     """
     with session.connected() as client, _progress() as show:
-        saved = Saving(client, open_destination(place), lambda done, total: show("Saving items", done, total)).save(
+        saved = Backup(client, open_destination(place), lambda done, total: show("Saving items", done, total)).save(
             collection, as_of
         )
     if session.as_json:
@@ -46,7 +46,7 @@ def restore(*, session: Session, place: str, name: str, re_embed: bool, into_exi
     are restored as they were where the server's models would make the same; otherwise say --re-embed.
     """
     with session.connected() as client, _progress() as show:
-        restoring = Restoring(client, open_destination(place), show)
+        restoring = Restore(client, open_destination(place), show)
         restored = restoring.restore(name, re_embed=re_embed, into_existing=into_existing)
     if session.as_json:
         print_json(restored)

@@ -47,7 +47,7 @@ def list_(session: Session) -> None:
     "wishes",
     multiple=True,
     metavar="SPACE=KIND[,OPTION=N…]",
-    help="How a space is indexed, e.g. clip=hnsw or own=ivf,lists=256.  [default: exact]",
+    help="How a space is indexed, e.g. clip=hnsw or own=ivf,nlist=256.  [default: exact]",
 )
 @session_options
 def create(session: Session, name: str, spaces: tuple[str, ...], wishes: tuple[str, ...]) -> None:
@@ -65,14 +65,16 @@ def create(session: Session, name: str, spaces: tuple[str, ...], wishes: tuple[s
 @click.argument("name")
 @click.argument("space")
 @click.argument("kind", type=click.Choice(list(KINDS)))
-@click.option("--neighbours", type=int, help="hnsw: neighbours of a vector (M).")
-@click.option("--build-candidates", type=int, help="hnsw: candidates while building (efConstruction).")
-@click.option("--search-candidates", type=int, help="hnsw: candidates of a search (efSearch).")
-@click.option("--lists", type=int, help="ivf: lists (nlist).")
-@click.option("--probes", type=int, help="ivf: lists that a search reads (nprobe).")
+@click.option("--m", type=int, help="hnsw: neighbours of a vector (M).")
+@click.option("--ef-construction", type=int, help="hnsw: candidates while building (efConstruction).")
+@click.option("--ef-search", type=int, help="hnsw: candidates of a search (efSearch).")
+@click.option("--nlist", type=int, help="ivf: lists (nlist).")
+@click.option("--nprobe", type=int, help="ivf: lists that a search reads (nprobe).")
 @click.option("--product-bytes", type=int, help="ivf: bytes of a product code, instead of a storage.")
 @click.option("--storage", type=click.Choice(["float32", "float16", "int8"]), help="How vectors lie in memory.")
-@click.option("--exact-share", type=float, help="hnsw, ivf: compare exactly where a filter leaves up to this share.")
+@click.option(
+    "--exact-below-selectivity", type=float, help="hnsw, ivf: compare exactly where a filter leaves up to this share."
+)
 @click.option("--recall-floor", type=float, help="hnsw, ivf: answer exactly while recall at 10 is below this.")
 @click.option("--wait", is_flag=True, help="Wait until the index is built.")
 @session_options

@@ -11,11 +11,11 @@ import click
 from medley.cli.commands.ingest import print_report, progress
 from medley.cli.commands.search import print_result
 from medley.client import Client
-from medley.contact_sheet.sheet import Query, gathered
+from medley.contact_sheet.sheet import Query, build_sheet
 from medley.contact_sheet.write import write_sheet
 from medley.demo.catalogue import LIMIT, Product, catalogue
 from medley.inputs import Input
-from medley.loading import Loader
+from medley.loading import Importer
 from medley.suite import SuiteError, free_ports, suite
 from medley.values import NewItem, SearchResult
 
@@ -69,7 +69,7 @@ def _fill(client: Client, count: int) -> dict[str, bytes]:
 
     begin = time.monotonic()
     with progress("Drawing and ingesting", count) as report:
-        Loader(client, COLLECTION).load(inputs(), report)
+        Importer(client, COLLECTION).load(inputs(), report)
     print_report(report)
     click.echo(f"{report.ingested / (time.monotonic() - begin):.0f} products a second, drawing included")
     stored = client.count(COLLECTION)
@@ -104,7 +104,7 @@ def _show(client: Client, heading: str, query: Query, path: Path, *, space: str 
     print_result(query, result)
     if not result.hits:
         raise DemoError(f"no hits for {query.heading}")
-    sheet = gathered(client, query, result)
+    sheet = build_sheet(client, query, result)
     for suffix in (".html", ".png"):
         write_sheet(sheet, path.with_suffix(suffix))
     return result

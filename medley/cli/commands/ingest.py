@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from medley.cli.exits import INTERRUPTED
-from medley.cli.printing import complain, counting_bar, plain, print_json
+from medley.cli.printing import counting_bar, plain, print_error, print_json
 from medley.cli.session import Session, collection_option, session_options
 from medley.client import Client
 from medley.errors import NotFoundError
 from medley.inputs import Columns, open_inputs
-from medley.loading import Loader, Report
+from medley.loading import Importer, Report
 from medley.wording import shortened
 
 SHOWN_FAILURES = 20
@@ -31,7 +31,7 @@ INTERRUPTION = "interrupted"
 @click.option(
     "--metadata-columns", metavar="A,B,…", help="Manifests: the columns that become metadata.  [default: all other]"
 )
-@click.option("--patience", default=60.0, show_default=True, help="Seconds without progress before giving up.")
+@click.option("--idle-timeout", default=60.0, show_default=True, help="Seconds without progress before giving up.")
 @click.option(
     "--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here, as JSON."
 )
@@ -60,9 +60,9 @@ def ingest(
     with session.connected() as client:
         ensure_collection(client, collection, create=create)
         with progress(f"Ingesting {path.name}", inputs.total) as report:
-            waiting = lambda error: complain(f"waiting for the server: {shortened(str(error), 100)}")  # noqa: E731
+            waiting = lambda error: print_error(f"waiting for the server: {shortened(str(error), 100)}")  # noqa: E731
             try:
-                Loader(client, collection, patience_seconds=patience, waiting=waiting).load(inputs.each, report)
+                Importer(client, collection, timeout_seconds=patience, waiting=waiting).load(inputs.each, report)
             except KeyboardInterrupt:
                 report.stopped = INTERRUPTION
         if session.as_json:
@@ -117,7 +117,7 @@ def print_report(report: Report) -> None:
     if len(report.failures) > SHOWN_FAILURES:
         click.echo(f"  … and {len(report.failures) - SHOWN_FAILURES} more: --report FILE lists all")
     if report.stopped:
-        complain(f"stopped: {report.stopped}; run the same command again to go on")
+        print_error(f"stopped: {report.stopped}; run the same command again to go on")
 
 
 def _columns(

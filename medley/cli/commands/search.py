@@ -7,7 +7,7 @@ import click
 
 from medley.cli.printing import print_json, print_table, title
 from medley.cli.session import Session, collection_option, session_options
-from medley.contact_sheet.sheet import Query, gathered, summary
+from medley.contact_sheet.sheet import Query, build_sheet, summary
 from medley.contact_sheet.write import SHEET_SUFFIXES, write_sheet
 from medley.values import ArmScore, Hit, SearchResult
 
@@ -71,7 +71,7 @@ def search(
             exact=exact,
         )
         query = Query(collection, text, image.read_bytes() if image else None, item, where)
-        sheet = gathered(client, query, result) if sheets else None
+        sheet = build_sheet(client, query, result) if sheets else None
     if session.as_json:
         print_json(result)
     else:

@@ -10,7 +10,7 @@ from services.common.deadlines import begin_call
 T = TypeVar("T")
 
 
-def detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+def create_detached_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Run `work` in a task without the deadline of the call that happens to start it."""
     context = contextvars.copy_context()
     context.run(begin_call, None)

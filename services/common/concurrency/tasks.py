@@ -23,7 +23,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         raise _first(failed) from None
 
 
-async def together(coroutines: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def gather(coroutines: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Return the results of `coroutines`, in order; the first error ends the others and is raised."""
     async with task_group() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]

@@ -1,6 +1,6 @@
 """Calling another service: over gRPC, or directly when it lives in the same process. One way for both.
 
-A client adapter holds a stub: the generated one over a channel, or a `LocalStub`, which has the same methods but calls
+A client adapter holds a stub: the generated one over a channel, or a `InProcessStub`, which has the same methods but calls
 the servicer. Either way the adapter awaits `call(...)` or iterates `stream(...)`, which bound the time by what is left
 of the caller's deadline and raise the `ServiceError` the other service raised.
 """
@@ -23,7 +23,7 @@ CALL_SECONDS = 30.0
 STREAM_SECONDS = 24 * 3600.0
 
 
-class LocalStub:
+class InProcessStub:
     """A stub of the service that `servicer` serves in this process: same methods, no wire.
 
     Messages are handed over as they are: neither side may change one it has sent or received.

@@ -60,7 +60,7 @@ class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
         """Wrap what yields its answers."""
 
 
-class CallInterceptor(WrappingInterceptor):
+class ErrorInterceptor(WrappingInterceptor):
     """Turn a `ServiceError` into its status with an `ErrorInfo`, and any other exception into INTERNAL.
 
     At most `max_calls` calls run at a time; one more is refused at once with OVERLOADED.

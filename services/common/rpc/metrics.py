@@ -29,7 +29,7 @@ class MetricsAddressError(Exception):
 
 
 @asynccontextmanager
-async def serving_metrics(listen: str, registry: CollectorRegistry) -> AsyncIterator[int]:
+async def serve_metrics(listen: str, registry: CollectorRegistry) -> AsyncIterator[int]:
     """Serve what `registry` collects, and the state of the process, on `listen` while the block runs; yield the port.
 
     Raises:
@@ -50,7 +50,7 @@ async def serving_metrics(listen: str, registry: CollectorRegistry) -> AsyncIter
         await asyncio.to_thread(thread.join)
 
 
-class CallMeter(WrappingInterceptor):
+class MetricsInterceptor(WrappingInterceptor):
     """Counts the calls of each method that came over the server's port, by status, and times them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

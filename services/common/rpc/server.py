@@ -10,8 +10,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from services.common.rpc.interceptors import CallInterceptor
-from services.common.rpc.metrics import CallMeter, serving_metrics
+from services.common.rpc.interceptors import ErrorInterceptor
+from services.common.rpc.metrics import MetricsInterceptor, serve_metrics
 from services.common.settings import ServerSettings
 
 Register = Callable[[grpc.aio.Server], None]
@@ -28,7 +28,7 @@ class ListenError(Exception):
 
 
 @asynccontextmanager
-async def running(
+async def run_server(
     settings: ServerSettings, service: str, register: Register, metrics: CollectorRegistry | None = None
 ) -> AsyncIterator[int]:
     """Serve what `register` adds, plus health and reflection, while the block runs; yield the bound TCP port.
@@ -42,9 +42,9 @@ async def running(
         MetricsAddressError: the address of the metrics cannot be had.
     """
     registry = metrics or CollectorRegistry()
-    interceptors: list[grpc.aio.ServerInterceptor] = [CallInterceptor(settings.max_calls)]
+    interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor(settings.max_calls)]
     if settings.metrics_listen:
-        interceptors.insert(0, CallMeter(registry))
+        interceptors.insert(0, MetricsInterceptor(registry))
     # Without this a second server would share the port, and each call would go to either.
     options = [*message_limits(settings), ("grpc.so_reuseport", 0)]
     options.append(("grpc.http2.min_ping_interval_without_data_ms", PING_MS))
@@ -56,7 +56,7 @@ async def running(
     port = _bound_port(server, settings.listen)
     async with AsyncExitStack() as stack:
         if settings.metrics_listen:
-            await stack.enter_async_context(serving_metrics(settings.metrics_listen, registry))
+            await stack.enter_async_context(serve_metrics(settings.metrics_listen, registry))
         try:
             await server.start()
             for name in ("", service):
@@ -80,7 +80,7 @@ def message_limits(settings: ServerSettings) -> Sequence[tuple[str, int]]:
     return [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
 
 
-async def until_signalled() -> None:
+async def wait_for_signal() -> None:
     """Wait for SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,7 +24,7 @@ from urllib3.exceptions import TimeoutError as HttpTimeoutError
 
 from services.common.concurrency.retry import Backoff, retry_blocking
 from services.common.deadlines import deadline_in, remaining_seconds
-from services.common.s3.errors import S3_ERRORS, AbsentError, as_ours, code_of, is_passing
+from services.common.s3.errors import S3_ERRORS, NoSuchKeyError, code_of, is_transient, translate_error
 from services.common.s3.options import S3Options
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ObjectInfo:
     """An object of the bucket: its key without the prefix, its size, and when it was written, by the endpoint's clock.
 
     Listings tell the time to the millisecond, look-ups to the second, rounded down.
@@ -51,7 +51,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class GetResult:
     """Some bytes of an object, and the size of the whole."""
 
     content: bytes
@@ -103,39 +103,39 @@ class S3Bucket:
 
     def compose_seconds(self, parts: int) -> float:
         """Return how long it may take to compose an object of so many parts: the endpoint copies one after another."""
-        return self.options.patience_seconds * (1 + parts / PARTS_IN_PATIENCE)
+        return self.options.timeout_seconds * (1 + parts / PARTS_IN_PATIENCE)
 
-    def get(self, path: str, offset: int, length: int) -> Fetched:
+    def get(self, path: str, offset: int, length: int) -> GetResult:
         """Return `length` bytes, at least 1, from `offset`, fewer where the object ends before.
 
         Raises:
-            AbsentError: there is no such object.
+            NoSuchKeyError: there is no such object.
         """
         try:
             return self._call(lambda: self._get(path, offset, length))
         except S3_ERRORS as error:
             if code_of(error) != "InvalidRange":
                 raise
-            return Fetched(b"", offset)
+            return GetResult(b"", offset)
 
-    def look_up(self, path: str) -> Entry | None:
+    def look_up(self, path: str) -> ObjectInfo | None:
         """Return what there is at `path`."""
         try:
             return self._entry(self._call(lambda: self.client.stat_object(*self._at(path))))
-        except AbsentError:
+        except NoSuchKeyError:
             return None
 
-    def page(self, folder: str, after: str = "") -> list[Entry]:
+    def page(self, folder: str, after: str = "") -> list[ObjectInfo]:
         """Return the first objects under `folder` with paths over `after`, by path: none only if there are no more."""
         prefix, start = self.options.key(folder), self.options.key(after) if after else None
 
-        def listed() -> list[Entry]:
+        def listed() -> list[ObjectInfo]:
             found = self.client.list_objects(self.options.bucket, prefix, recursive=True, start_after=start)
             return [self._entry(each) for each in itertools.islice(found, PAGE)]
 
         return self._call(listed)
 
-    def entries(self, folder: str) -> Iterator[Entry]:
+    def entries(self, folder: str) -> Iterator[ObjectInfo]:
         """Yield all objects under `folder`, by path."""
         after = ""
         while page := self.page(folder, after):
@@ -183,12 +183,12 @@ class S3Bucket:
                 return found
             key, upload = page.next_key_marker, page.next_upload_id_marker
 
-    def _entry(self, found: Object) -> Entry:
+    def _entry(self, found: Object) -> ObjectInfo:
         key = found.object_name or ""
         written = cast(datetime, found.last_modified)  # S3 tells it always
-        return Entry(key[len(self.options.key("")) :], found.size or 0, written.astimezone(UTC))
+        return ObjectInfo(key[len(self.options.key("")) :], found.size or 0, written.astimezone(UTC))
 
-    def _get(self, path: str, offset: int, length: int) -> Fetched:
+    def _get(self, path: str, offset: int, length: int) -> GetResult:
         response = self.client.get_object(*self._at(path), offset, length)
         try:
             content = _whole_body(response)
@@ -197,15 +197,15 @@ class S3Bucket:
             raise
         finally:
             response.release_conn()
-        return Fetched(content, _object_bytes(response, len(content)))
+        return GetResult(content, _object_bytes(response, len(content)))
 
-    def _call(self, work: Callable[[], T], patience_seconds: float = 0.0) -> T:
+    def _call(self, work: Callable[[], T], timeout_seconds: float = 0.0) -> T:
         """Return what `work` returns, retried while there is time; raise its errors as ours."""
-        with deadline_in(patience_seconds or self.options.patience_seconds):
+        with deadline_in(timeout_seconds or self.options.timeout_seconds):
             try:
-                return retry_blocking(work, is_passing, backoff=BACKOFF)
+                return retry_blocking(work, is_transient, backoff=BACKOFF)
             except S3_ERRORS as error:
-                ours = as_ours(error, self.options.bucket)
+                ours = translate_error(error, self.options.bucket)
                 if ours is error:
                     raise
                 raise ours from error
@@ -220,10 +220,10 @@ class _BoundedHttp(urllib3.PoolManager):
     def __init__(self, options: S3Options) -> None:
         trusted = str(options.ca_file) if options.ca_file else certifi.where()
         super().__init__(maxsize=options.connections, retries=False, ca_certs=trusted)
-        self._silence_seconds = options.silence_seconds
+        self._read_timeout_seconds = options.read_timeout_seconds
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **kw: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]  # untyped there
-        left = remaining_seconds(self._silence_seconds)
+        left = remaining_seconds(self._read_timeout_seconds)
         if left <= 0:
             raise HttpTimeoutError("no time left")
         timeout = urllib3.Timeout(connect=min(left, CONNECT_SECONDS), read=left)

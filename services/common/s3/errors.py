@@ -11,11 +11,11 @@ _FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
 _PASSING = (408, 409, 429, 500, 502, 503, 504)
 
 
-class AbsentError(Exception):
+class NoSuchKeyError(Exception):
     """There is no object of the key."""
 
 
-class TakenError(Exception):
+class PreconditionFailedError(Exception):
     """There is an object of the key already."""
 
 
@@ -24,7 +24,7 @@ def code_of(error: Exception) -> str:
     return error.code or "" if isinstance(error, S3Error) else ""
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Return whether the same request may succeed a moment later."""
     if code_of(error) in (*_FULL, "NoSuchBucket"):
         return False
@@ -38,15 +38,15 @@ def is_distrust(error: SSLError) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
-def as_ours(error: Exception, bucket: str) -> Exception:
+def translate_error(error: Exception, bucket: str) -> Exception:
     """Return what `error` means to us, or itself where we do not know."""
     code, status = code_of(error), _status(error)
     if code in _FULL or status == 507:
         return StorageFullError(f"bucket {bucket}")
     if code == "NoSuchKey":
-        return AbsentError()
+        return NoSuchKeyError()
     if code == "PreconditionFailed":
-        return TakenError()
+        return PreconditionFailedError()
     if isinstance(error, HTTPError):
         return ServiceUnavailableError("object store", "does not answer")
     if code in (*REFUSED, "NoSuchBucket") or status in _PASSING:

@@ -9,7 +9,7 @@ from typing import Literal
 class S3Options:
     """An S3 endpoint and a bucket of it; what is empty is not given.
 
-    `patience_seconds` is how long a call to it may take with all its retries, `silence_seconds` how long the endpoint
+    `timeout_seconds` is how long a call to it may take with all its retries, `read_timeout_seconds` how long the endpoint
     may send nothing. Without `access_key` the credentials are those of the environment or of the machine's role.
     """
 
@@ -25,8 +25,8 @@ class S3Options:
     encryption: Literal["", "s3", "kms"] = ""
     kms_key: str = ""
     url_endpoint: str = ""
-    patience_seconds: float = 20.0
-    silence_seconds: float = 10.0
+    timeout_seconds: float = 20.0
+    read_timeout_seconds: float = 10.0
     connections: int = 16
 
     def key(self, path: str) -> str:
@@ -45,10 +45,10 @@ class S3Options:
             "aws_region": self.region,
             "aws_virtual_hosted_style_request": str(not self.path_style).lower(),
             "allow_http": str(not self.secure).lower(),
-            "connect_timeout": f"{min(self.silence_seconds, 5):g}s",
-            "timeout": f"{self.patience_seconds:g}s",
+            "connect_timeout": f"{min(self.read_timeout_seconds, 5):g}s",
+            "timeout": f"{self.timeout_seconds:g}s",
             "client_max_retries": "3",
-            "client_retry_timeout": f"{max(1, round(self.patience_seconds / 4))}",
+            "client_retry_timeout": f"{max(1, round(self.timeout_seconds / 4))}",
         }
         if self.access_key:
             options |= {"aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key}

@@ -8,7 +8,7 @@ from pathlib import Path
 from services.common.content import ContentType
 from services.common.vectors import Metric
 from services.embedder.core.errors import ModelNotFoundError
-from services.embedder.core.fingerprint import fingerprint
+from services.embedder.core.fingerprint import compute_fingerprint
 from services.embedder.core.preprocessing import Preprocessing
 
 TOKEN_INPUTS = ("input_ids", "attention_mask")
@@ -116,20 +116,22 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class CataloguePage:
+class CatalogPage:
     """Some models, by name; `more` tells whether others follow."""
 
     models: list[Model]
     more: bool
 
 
-class Catalogue:
-    """The models of this server, and the passport each has under its runtime."""
+class ModelCatalog:
+    """The models of this server, and the fingerprint each has under its runtime."""
 
     def __init__(self, models: Iterable[Model], runtime: str) -> None:
         """Offer `models`, of different names, run by what calls itself `runtime`."""
         self._models = {model.name: model for model in sorted(models, key=lambda model: model.name)}
-        self._passports = {name: fingerprint(self._makings(model, runtime)) for name, model in self._models.items()}
+        self._fingerprints = {
+            name: compute_fingerprint(self._makings(model, runtime)) for name, model in self._models.items()
+        }
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
@@ -145,14 +147,14 @@ class Catalogue:
         except KeyError:
             raise ModelNotFoundError(name, self._models) from None
 
-    def passport(self, name: str) -> str:
-        """Return the passport of the vectors of the model called `name`, which must be there."""
-        return self._passports[name]
+    def fingerprint(self, name: str) -> str:
+        """Return the fingerprint of the vectors of the model called `name`, which must be there."""
+        return self._fingerprints[name]
 
-    def page(self, after: str | None, size: int) -> CataloguePage:
+    def page(self, after: str | None, size: int) -> CatalogPage:
         """Return at most `size` models whose names follow `after`; None begins with the first."""
         following = [model for name, model in self._models.items() if after is None or name > after]
-        return CataloguePage(following[:size], len(following) > size)
+        return CatalogPage(following[:size], len(following) > size)
 
     def _makings(self, model: Model, runtime: str) -> dict[str, object]:
         return {"runtime": runtime, "text": self._text_makings(model), "image": _image_makings(model)}
@@ -168,7 +170,7 @@ class Catalogue:
 
 
 def _tower_makings(tower: TextTower) -> dict[str, object]:
-    """Return what makes a text's vector; what a tower leaves at its default is not named: passports are older."""
+    """Return what makes a text's vector; what a tower leaves at its default is not named: fingerprints are older."""
     makings: dict[str, object] = {
         "graph": tower.graph.sha256,
         "tokenizer": tower.tokenizer.sha256,

@@ -59,7 +59,7 @@ class Runtime(Protocol):
 
     @property
     def identity(self) -> str:
-        """What of the runtime bears on the digits of a vector; part of every passport."""
+        """What of the runtime bears on the digits of a vector; part of every fingerprint."""
         ...
 
     def text_encoder(self, tower: TextTower) -> TextEncoder:

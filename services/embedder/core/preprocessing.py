@@ -1,7 +1,7 @@
 """Pictures to the pixels a model takes: the one implementation, for everything that is ever embedded.
 
 How a picture is scaled alone moves its vector (cosine 0.94 between two common ways), so the steps are fixed here and
-counted by `VERSION`, which is part of every passport:
+counted by `VERSION`, which is part of every fingerprint:
 
 1. the first frame, upright: EXIF orientation applied;
 2. 16-bit grey cut to its upper 8 bits; transparency composited on `background`; RGB;
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 VERSION = 1
-"""Raise it with any change here that may alter a pixel: every passport of a model of pictures changes with it."""
+"""Raise it with any change here that may alter a pixel: every fingerprint of a model of pictures changes with it."""
 
 DRAFT = 2
 """How much longer than `size` the side of a picture that is scaled to it must stay when it is decoded small."""
@@ -61,9 +61,9 @@ class Preprocessing:
         return DRAFT * self.size * max(width, height) // min(width, height)
 
     def makings(self) -> dict[str, object]:
-        """Return everything here that bears on a pixel, for the passport."""
+        """Return everything here that bears on a pixel, for the fingerprint."""
         makings = {"version": VERSION, **asdict(self)}
-        if self.resize == "pad":  # passports are older than the choice
+        if self.resize == "pad":  # fingerprints are older than the choice
             del makings["resize"]
         return makings
 
@@ -98,7 +98,7 @@ def flattened(picture: Image.Image, background: Colour) -> Image.Image:
     return Image.alpha_composite(canvas, picture.convert("RGBA")).convert("RGB")
 
 
-def padded(picture: Image.Image, shown: tuple[int, int], wanted: Preprocessing) -> Image.Image:
+def letterbox(picture: Image.Image, shown: tuple[int, int], wanted: Preprocessing) -> Image.Image:
     """Return `picture`, in RGB, scaled by its longer side and centred on the background."""
     longest = max(shown)
     width, height = (max(1, round(side * wanted.size / longest)) for side in shown)
@@ -108,7 +108,7 @@ def padded(picture: Image.Image, shown: tuple[int, int], wanted: Preprocessing) 
     return canvas
 
 
-def cropped(picture: Image.Image, shown: tuple[int, int], wanted: Preprocessing) -> Image.Image:
+def crop_center(picture: Image.Image, shown: tuple[int, int], wanted: Preprocessing) -> Image.Image:
     """Return the middle of `picture`, in RGB, scaled by its shorter side.
 
     Only the middle is ever scaled, so that a line of a million pixels takes no more memory than a square. Across first,
@@ -131,7 +131,7 @@ def _middle(scaled: int, side: int, size: int) -> tuple[float, float]:
     return start * side / scaled, min(float(side), (start + size) * side / scaled)
 
 
-def squashed(picture: Image.Image, shown: tuple[int, int], wanted: Preprocessing) -> Image.Image:
+def stretch(picture: Image.Image, shown: tuple[int, int], wanted: Preprocessing) -> Image.Image:
     """Return `picture`, in RGB, scaled to the square whatever its proportions, so those `shown` bear on nothing."""
     return picture.resize((wanted.size, wanted.size), _resampling(wanted))
 
@@ -141,7 +141,7 @@ def _resampling(wanted: Preprocessing) -> Image.Resampling:
 
 
 _SQUARES: dict[Resize, Callable[[Image.Image, tuple[int, int], Preprocessing], Image.Image]] = {
-    "pad": padded,
-    "crop": cropped,
-    "squash": squashed,
+    "pad": letterbox,
+    "crop": crop_center,
+    "squash": stretch,
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from services.embedder.adapters.model_folders import MANIFEST, read_models
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
-from services.embedder.core.catalog import Catalogue, Model, TextHead
+from services.embedder.core.catalog import Model, ModelCatalog, TextHead
 from services.embedder.core.errors import ModelFileError
 from services.embedder.export.console import Console, folder_size, megabytes
 from services.embedder.export.errors import ExportError
@@ -20,7 +20,7 @@ from services.embedder.export.precision import Precision
 from services.embedder.settings import BUILT_IN_MODELS
 
 if TYPE_CHECKING:
-    from services.embedder.export.writing import Making
+    from services.embedder.export.writing import BuildRecord
 
 EXPORTERS = ("torch", "transformers", "onnx", "onnxruntime", "safetensors", "huggingface_hub")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -96,7 +96,7 @@ def _exported(given: str, wishes: Wishes, console: Console) -> Path:
     _require_exporters()
     # torch and transformers, that these import, take seconds; nothing else here needs them
     from services.embedder.export.sources import checked_files, found
-    from services.embedder.export.writing import Making
+    from services.embedder.export.writing import BuildRecord
 
     precision = wishes.precision or "fp32"
     name = wishes.name or name_of(given, precision)
@@ -108,14 +108,14 @@ def _exported(given: str, wishes: Wishes, console: Console) -> Path:
     if place.exists() and not wishes.replace:
         raise _there(place)
     source = found(given, wishes.revision, console)
-    making = Making(source, checked_files(source), name, precision)
+    making = BuildRecord(source, checked_files(source), name, precision)
     with _written(wishes.out, name) as folder:
         _write(folder, making, wishes, console)
     console.say(f"{name}: built in {place}, {megabytes(folder_size(place))}")
     return place
 
 
-def _write(folder: Path, making: "Making", wishes: Wishes, console: Console) -> None:
+def _write(folder: Path, making: "BuildRecord", wishes: Wishes, console: Console) -> None:
     from services.embedder.export.checking import LEAST, checked
     from services.embedder.export.families import TextWishes, parts_of
     from services.embedder.export.writing import write_model, write_provenance
@@ -138,8 +138,8 @@ def _write(folder: Path, making: "Making", wishes: Wishes, console: Console) -> 
             f"{making.name}: {tower}: cosine to the original {each.least:.6f} at least (on {each.worst!r}), "
             f"{each.mean:.6f} in the mean, over {each.inputs} golden inputs"
         )
-    passport = Catalogue([model], OnnxRuntime.identity).passport(model.name)
-    write_provenance(folder, parts, making, closeness, passport)
+    fingerprint = ModelCatalog([model], OnnxRuntime.identity).fingerprint(model.name)
+    write_provenance(folder, parts, making, closeness, fingerprint)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Closeness:
+class Parity:
     """How close vectors are to the original's, over the golden inputs; `worst` is the input with the least cosine."""
 
     least: float
@@ -45,14 +45,14 @@ class Closeness:
     worst: str
 
 
-def checked(model: Model, parts: Parts, sound: Path | None, least: float) -> dict[str, Closeness]:
+def checked(model: Model, parts: Parts, sound: Path | None, least: float) -> dict[str, Parity]:
     """Return how close the vectors of `model`, as read from its folder, are to those of `parts`.
 
     Raises:
         AccuracyError: some are further off than `least`, or than `LEAST_PIXELS` for the pixels alone.
         ExportError: the tokens are not the original's.
     """
-    found: dict[str, Closeness] = {}
+    found: dict[str, Parity] = {}
     if parts.text is not None:
         found["text"] = _texts(model, parts.text)
     if parts.image is not None:
@@ -67,7 +67,7 @@ def checked(model: Model, parts: Parts, sound: Path | None, least: float) -> dic
     return found
 
 
-def _require(name: str, closeness: Closeness, least: float, advice: str) -> None:
+def _require(name: str, closeness: Parity, least: float, advice: str) -> None:
     if not closeness.least >= least:  # so that not a number is refused as well
         raise AccuracyError(
             f"{name}: too far from the original: cosine {closeness.least:.6f} on the golden input {closeness.worst!r}, "
@@ -75,13 +75,13 @@ def _require(name: str, closeness: Closeness, least: float, advice: str) -> None
         )
 
 
-def _closeness(names: Sequence[str], expected: Matrix, actual: Matrix) -> Closeness:
+def _closeness(names: Sequence[str], expected: Matrix, actual: Matrix) -> Parity:
     cosines = (expected.astype(np.float64) * actual.astype(np.float64)).sum(axis=1)
     worst = int(np.nan_to_num(cosines, nan=-2).argmin())
-    return Closeness(float(cosines[worst]), float(cosines.mean()), len(names), names[worst])
+    return Parity(float(cosines[worst]), float(cosines.mean()), len(names), names[worst])
 
 
-def _texts(model: Model, part: TextPart) -> Closeness:
+def _texts(model: Model, part: TextPart) -> Parity:
     tower = model.text
     assert isinstance(tower, TextTower), "written so"
     texts = list(golden.TEXTS.values())
@@ -107,7 +107,7 @@ def _check_tokens(part: TextPart) -> None:
             )
 
 
-def _pictures(model: Model, part: PicturePart) -> Closeness:
+def _pictures(model: Model, part: PicturePart) -> Parity:
     tower = model.image
     assert tower is not None, "written so"
     files = golden.pictures()
@@ -131,7 +131,7 @@ def _original(part: PicturePart, rows: Pixels) -> Matrix:
     return vectors
 
 
-def _pixels(part: PicturePart) -> Closeness:
+def _pixels(part: PicturePart) -> Parity:
     """Compare our pixels with those of the original's processor by the vectors that the original makes of both.
 
     It is given each picture upright and without transparency: it knows of neither, and takes a file as it lies.
@@ -149,7 +149,7 @@ def processed(part: PicturePart, file: bytes) -> Pixels:
     return pixels
 
 
-def _sounds(path: Path, part: SoundPart) -> Closeness:
+def _sounds(path: Path, part: SoundPart) -> Parity:
     rate = int(part.features["sampling_rate"] or 0)
     sounds = golden.sounds(rate)
     rows = features(part, list(sounds.values()))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
-from services.embedder.core.catalog import Catalogue, Model
+from services.embedder.core.catalog import Model, ModelCatalog
 from services.embedder.export.console import folder_size, megabytes
 from services.embedder.settings import EmbedderSettings
 
-HEAD = ("name", "inputs", "dimensions", "size", "passport", "summary")
+HEAD = ("name", "inputs", "dimensions", "size", "fingerprint", "summary")
 
 
 def listing(folders: Sequence[Path]) -> str:
@@ -18,17 +18,17 @@ def listing(folders: Sequence[Path]) -> str:
     Raises:
         ModelFileError: a folder or a model in it is not what it should be.
     """
-    catalogue = Catalogue(read_models(*(folders or EmbedderSettings().models_dir)), OnnxRuntime.identity)
-    rows = [HEAD, *(_row(model, catalogue.passport(model.name)) for model in catalogue)]
+    catalogue = ModelCatalog(read_models(*(folders or EmbedderSettings().models_dir)), OnnxRuntime.identity)
+    rows = [HEAD, *(_row(model, catalogue.fingerprint(model.name)) for model in catalogue)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def _row(model: Model, passport: str) -> tuple[str, ...]:
+def _row(model: Model, fingerprint: str) -> tuple[str, ...]:
     tower = model.text or model.image
     assert tower is not None, "a model has a tower"
     inputs = "+".join(content.value for content in model.inputs)
     size = megabytes(folder_size(tower.graph.path.parent))
-    return (model.name, inputs, str(model.dimensions), size, passport, model.summary)
+    return (model.name, inputs, str(model.dimensions), size, fingerprint, model.summary)

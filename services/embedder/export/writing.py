@@ -13,7 +13,7 @@ import torch
 
 from services.embedder.adapters.model_folders import MANIFEST
 from services.embedder.export import golden, graphs
-from services.embedder.export.checking import Closeness, features
+from services.embedder.export.checking import Parity, features
 from services.embedder.export.console import megabytes
 from services.embedder.export.errors import ExportError
 from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart
@@ -26,7 +26,7 @@ UNSTATED = "not stated by its source"
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class BuildRecord:
     """What a model is made from, and how."""
 
     source: Source
@@ -35,7 +35,7 @@ class Making:
     precision: Precision
 
 
-def write_model(folder: Path, parts: Parts, making: Making) -> dict[str, Any]:
+def write_model(folder: Path, parts: Parts, making: BuildRecord) -> dict[str, Any]:
     """Write the files of the model into `folder`, which is there and empty; return what its model.json says."""
     towers: dict[str, Any] = {}
     lengths: set[int] = set()
@@ -62,7 +62,7 @@ def write_model(folder: Path, parts: Parts, making: Making) -> dict[str, Any]:
 
 
 def write_provenance(
-    folder: Path, parts: Parts, making: Making, closeness: Mapping[str, Closeness], passport: str
+    folder: Path, parts: Parts, making: BuildRecord, closeness: Mapping[str, Parity], fingerprint: str
 ) -> None:
     """Write where the model comes from and how close it is, for machines and for people."""
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
@@ -73,7 +73,7 @@ def write_provenance(
         "family": parts.family,
         "notes": list(parts.notes),
         "precision": making.precision,
-        "passport": passport,
+        "fingerprint": fingerprint,
         "source_sha256": dict(making.source_sha256),
         "sha256": files,
         "golden": {name: asdict(each) for name, each in closeness.items()},
@@ -81,7 +81,7 @@ def write_provenance(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     _write_json(folder / PROVENANCE, provenance)
-    (folder / "README.md").write_text(_card(folder, parts, making, closeness, passport), encoding="utf-8")
+    (folder / "README.md").write_text(_card(folder, parts, making, closeness, fingerprint), encoding="utf-8")
 
 
 def _write_image(folder: Path, part: PicturePart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
@@ -134,13 +134,13 @@ def _write_audio(folder: Path, part: SoundPart, precision: Precision, lengths: s
     return {"file": path.name, "sha256": sha256_of(path), "features": dict(part.features)}
 
 
-def _summary(parts: Parts, making: Making) -> str:
+def _summary(parts: Parts, making: BuildRecord) -> str:
     kinds = [kind for kind, part in (("texts", parts.text), ("pictures", parts.image)) if part is not None]
     source = making.source.given if making.source.revision else Path(making.source.given).name
     return f"{' and '.join(kinds).capitalize()}: {parts.family} model {source}, {making.precision}."
 
 
-def _card(folder: Path, parts: Parts, making: Making, closeness: Mapping[str, Closeness], passport: str) -> str:
+def _card(folder: Path, parts: Parts, making: BuildRecord, closeness: Mapping[str, Parity], fingerprint: str) -> str:
     source = making.source
     rows = [f"| {name} | {each.least:.6f} | {each.mean:.6f} | {each.worst} |" for name, each in closeness.items()]
     files = [
@@ -152,7 +152,7 @@ def _card(folder: Path, parts: Parts, making: Making, closeness: Mapping[str, Cl
             f"# {making.name}",
             "",
             f"{_summary(parts, making)} Built from `{source.given}`{revision} by `medley models build`.",
-            f"Licence: {source.licence or UNSTATED}. Passport: `{passport}`.",
+            f"Licence: {source.licence or UNSTATED}. Fingerprint: `{fingerprint}`.",
             *("", *parts.notes) * bool(parts.notes),
             "",
             "Cosine of its vectors to the original's on the golden inputs; `pixels` compares Medley's preparation of",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.common.concurrency.detached import detached
+from services.common.concurrency.detached import create_detached_task
 from services.common.vectors import Matrix
 from services.embedder.core.encoder import TextEncoder
 
@@ -17,7 +17,7 @@ Vectors = dict[Key, Matrix]
 
 
 @dataclass(slots=True)
-class _Flight:
+class InFlight:
     """Texts being encoded, and how many calls wait for them."""
 
     keys: frozenset[Key]
@@ -36,7 +36,7 @@ class CachedTextEncoder:
         self._inner = inner
         self._entries = entries
         self._kept: OrderedDict[Key, Matrix] = OrderedDict()
-        self._flights: dict[Key, _Flight] = {}
+        self._flights: dict[Key, InFlight] = {}
 
     async def warm(self) -> None:
         """Get the inner encoder ready."""
@@ -64,7 +64,7 @@ class CachedTextEncoder:
             self._kept.move_to_end(key)
         return found
 
-    def _boarded(self, wanted: Mapping[Key, str]) -> list[_Flight]:
+    def _boarded(self, wanted: Mapping[Key, str]) -> list[InFlight]:
         """Return the flights that will bring `wanted`, a new one for what none brings yet; this call counts on each."""
         missing = {key: text for key, text in wanted.items() if key not in self._flights}
         if missing:
@@ -75,18 +75,18 @@ class CachedTextEncoder:
         return flights
 
     def _depart(self, missing: Mapping[Key, str]) -> None:
-        task = detached(self._encode(missing))
-        flight = _Flight(frozenset(missing), task)
+        task = create_detached_task(self._encode(missing))
+        flight = InFlight(frozenset(missing), task)
         self._flights |= dict.fromkeys(missing, flight)
         task.add_done_callback(lambda _: self._land(flight))
 
-    def _leave(self, flight: _Flight) -> None:
+    def _leave(self, flight: InFlight) -> None:
         flight.callers -= 1
         if not flight.callers and not flight.vectors.done():
             self._land(flight)
             flight.vectors.cancel()
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flight: InFlight) -> None:
         """Let nobody board `flight` any more."""
         for key in flight.keys:
             if self._flights.get(key) is flight:

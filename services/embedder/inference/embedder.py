@@ -7,9 +7,9 @@ import numpy as np
 
 from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.common.content import ContentType
-from services.common.errors import ArgumentError, InputNotSupportedError, PassportError, ServiceError, TextError
+from services.common.errors import ArgumentError, FingerprintError, InputNotSupportedError, ServiceError, TextError
 from services.common.vectors import Matrix
-from services.embedder.core.catalog import Catalogue, Model, Purpose
+from services.embedder.core.catalog import Model, ModelCatalog, Purpose
 from services.embedder.core.encoder import TensorEncoder, TextEncoder
 from services.embedder.media.pictures import Media, Picture, PictureReader
 
@@ -33,14 +33,14 @@ Outcome = Embedding | ServiceError
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What became of each input, in order, and the passport of all the vectors."""
+    """What became of each input, in order, and the fingerprint of all the vectors."""
 
     outcomes: list[Outcome]
-    passport: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
-class Towers:
+class Encoders:
     """What runs a model; None where it takes no such input."""
 
     text: TextEncoder | None
@@ -52,8 +52,8 @@ class Embedder:
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        towers: Mapping[str, Towers],
+        catalogue: ModelCatalog,
+        towers: Mapping[str, Encoders],
         pictures: PictureReader,
         limiter: ConcurrencyLimiter,
     ) -> None:
@@ -64,20 +64,20 @@ class Embedder:
         self._limiter = limiter
 
     async def embed(
-        self, name: str, passport: str, inputs: Sequence[Input], purpose: Purpose | None = None
+        self, name: str, fingerprint: str, inputs: Sequence[Input], purpose: Purpose | None = None
     ) -> Embedded:
         """Return what became of each of `inputs`, embedded by the model called `name`, its texts for `purpose`.
 
         Raises:
             ModelNotFoundError: there is no such model.
-            PassportError: `passport` is not empty and not the model's.
+            FingerprintError: `fingerprint` is not empty and not the model's.
             ArgumentError: there are no inputs, or too many.
             OverloadedError: too much is waiting already.
         """
         model = self._catalogue.get(name)
-        actual = self._catalogue.passport(name)
-        if passport not in ("", actual):
-            raise PassportError(passport, actual)
+        actual = self._catalogue.fingerprint(name)
+        if fingerprint not in ("", actual):
+            raise FingerprintError(fingerprint, actual)
         if not 1 <= len(inputs) <= MAX_INPUTS:
             raise ArgumentError("inputs", len(inputs), f"must be 1 to {MAX_INPUTS}")
         with self._limiter.admit(len(inputs)):

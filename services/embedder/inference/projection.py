@@ -6,7 +6,7 @@ from services.common.vectors import Matrix
 from services.embedder.core.encoder import TensorEncoder, TextEncoder
 
 
-class HeadedTextEncoder:
+class ProjectedTextEncoder:
     """A `TextEncoder` that takes the vectors of `trunk` through `head`."""
 
     def __init__(self, trunk: TextEncoder, head: TensorEncoder) -> None:

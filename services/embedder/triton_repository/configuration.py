@@ -51,7 +51,7 @@ def config_pbtxt(served: ServedTower, serving: Serving, parameters: Mapping[str,
         _instances(serving),
         _batching(serving) if batch else "# No batching: in a batch, a row's vector would depend on its neighbours.",
         _warm_up(inputs, batch),
-        "# One version: other weights have another passport, and belong to other collections.\n"
+        "# One version: other weights have another fingerprint, and belong to other collections.\n"
         "version_policy: { latest { num_versions: 1 } }",
         *(_parameter(key, value) for key, value in parameters.items()),
     ]

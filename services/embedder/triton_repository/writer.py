@@ -18,15 +18,15 @@ from services.embedder.adapters.onnx.encoder import OnnxRuntime
 from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
 from services.embedder.adapters.triton.layout import (
     ATTENTION_MASK,
+    FINGERPRINT,
     GOLDEN,
     IDENTITY,
-    PASSPORT,
     TOWER,
     Flavour,
     ServedTower,
     served_towers,
 )
-from services.embedder.core.catalog import Catalogue, PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ModelCatalog, PictureTower, TextHead, TextTower
 from services.embedder.triton_repository.configuration import WARM_TOKENS, Serving, config_pbtxt
 
 PYTHON_MODEL = Path(__file__).with_name("python_model.py")
@@ -55,16 +55,16 @@ def write_repository(
         OSError: `out` cannot be written.
     """
     models = read_models(*([models_dir] if isinstance(models_dir, Path) else models_dir))
-    catalogue = Catalogue(models, IDENTITY)
+    catalogue = ModelCatalog(models, IDENTITY)
     out.mkdir(parents=True, exist_ok=True)
     towers = served_towers(models)
     for served in towers:
         serving = _serving(served, flavour, instances, max_batch, max_queue)
-        parameters = _parameters(served, catalogue.passport(served.model))
+        parameters = _parameters(served, catalogue.fingerprint(served.model))
         with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as scratch:
             written = Path(scratch) / served.name
             _write(written, served, flavour, config_pbtxt(served, serving, parameters))
-            (written / PASSPORT).write_text(f"{parameters[PASSPORT]}\n", encoding="ascii")
+            (written / FINGERPRINT).write_text(f"{parameters[FINGERPRINT]}\n", encoding="ascii")
             _put_in_place(written, out / served.name)
     return [served.name for served in towers]
 
@@ -91,10 +91,10 @@ def _quantises(served: ServedTower) -> bool:
     return QUANTISING in verified(served.tower.graph).read_bytes()
 
 
-def _parameters(served: ServedTower, passport: str) -> dict[str, str]:
+def _parameters(served: ServedTower, fingerprint: str) -> dict[str, str]:
     least = QUANTISED_COSINE if _quantises(served) else EXACT_COSINE
     golden = Golden(asyncio.run(_golden_vectors(served)), least)
-    return {PASSPORT: passport, GOLDEN: golden.to_text(), TOWER: json.dumps(_tower(served))}
+    return {FINGERPRINT: fingerprint, GOLDEN: golden.to_text(), TOWER: json.dumps(_tower(served))}
 
 
 def _tower(served: ServedTower) -> dict[str, object]:

@@ -10,7 +10,7 @@ from services.common.errors import ServiceError
 from services.common.rpc.client import call
 from services.common.vectors import from_bytes
 from services.gateway.adapters.listing import list_all
-from services.gateway.adapters.statuses import refusal
+from services.gateway.adapters.statuses import to_error
 from services.gateway.core.embedder import Content, Embedded, Model, Purpose
 from services.gateway.core.items import MediaFacts
 from services.gateway.peers import EmbedderStub
@@ -32,11 +32,11 @@ class GrpcEmbedder:
         return _model(response.model)
 
     async def embed(
-        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+        self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
     ) -> list[Embedded | ServiceError]:
         """Have `inputs` embedded in one call."""
         request = pb.EmbedRequest(
-            model=model, passport=passport, inputs=map(_input, inputs), purpose=_PURPOSES[purpose]
+            model=model, fingerprint=fingerprint, inputs=map(_input, inputs), purpose=_PURPOSES[purpose]
         )
         response: pb.EmbedResponse = await call("embedder", self._stub.Embed, request, seconds=EMBED_SECONDS)
         return [_embedded(result) for result in response.results]
@@ -55,7 +55,7 @@ class GrpcEmbedder:
 def _model(message: pb.Model) -> Model:
     inputs = tuple(from_proto("inputs", number, CONTENT_TYPES) for number in message.inputs)
     metric = from_proto("metric", message.metric, METRICS)
-    return Model(message.name, message.dimensions, metric, inputs, message.passport)
+    return Model(message.name, message.dimensions, metric, inputs, message.fingerprint)
 
 
 def _input(content: Content) -> pb.EmbedInput:
@@ -64,7 +64,7 @@ def _input(content: Content) -> pb.EmbedInput:
 
 def _embedded(result: pb.EmbedResult) -> Embedded | ServiceError:
     if result.HasField("error"):
-        return refusal(result.error)
+        return to_error(result.error)
     media = result.embedding.media
     facts = _facts(media, ContentType.IMAGE) if result.embedding.HasField("media") else None
     return Embedded(from_bytes(result.embedding.vector.float32_le), facts)

@@ -26,9 +26,9 @@ class GrpcIndex:
     def __init__(self, stub: SearchStub) -> None:
         self._stub = stub
 
-    async def search(self, scope: Scope, space: Space, vector: Matrix, passport: str, depth: int) -> IndexAnswer:
+    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexAnswer:
         """Ask for the nearest items in one space."""
-        response = await self._search(scope, space, vector, passport=passport, top_k=depth)
+        response = await self._search(scope, space, vector, fingerprint=fingerprint, top_k=depth)
         hits = [IndexHit(hit.id, hit.score, hit.spaces) for hit in response.hits]
         mode = from_proto("mode", response.mode, MODES)
         return IndexAnswer(hits, response.version, mode, response.candidates, response.compared)
@@ -62,13 +62,13 @@ class GrpcIndex:
         return [ListedIndex(message.collection, message) for message in found]
 
     async def _search(
-        self, scope: Scope, space: Space, vector: Matrix, *, top_k: int, passport: str = "", ids: Sequence[str] = ()
+        self, scope: Scope, space: Space, vector: Matrix, *, top_k: int, fingerprint: str = "", ids: Sequence[str] = ()
     ) -> pb.SearchIndexResponse:
         request = pb.SearchIndexRequest(
             collection=scope.collection,
             space=space.name,
             vector=vector_pb2.Vector(float32_le=to_bytes(vector)),
-            passport=passport,
+            fingerprint=fingerprint,
             top_k=top_k,
             filter=to_message(scope.condition) if scope.condition else None,
             version=scope.version,

@@ -6,7 +6,7 @@ from services.common.errors import ServiceError
 from services.common.rpc.statuses import from_status
 
 
-def refusal(status: status_pb2.Status) -> ServiceError:
+def to_error(status: status_pb2.Status) -> ServiceError:
     """Return the error that `status` tells of.
 
     Raises:

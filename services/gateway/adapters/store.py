@@ -10,7 +10,7 @@ from services.common.errors import MessageTooLargeError, NotFoundError, ServiceE
 from services.common.index_config import IndexConfig
 from services.common.rpc.client import call, stream
 from services.common.vectors import Matrix, from_bytes, to_bytes
-from services.gateway.adapters.statuses import refusal
+from services.gateway.adapters.statuses import to_error
 from services.gateway.core.items import Collection, Inline, ItemField, Space, Stored
 from services.gateway.core.store import (
     ItemState,
@@ -66,15 +66,15 @@ class GrpcStore:
         return ItemState(text, item.media.sha256, item.revision, frozenset(item.spaces))
 
     async def upsert(
-        self, collection: str, rows: Sequence[Row], passports: Mapping[str, str]
+        self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
     ) -> list[Written | ServiceError]:
         """Write `rows` in one commit."""
-        request = pb.UpsertRowsRequest(collection=collection, rows=map(_row, rows), passports=passports)
+        request = pb.UpsertRowsRequest(collection=collection, rows=map(_row, rows), fingerprints=fingerprints)
         response: pb.UpsertRowsResponse = await call("store", self._stub.UpsertRows, request)
         return [_written(result) for result in response.results]
 
     async def update(
-        self, collection: str, change: RowChange, passports: Mapping[str, str]
+        self, collection: str, change: RowChange, fingerprints: Mapping[str, str]
     ) -> tuple[item_pb2.Item, str]:
         """Change a row."""
         request = pb.UpdateRowRequest(
@@ -86,7 +86,7 @@ class GrpcStore:
             remove_media=change.remove_media,
             metadata=_metadata(change.metadata) if change.metadata else None,
             vectors=_vectors(change.vectors),
-            passports=passports,
+            fingerprints=fingerprints,
             expected_revision=change.expected_revision,
         )
         response: pb.UpdateRowResponse = await call("store", self._stub.UpdateRow, request)
@@ -106,7 +106,7 @@ class GrpcStore:
     async def _item(self, collection: str, item_id: str, fields: Sequence[ItemField]) -> item_pb2.Item:
         (lookup,) = await self._lookups(collection, [item_id], fields)
         if lookup.HasField("error"):
-            raise refusal(lookup.error)
+            raise to_error(lookup.error)
         return lookup.item
 
     async def _lookups(
@@ -121,7 +121,7 @@ class GrpcStore:
 def _found(lookup: item_pb2.ItemLookup) -> item_pb2.Item | None:
     if lookup.HasField("item"):
         return lookup.item
-    error = refusal(lookup.error)
+    error = to_error(lookup.error)
     if isinstance(error, NotFoundError):
         return None
     raise error
@@ -134,7 +134,7 @@ def _to_space(space: Space, index: IndexConfig) -> collection_pb2.Space:
         dimensions=space.dimensions,
         metric=METRICS[space.metric],
         sources=[CONTENT_TYPES[source] for source in space.sources],
-        passport=space.passport,
+        fingerprint=space.fingerprint,
         index=index_config_codec.to_message(index),
     )
 
@@ -146,7 +146,7 @@ def _from_space(message: collection_pb2.Space) -> Space:
         message.dimensions,
         from_proto("metric", message.metric, METRICS),
         tuple(from_proto("sources", number, CONTENT_TYPES) for number in message.sources),
-        message.passport,
+        message.fingerprint,
     )
 
 
@@ -196,5 +196,5 @@ def _metadata(change: MetadataChange) -> pb.MetadataUpdate:
 
 def _written(result: item_pb2.ItemResult) -> Written | ServiceError:
     if result.HasField("error"):
-        return refusal(result.error)
+        return to_error(result.error)
     return Written(result.written.id, result.written.revision, result.written.version)

@@ -87,10 +87,10 @@ class GrpcMaintenanceStore(GrpcStore):
         return Purge(response.version, response.tags, media)
 
     async def restore(
-        self, collection: str, rows: Sequence[pb.Row], passports: Mapping[str, str]
+        self, collection: str, rows: Sequence[pb.Row], fingerprints: Mapping[str, str]
     ) -> Sequence[item_pb2.ItemResult]:
         """Upsert the rows as they are."""
-        request = pb.UpsertRowsRequest(collection=collection, rows=rows, passports=passports)
+        request = pb.UpsertRowsRequest(collection=collection, rows=rows, fingerprints=fingerprints)
         response: pb.UpsertRowsResponse = await call("store", self._stub.UpsertRows, request)
         return response.results
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic
 
-from services.common.concurrency.tasks import together
+from services.common.concurrency.tasks import gather
 from services.common.content import ContentType
 from services.common.errors import ArgumentError, InputNotSupportedError
-from services.common.index_config import IndexConfig, checked_index_config
-from services.common.names import checked_collection, checked_space
+from services.common.index_config import IndexConfig, validate_index_config
+from services.common.names import validate_collection_name, validate_space_name
 from services.common.vectors import MAX_DIMENSIONS, Metric
 from services.gateway.core.embedder import Embedder, Model
 from services.gateway.core.items import Collection, Space
@@ -19,7 +19,7 @@ MAX_SPACES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class SpaceWish:
+class SpaceSpec:
     """A space as a caller asks for it; 0, None and empty leave the choice to the model."""
 
     name: str
@@ -30,17 +30,17 @@ class SpaceWish:
     index: IndexConfig = field(default_factory=IndexConfig)
 
 
-DEFAULT_SPACES = (SpaceWish("clip", model="medley-mini"), SpaceWish("text", model="minilm"))
+DEFAULT_SPACES = (SpaceSpec("clip", model="medley-mini"), SpaceSpec("text", model="minilm"))
 
 
-class Founder(Generic[CollectionView_co]):
+class CollectionFactory(Generic[CollectionView_co]):
     """Creates collections."""
 
     def __init__(self, store: CollectionStore[CollectionView_co], embedder: Embedder) -> None:
         self._store = store
         self._embedder = embedder
 
-    async def create(self, name: str, wishes: Sequence[SpaceWish]) -> CollectionView_co:
+    async def create(self, name: str, wishes: Sequence[SpaceSpec]) -> CollectionView_co:
         """Create a collection of the spaces wished for, or of `DEFAULT_SPACES` without any.
 
         Raises:
@@ -49,21 +49,21 @@ class Founder(Generic[CollectionView_co]):
             NotFoundError: there is no such model.
             AlreadyExistsError: the collection is there with other spaces.
         """
-        checked_collection(name)
+        validate_collection_name(name)
         _check_names(wishes)
         wishes = wishes or DEFAULT_SPACES
-        spaces = await together([self._space(wish) for wish in wishes])
+        spaces = await gather([self._space(wish) for wish in wishes])
         indexes = {
-            space.name: checked_index_config(wish.index, space.dimensions)
+            space.name: validate_index_config(wish.index, space.dimensions)
             for wish, space in zip(wishes, spaces, strict=True)
         }
         return await self._store.create(Collection(name, tuple(spaces)), indexes)
 
-    async def _space(self, wish: SpaceWish) -> Space:
+    async def _space(self, wish: SpaceSpec) -> Space:
         return embedded_space(wish, await self._embedder.model(wish.model)) if wish.model else bare_space(wish)
 
 
-def embedded_space(wish: SpaceWish, model: Model) -> Space:
+def embedded_space(wish: SpaceSpec, model: Model) -> Space:
     """Return the space whose vectors `model` makes, as `wish` has it.
 
     Raises:
@@ -78,10 +78,10 @@ def embedded_space(wish: SpaceWish, model: Model) -> Space:
         if source not in model.inputs:
             raise InputNotSupportedError(f"model {model.name!r} does not take", model.name, source)
     sources = wish.sources or default_sources(model)
-    return Space(wish.name, model.name, model.dimensions, wish.metric or model.metric, sources, model.passport)
+    return Space(wish.name, model.name, model.dimensions, wish.metric or model.metric, sources, model.fingerprint)
 
 
-def bare_space(wish: SpaceWish) -> Space:
+def bare_space(wish: SpaceSpec) -> Space:
     """Return the space whose vectors callers bring, as `wish` has it.
 
     Raises:
@@ -102,9 +102,9 @@ def default_sources(model: Model) -> tuple[ContentType, ...]:
     return (ContentType.IMAGE,) if ContentType.IMAGE in model.inputs else model.inputs
 
 
-def _check_names(wishes: Sequence[SpaceWish]) -> None:
+def _check_names(wishes: Sequence[SpaceSpec]) -> None:
     if len(wishes) > MAX_SPACES:
         raise ArgumentError("spaces", len(wishes), f"at most {MAX_SPACES}")
-    for name, times in Counter(checked_space(wish.name) for wish in wishes).items():
+    for name, times in Counter(validate_space_name(wish.name) for wish in wishes).items():
         if times > 1:
             raise ArgumentError("space", name, "comes twice")

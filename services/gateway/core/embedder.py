@@ -33,7 +33,7 @@ class Model:
     dimensions: int
     metric: Metric
     inputs: tuple[ContentType, ...]
-    passport: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,14 @@ class Embedder(Protocol):
         ...
 
     async def embed(
-        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+        self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
     ) -> list[Embedded | ServiceError]:
         """Return the vector of each of `inputs`, 1 to `MAX_INPUTS`, in order, or why that one was refused.
 
         Texts are embedded for `purpose`, by models that make a difference.
 
         Raises:
-            PreconditionError: the model's vectors do not have the `passport`; an empty one takes any.
+            PreconditionError: the model's vectors do not have the `fingerprint`; an empty one takes any.
             NotFoundError: the catalogue has no such model.
         """
         ...

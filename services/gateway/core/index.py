@@ -74,12 +74,12 @@ class ListedIndex(Generic[IndexView]):
 class Index(Protocol):
     """The items nearest to a vector."""
 
-    async def search(self, scope: Scope, space: Space, vector: Matrix, passport: str, depth: int) -> IndexAnswer:
-        """Return at most `depth` hits in `space` for `vector`; an empty `passport` is not checked.
+    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexAnswer:
+        """Return at most `depth` hits in `space` for `vector`; an empty `fingerprint` is not checked.
 
         Raises:
             NotFoundError: no such collection or space.
-            PreconditionError: another passport, or a version of a collection since dropped.
+            PreconditionError: another fingerprint, or a version of a collection since dropped.
             UnavailableError: the version was not reached in time, or the service does not answer.
         """
         ...

@@ -30,7 +30,7 @@ class Space:
     dimensions: int
     metric: Metric
     sources: tuple[ContentType, ...] = ()
-    passport: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class VectorNotAcceptedError(InvalidError):
         )
 
 
-def checked_text(text: str) -> str:
+def validate_text(text: str) -> str:
     """Return `text` if it has 1 to 100,000 characters that are not all white space.
 
     Raises:

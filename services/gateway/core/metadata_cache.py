@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from services.common.errors import ServiceError
-from services.common.names import checked_collection
+from services.common.names import validate_collection_name
 from services.gateway.core.embedder import Embedder, Model
 from services.gateway.core.items import Collection
 from services.gateway.core.store import CollectionStore
@@ -13,11 +13,11 @@ from services.gateway.core.store import CollectionStore
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
-OUTDATED = frozenset({"COLLECTION_NOT_FOUND", "SPACE_NOT_FOUND", "PASSPORT_MISMATCH", "VERSION_UNKNOWN"})
+OUTDATED = frozenset({"COLLECTION_NOT_FOUND", "SPACE_NOT_FOUND", "FINGERPRINT_MISMATCH", "VERSION_UNKNOWN"})
 """Reasons that a definition kept too long gives."""
 
 
-class Kept(Generic[Value]):
+class TtlCache(Generic[Value]):
     """Values by name, each loaded when first wanted and again after `seconds`."""
 
     def __init__(self, load: Callable[[str], Awaitable[Value]], seconds: float) -> None:
@@ -47,12 +47,12 @@ class Kept(Generic[Value]):
         self._values = {name: kept for name, kept in self._values.items() if now < kept[1]}
 
 
-class Catalogue:
+class MetadataCache:
     """Collections and models by name; each is asked for at most once in `seconds`."""
 
     def __init__(self, store: CollectionStore[object], embedder: Embedder, seconds: float) -> None:
-        self._collections = Kept(store.collection, seconds)
-        self._models = Kept(embedder.model, seconds)
+        self._collections = TtlCache(store.collection, seconds)
+        self._models = TtlCache(embedder.model, seconds)
 
     async def collection(self, name: str) -> Collection:
         """Return the collection of the name.
@@ -61,7 +61,7 @@ class Catalogue:
             ArgumentError: no collection can have it.
             NotFoundError: none has it.
         """
-        return await self._collections.get(checked_collection(name))
+        return await self._collections.get(validate_collection_name(name))
 
     async def model(self, name: str) -> Model:
         """Return the model of the name.

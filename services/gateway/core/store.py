@@ -168,7 +168,7 @@ class RowWriter(Protocol):
     """Rows, a batch at a time."""
 
     async def upsert(
-        self, collection: str, rows: Sequence[Row], passports: Mapping[str, str]
+        self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
     ) -> list[Written | ServiceError]:
         """Commit `rows`, ids unique, at once; return what became of each, in order."""
         ...
@@ -186,7 +186,7 @@ class RowEditor(Protocol[ShownItem_co]):
         ...
 
     async def update(
-        self, collection: str, change: RowChange, passports: Mapping[str, str]
+        self, collection: str, change: RowChange, fingerprints: Mapping[str, str]
     ) -> tuple[ShownItem_co, str]:
         """Commit `change`; return the item and the version token that holds it.
 
@@ -269,11 +269,11 @@ class RowRestorer(Protocol[RowView_contra, ResultView_co]):
     """Rows written as callers sent them, unread."""
 
     async def restore(
-        self, collection: str, rows: Sequence[RowView_contra], passports: Mapping[str, str]
+        self, collection: str, rows: Sequence[RowView_contra], fingerprints: Mapping[str, str]
     ) -> Sequence[ResultView_co]:
         """Commit `rows` at once; return what became of each, in order.
 
         Raises:
-            PreconditionError: a passport is not its space's; nothing is written.
+            PreconditionError: a fingerprint is not its space's; nothing is written.
         """
         ...

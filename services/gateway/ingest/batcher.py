@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from services.common.errors import ServiceError
-from services.gateway.ingest.validation import Draft
+from services.gateway.ingest.validation import ValidatedItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Entry:
 
     sequence: int
     id: str
-    draft: Draft | ServiceError
+    draft: ValidatedItem | ServiceError
     picture: bytes | None
     size: int
 

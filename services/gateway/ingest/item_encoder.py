@@ -7,7 +7,7 @@ from typing import Any
 
 from services.common.concurrency.limiter import WeightedSemaphore
 from services.common.concurrency.retry import is_transient, retry
-from services.common.concurrency.tasks import together
+from services.common.concurrency.tasks import gather
 from services.common.content import ContentType
 from services.common.errors import ServiceError
 from services.common.vectors import Matrix
@@ -20,7 +20,7 @@ MAX_CALL_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class ItemContent:
     """What an item has to embed, and the `spaces` that want a vector; a `picture` is examined even if none does."""
 
     spaces: Sequence[Space]
@@ -45,7 +45,7 @@ class _Model:
     """What embeds one kind of content, and for which spaces."""
 
     name: str
-    passport: str
+    fingerprint: str
     kind: ContentType
 
 
@@ -63,7 +63,7 @@ def row_media(source: MediaSource | None, encoded: Encoded) -> RowMedia | None:
     return RowMedia(source, encoded.facts)
 
 
-class Encoder:
+class ItemEmbedder:
     """Embeds many items, as documents, with few calls, several at a time.
 
     Calls are retried while the embedder is unavailable or overloaded. No more than `inputs_in_flight` are with it at a
@@ -75,17 +75,17 @@ class Encoder:
         self._retry_seconds = retry_seconds
         self._inputs = WeightedSemaphore(inputs_in_flight)
 
-    async def encode(self, items: Sequence[Contents]) -> list[Encoded | ServiceError]:
+    async def encode(self, items: Sequence[ItemContent]) -> list[Encoded | ServiceError]:
         """Return the vectors of each of `items`, in order, or why it was refused."""
         wanted = _wanted(items)
-        answers = [answer for answers in await together(list(self._calls(items, wanted))) for answer in answers]
+        answers = [answer for answers in await gather(list(self._calls(items, wanted))) for answer in answers]
         results = [_Result() for _ in items]
         for number, spaces, answer in answers:
             results[number].add(spaces, answer)
         return [result.encoded() for result in results]
 
     def _calls(
-        self, items: Sequence[Contents], wanted: Mapping[_Model, Mapping[int, list[str]]]
+        self, items: Sequence[ItemContent], wanted: Mapping[_Model, Mapping[int, list[str]]]
     ) -> Iterator[Coroutine[Any, Any, "list[_Answer]"]]:
         for model, numbers in wanted.items():
             for part in _parts([(number, _content(items[number], model.kind)) for number in numbers]):
@@ -101,7 +101,7 @@ class Encoder:
         self, model: _Model, part: "Sequence[_Numbered]", spaces: Mapping[int, list[str]]
     ) -> "list[_Answer]":
         contents = [content for _, content in part]
-        attempt = partial(self._embedder.embed, model.name, model.passport, contents, Purpose.DOCUMENT)
+        attempt = partial(self._embedder.embed, model.name, model.fingerprint, contents, Purpose.DOCUMENT)
         answers: Sequence[Embedded | ServiceError]
         try:
             async with self._inputs.acquired(len(part)):
@@ -147,18 +147,18 @@ class _Result:
         return self._error or Encoded(self._vectors, self._facts)
 
 
-def _wanted(items: Sequence[Contents]) -> dict[_Model, dict[int, list[str]]]:
+def _wanted(items: Sequence[ItemContent]) -> dict[_Model, dict[int, list[str]]]:
     """Return, for each model and kind of content, the items it embeds and for which spaces."""
     wanted: dict[_Model, dict[int, list[str]]] = {}
     for number, item in enumerate(items):
         for space in item.spaces:
             if kind := item.source(space):
-                numbers = wanted.setdefault(_Model(space.model, space.passport, kind), {})
+                numbers = wanted.setdefault(_Model(space.model, space.fingerprint, kind), {})
                 numbers.setdefault(number, []).append(space.name)
     return wanted
 
 
-def _content(item: Contents, kind: ContentType) -> Content:
+def _content(item: ItemContent, kind: ContentType) -> Content:
     content = item.text if kind is ContentType.TEXT else item.picture
     assert content is not None, "asked only for what the item has"
     return content

@@ -14,17 +14,17 @@ from services.common.concurrency.retry import is_transient, retry
 from services.common.concurrency.tasks import task_group
 from services.common.errors import ServiceError
 from services.gateway.core.items import Collection, Inline, NewItem, Stored
-from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.metadata_cache import MetadataCache
 from services.gateway.core.store import MediaReader, Row, RowWriter, Written
 from services.gateway.ingest.batcher import Batches, BatchLimits, Entry
-from services.gateway.ingest.item_encoder import Contents, Encoded, Encoder, row_media
-from services.gateway.ingest.validation import drafted, size_of
+from services.gateway.ingest.item_encoder import Encoded, ItemContent, ItemEmbedder, row_media
+from services.gateway.ingest.validation import size_of, validate_item
 
 LOADS_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class IngestLimits:
     """How much of one stream is in flight: items not yet answered, bytes not yet committed, batches at a time."""
 
     batch: BatchLimits
@@ -52,11 +52,16 @@ class Stores:
     media: MediaReader
 
 
-class Ingester:
+class IngestPipeline:
     """Takes in items."""
 
     def __init__(
-        self, catalogue: Catalogue, encoder: Encoder, stores: Stores, pace: Pace, limiter: ConcurrencyLimiter
+        self,
+        catalogue: MetadataCache,
+        encoder: ItemEmbedder,
+        stores: Stores,
+        pace: IngestLimits,
+        limiter: ConcurrencyLimiter,
     ) -> None:
         self._catalogue = catalogue
         self._encoder = encoder
@@ -97,7 +102,7 @@ class _Batch:
 class _Stream:
     """One ingest on its way. `answers` ends with none; it holds no more than may be in flight."""
 
-    def __init__(self, collection: Collection, encoder: Encoder, stores: Stores, pace: Pace) -> None:
+    def __init__(self, collection: Collection, encoder: ItemEmbedder, stores: Stores, pace: IngestLimits) -> None:
         self.answers: asyncio.Queue[Sequence[Answer]] = asyncio.Queue()
         self._collection = collection
         self._embedded = [space for space in collection.spaces if space.model]
@@ -144,7 +149,7 @@ class _Stream:
         """Return the item as an entry, or what fetches its picture ahead of its turn."""
         size = size_of(item)
         try:
-            draft = drafted(item, self._collection)
+            draft = validate_item(item, self._collection)
         except ServiceError as error:
             return Entry(sequence, item.id, error, None, size)
         match item.media:
@@ -177,10 +182,10 @@ class _Stream:
             self._commits.put_nowait(_Batch(entries, encoding))
         self._commits.put_nowait(None)
 
-    def _contents(self, entry: Entry) -> Contents:
+    def _contents(self, entry: Entry) -> ItemContent:
         if isinstance(entry.draft, ServiceError):
-            return Contents(())
-        return Contents(self._embedded, entry.draft.text, entry.picture)
+            return ItemContent(())
+        return ItemContent(self._embedded, entry.draft.text, entry.picture)
 
     async def _commit(self) -> None:
         while (batch := await self._commits.get()) is not None:
@@ -203,8 +208,8 @@ class _Stream:
         return [next(committed) if isinstance(outcome, Row) else outcome for outcome in outcomes]
 
     async def _upsert(self, rows: Sequence[Row]) -> Sequence[Written | ServiceError]:
-        passports = _passports(self._collection, rows)
-        upsert = partial(self._stores.rows.upsert, self._collection.name, rows, passports)
+        fingerprints = _fingerprints(self._collection, rows)
+        upsert = partial(self._stores.rows.upsert, self._collection.name, rows, fingerprints)
         try:
             # Safe to do twice: a row replaces the one of its id.
             return await retry(upsert, is_transient, seconds=self._pace.retry_seconds)
@@ -223,6 +228,6 @@ def _row(entry: Entry, encoded: Encoded | ServiceError) -> Row | ServiceError:
     )
 
 
-def _passports(collection: Collection, rows: Sequence[Row]) -> Mapping[str, str]:
+def _fingerprints(collection: Collection, rows: Sequence[Row]) -> Mapping[str, str]:
     used = {space for row in rows for space in row.vectors}
-    return {space.name: space.passport for space in collection.spaces if space.model and space.name in used}
+    return {space.name: space.fingerprint for space in collection.spaces if space.model and space.name in used}

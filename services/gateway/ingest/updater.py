@@ -10,19 +10,19 @@ from typing import Generic, Self
 from services.common.concurrency.retry import retry
 from services.common.content import ContentType
 from services.common.errors import ArgumentError, ConflictError, ItemEmptyError, RevisionError, ServiceError
-from services.common.names import checked_id
+from services.common.names import validate_item_id
 from services.common.vectors import Matrix
-from services.gateway.core.items import Collection, Inline, MediaSource, Space, Stored, checked_text
-from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.items import Collection, Inline, MediaSource, Space, Stored, validate_text
+from services.gateway.core.metadata_cache import MetadataCache
 from services.gateway.core.store import ItemState, MediaReader, MetadataChange, RowChange, RowEditor, ShownItem_co
-from services.gateway.ingest.item_encoder import Contents, Encoded, Encoder, first_source, row_media
+from services.gateway.ingest.item_encoder import Encoded, ItemContent, ItemEmbedder, first_source, row_media
 from services.gateway.ingest.validation import own_vectors
 
 ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateWish:
+class UpdateRequest:
     """A change as a caller asks for it: None keeps, a text of "" removes; `vectors` as in `NewItem`."""
 
     collection: str
@@ -45,8 +45,8 @@ class Updater(Generic[ShownItem_co]):
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        encoder: Encoder,
+        catalogue: MetadataCache,
+        encoder: ItemEmbedder,
         rows: RowEditor[ShownItem_co],
         media: MediaReader,
         max_media_bytes: int,
@@ -57,7 +57,7 @@ class Updater(Generic[ShownItem_co]):
         self._media = media
         self._max_media_bytes = max_media_bytes
 
-    async def update(self, wish: UpdateWish) -> tuple[ShownItem_co, str]:
+    async def update(self, wish: UpdateRequest) -> tuple[ShownItem_co, str]:
         """Commit the change; return the item and the version token that holds it.
 
         Where the caller expects no revision, a row written meanwhile is read again, a few times.
@@ -68,14 +68,14 @@ class Updater(Generic[ShownItem_co]):
             ItemEmptyError: nothing would be left of the item.
             InvalidError: a part of the change is not allowed.
         """
-        checked_id(wish.id)
+        validate_item_id(wish.id)
         if wish.text:
-            checked_text(wish.text)
+            validate_text(wish.text)
         if wish.media is not None and wish.remove_media:
             raise ArgumentError("remove_media", True, "not together with media")
         return await self._catalogue.with_collection(wish.collection, partial(self._update, wish))
 
-    async def _update(self, wish: UpdateWish, collection: Collection) -> tuple[ShownItem_co, str]:
+    async def _update(self, wish: UpdateRequest, collection: Collection) -> tuple[ShownItem_co, str]:
         vectors = own_vectors(wish.vectors, collection)
         if not wish.touches_content:
             return await self._rows.update(collection.name, _row_change(wish, vectors), {})
@@ -85,7 +85,7 @@ class Updater(Generic[ShownItem_co]):
         return await retry(update, lambda error: isinstance(error, ConflictError), attempts=ATTEMPTS)
 
     async def _update_content(
-        self, wish: UpdateWish, collection: Collection, vectors: Mapping[str, Matrix]
+        self, wish: UpdateRequest, collection: Collection, vectors: Mapping[str, Matrix]
     ) -> tuple[ShownItem_co, str]:
         state = await self._rows.state(collection.name, wish.id)
         if wish.expected_revision not in (None, state.revision):
@@ -104,12 +104,12 @@ class Updater(Generic[ShownItem_co]):
             vectors={**encoded.vectors, **vectors},
             expected_revision=state.revision,
         )
-        return await self._rows.update(collection.name, change, _passports(spaces))
+        return await self._rows.update(collection.name, change, _fingerprints(spaces))
 
     async def _encode(self, after: "_After", spaces: Sequence[Space]) -> Encoded:
         examined = after.media_changed or any(after.source(space) is ContentType.IMAGE for space in spaces)
         picture = await self._picture(after.media) if examined else None
-        (encoded,) = await self._encoder.encode([Contents(spaces, after.text, picture)])
+        (encoded,) = await self._encoder.encode([ItemContent(spaces, after.text, picture)])
         if isinstance(encoded, ServiceError):
             raise encoded
         return encoded
@@ -135,7 +135,7 @@ class _After:
     media_changed: bool
 
     @classmethod
-    async def of(cls, wish: UpdateWish, state: ItemState) -> Self:
+    async def of(cls, wish: UpdateRequest, state: ItemState) -> Self:
         text = state.text if wish.text is None else wish.text or None
         kept = Stored(state.sha256) if state.sha256 and not wish.remove_media else None
         media = wish.media or kept
@@ -170,7 +170,7 @@ async def _sha256(media: MediaSource | None) -> str:
             return ""
 
 
-def _row_change(wish: UpdateWish, vectors: Mapping[str, Matrix]) -> RowChange:
+def _row_change(wish: UpdateRequest, vectors: Mapping[str, Matrix]) -> RowChange:
     return RowChange(wish.id, metadata=wish.metadata, vectors=vectors, expected_revision=wish.expected_revision)
 
 
@@ -178,5 +178,5 @@ def _own_spaces(collection: Collection) -> set[str]:
     return {space.name for space in collection.spaces if not space.model}
 
 
-def _passports(spaces: Sequence[Space]) -> dict[str, str]:
-    return {space.name: space.passport for space in spaces}
+def _fingerprints(spaces: Sequence[Space]) -> dict[str, str]:
+    return {space.name: space.fingerprint for space in spaces}

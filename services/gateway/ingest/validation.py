@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.common.errors import ItemEmptyError, SpaceNotFoundError
-from services.common.metadata import parsed_metadata
-from services.common.names import checked_id
+from services.common.metadata import parse_metadata
+from services.common.names import validate_item_id
 from services.common.vectors import Matrix, comparable, from_bytes
 from services.gateway.core.items import (
     Collection,
@@ -14,12 +14,12 @@ from services.gateway.core.items import (
     NewItem,
     Space,
     VectorNotAcceptedError,
-    checked_text,
+    validate_text,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ValidatedItem:
     """An item that may be stored once it is embedded."""
 
     id: str
@@ -29,7 +29,7 @@ class Draft:
     vectors: Mapping[str, Matrix]
 
 
-def drafted(item: NewItem, collection: Collection) -> Draft:
+def validate_item(item: NewItem, collection: Collection) -> ValidatedItem:
     """Return `item`, checked.
 
     Raises:
@@ -37,13 +37,13 @@ def drafted(item: NewItem, collection: Collection) -> Draft:
         ItemEmptyError: neither text nor media nor vectors.
         SpaceNotFoundError, VectorNotAcceptedError, DimensionError, VectorError: a vector that is not for its space.
     """
-    checked_id(item.id)
+    validate_item_id(item.id)
     if item.text is None and item.media is None and not item.vectors:
         raise ItemEmptyError(item.id)
     if item.text is not None:
-        checked_text(item.text)
-    parsed_metadata(item.metadata_json)
-    return Draft(item.id, item.text, item.media, item.metadata_json, own_vectors(item.vectors, collection))
+        validate_text(item.text)
+    parse_metadata(item.metadata_json)
+    return ValidatedItem(item.id, item.text, item.media, item.metadata_json, own_vectors(item.vectors, collection))
 
 
 def own_vectors(vectors: Mapping[str, bytes], collection: Collection) -> dict[str, Matrix]:

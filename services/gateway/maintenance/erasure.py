@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from services.common.errors import ArgumentError, ServiceError
-from services.common.names import checked_id
+from services.common.names import validate_item_id
 from services.gateway.core.index import IndexMaintenance
 from services.gateway.core.store import CollectionStore, Purge, RowEraser
 
@@ -152,4 +152,4 @@ def _validate_ids(ids: Sequence[str]) -> None:
     if len(set(ids)) < len(ids):
         raise ArgumentError("ids", len(ids), "must differ")
     for item_id in ids:
-        checked_id(item_id)
+        validate_item_id(item_id)

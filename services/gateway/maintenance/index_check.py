@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from services.common.concurrency.tasks import together
+from services.common.concurrency.tasks import gather
 from services.common.errors import NotFoundError, ServiceError
 from services.common.vectors import Matrix, Metric, from_bytes
 from services.common.versions import Version
@@ -62,7 +62,7 @@ class IndexCheck:
             newest = max(newest, version, key=lambda each: each.number)
             wanted = stored.ids(place)
             found += [_finding(stored, FindingKind.INDEX_MISSING, each, space.name) for each in sorted(wanted - ids)]
-            found += [_finding(stored, FindingKind.INDEX_SURPLUS, each, space.name) for each in sorted(ids - wanted)]
+            found += [_finding(stored, FindingKind.INDEX_EXTRA, each, space.name) for each in sorted(ids - wanted)]
         missing = {(finding.id, finding.space) for finding in found}
         differing, vectors = await self._compare_sample(stored, missing)
         found += differing
@@ -85,7 +85,7 @@ class IndexCheck:
     async def _compare_sample(self, stored: StoredVectors, missing: Ids[tuple[str, str]]) -> tuple[list[Finding], int]:
         turns = asyncio.Semaphore(SCORES_AT_A_TIME)
         spaces = {space.name: space for space in stored.collection.spaces}
-        outcomes = await together(
+        outcomes = await gather(
             [
                 self._compare_score(turns, stored, row.id, spaces[name], from_bytes(vector))
                 for row in stored.sample
@@ -154,7 +154,7 @@ def _is_comparable(vector: bytes) -> bool:
 
 _DETAILS: Mapping[FindingKind, str] = {
     FindingKind.INDEX_MISSING: "the item has a vector, the index lacks it",
-    FindingKind.INDEX_SURPLUS: "the index has a vector, the item has none",
+    FindingKind.INDEX_EXTRA: "the index has a vector, the item has none",
 }
 
 

@@ -110,7 +110,7 @@ class IntegrityCheck:
     async def _check_collection(self, name: str, request: CheckRequest) -> Parts:
         collection = await self._store.collection(name)
         state = _State(StoredVectors(collection), CheckProgress(name))
-        for finding in await self._check_passports(collection):
+        for finding in await self._check_fingerprints(collection):
             yield finding
         try:
             async with aclosing(self._check_rows(state, request)) as parts:
@@ -124,21 +124,21 @@ class IntegrityCheck:
             yield finding
         yield replace(state.progress, vectors_compared=compared.vectors, done=True)
 
-    async def _check_passports(self, collection: Collection) -> list[Finding]:
-        """Compare each space's passport with that of its model as it is now."""
+    async def _check_fingerprints(self, collection: Collection) -> list[Finding]:
+        """Compare each space's fingerprint with that of its model as it is now."""
         findings = []
         for space in collection.spaces:
             if not space.model:
                 continue
             try:
-                passport = (await self._embedder.model(space.model)).passport
+                fingerprint = (await self._embedder.model(space.model)).fingerprint
             except NotFoundError:
-                passport = ""
+                fingerprint = ""
             except ServiceError as error:
-                findings.append(_not_checked(collection.name, f"the passport of {space.name}", error))
+                findings.append(_not_checked(collection.name, f"the fingerprint of {space.name}", error))
                 continue
-            if passport != space.passport:
-                findings.append(_passport_foreign(collection.name, space, passport))
+            if fingerprint != space.fingerprint:
+                findings.append(_fingerprint_foreign(collection.name, space, fingerprint))
         return findings
 
     async def _check_rows(self, state: _State, request: CheckRequest) -> Parts:
@@ -212,13 +212,13 @@ def _record_rebuild(before: Sequence[Finding], after: Sequence[Finding]) -> list
     return repaired + [_record(finding, because="it is the same in an index built anew") for finding in after]
 
 
-def _passport_foreign(collection: str, space: Space, passport: str) -> Finding:
-    made = f"makes vectors of passport {passport!r}" if passport else "is not in the catalogue"
+def _fingerprint_foreign(collection: str, space: Space, fingerprint: str) -> Finding:
+    made = f"makes vectors of fingerprint {fingerprint!r}" if fingerprint else "is not in the catalogue"
     return Finding(
-        FindingKind.PASSPORT_FOREIGN,
+        FindingKind.FINGERPRINT_FOREIGN,
         collection,
         space=space.name,
-        detail=f"{space.model} {made}, the space has vectors of {space.passport!r}",
+        detail=f"{space.model} {made}, the space has vectors of {space.fingerprint!r}",
         not_repaired_because="back the collection up, and restore it embedding anew",
     )
 

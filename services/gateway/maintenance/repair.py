@@ -6,10 +6,10 @@ from typing import Generic
 from services.common.content import ContentType
 from services.common.errors import ItemEmptyError, PreconditionError, ServiceError
 from services.gateway.core.items import Collection, Space
-from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.metadata_cache import MetadataCache
 from services.gateway.core.store import ItemState, MediaReader, RowChange, RowEditor, ShownItem_co
-from services.gateway.ingest.item_encoder import Contents, Encoder, first_source
-from services.gateway.ingest.updater import Updater, UpdateWish
+from services.gateway.ingest.item_encoder import ItemContent, ItemEmbedder, first_source
+from services.gateway.ingest.updater import Updater, UpdateRequest
 
 
 class NotRepairedError(Exception):
@@ -21,8 +21,8 @@ class Repairer(Generic[ShownItem_co]):
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        encoder: Encoder,
+        catalogue: MetadataCache,
+        encoder: ItemEmbedder,
         updater: Updater[ShownItem_co],
         rows: RowEditor[ShownItem_co],
         media: MediaReader,
@@ -63,7 +63,7 @@ class Repairer(Generic[ShownItem_co]):
         state = await self._rows.state(name, item_id)
         if state.sha256 != sha256:
             return
-        wish = UpdateWish(name, item_id, remove_media=True, expected_revision=state.revision)
+        wish = UpdateRequest(name, item_id, remove_media=True, expected_revision=state.revision)
         try:
             await self._updater.update(wish)
         except ItemEmptyError as error:
@@ -80,20 +80,20 @@ class Repairer(Generic[ShownItem_co]):
         if name not in encoded.vectors:
             raise NotRepairedError(f"the item has nothing that {name} is made from")
         change = RowChange(item_id, vectors=encoded.vectors, expected_revision=state.revision)
-        await self._rows.update(collection.name, change, {name: space.passport})
+        await self._rows.update(collection.name, change, {name: space.fingerprint})
 
-    async def _contents(self, space: Space, state: ItemState) -> Contents:
+    async def _contents(self, space: Space, state: ItemState) -> ItemContent:
         source = first_source(space, text=state.text is not None, picture=bool(state.sha256))
         picture = None
         if source is ContentType.IMAGE:
             picture = await self._media.read(state.sha256, self._max_media_bytes)
-        return Contents([space], state.text, picture)
+        return ItemContent([space], state.text, picture)
 
 
 def describe_failure(error: Exception) -> str:
     """Return what to say of a repair that failed for `error`; raises it where it is a bug."""
     match error:
-        case PreconditionError(reason="PASSPORT_MISMATCH"):
+        case PreconditionError(reason="FINGERPRINT_MISMATCH"):
             return "the space's model makes other vectors now: back the collection up and restore it embedding anew"
         case NotRepairedError() | ServiceError():
             return str(error)

@@ -8,7 +8,7 @@ from services.common.content import ContentType
 from services.common.errors import ArgumentError, InputNotSupportedError, InvalidError, SpaceNotFoundError
 from services.common.vectors import Matrix, comparable, from_bytes
 from services.gateway.core.embedder import Content, Model
-from services.gateway.core.items import Collection, Space, checked_text
+from services.gateway.core.items import Collection, Space, validate_text
 
 MAX_ARMS = 16
 MAX_TOP_K = 10_000
@@ -42,7 +42,7 @@ Query = ContentQuery | ItemQuery | VectorQuery
 
 
 @dataclass(frozen=True, slots=True)
-class ArmWish:
+class ArmSpec:
     """An arm as a caller asks for it; an empty `space` means every one that fits, a `weight` of 0 means 1."""
 
     query: Query
@@ -54,7 +54,7 @@ class ArmWish:
 class PlannedArm:
     """A query in one space.
 
-    `wish` numbers the arm it came from, `query` is a content still to be embedded or the vector itself, `passport` that
+    `wish` numbers the arm it came from, `query` is a content still to be embedded or the vector itself, `fingerprint` that
     of the vector (empty where the caller answers for it), `left_out` an item that is no hit of the arm.
     """
 
@@ -62,12 +62,12 @@ class PlannedArm:
     space: Space
     weight: float
     query: Content | Matrix
-    passport: str
+    fingerprint: str
     left_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class PlanInputs:
     """What planning needs to know: the models by name, and the vectors of the items asked for, by id and space."""
 
     models: Mapping[str, Model]
@@ -84,7 +84,7 @@ class NoVectorError(InvalidError):
         super().__init__(f"item {item_id!r} has no vector in {where}", id=item_id, space=space)
 
 
-def plan(collection: Collection, wishes: Sequence[ArmWish], known: Known) -> list[PlannedArm]:
+def plan(collection: Collection, wishes: Sequence[ArmSpec], known: PlanInputs) -> list[PlannedArm]:
     """Return the arms that `wishes` come to, in order, those of an empty space in the order of the spaces.
 
     Raises:
@@ -99,7 +99,7 @@ def plan(collection: Collection, wishes: Sequence[ArmWish], known: Known) -> lis
     return arms
 
 
-def models_asked(collection: Collection, wishes: Sequence[ArmWish]) -> list[str]:
+def models_asked(collection: Collection, wishes: Sequence[ArmSpec]) -> list[str]:
     """Return the models that may have to embed a query of `wishes`, each once."""
     spaces = [
         [space for space in collection.spaces if wish.space in ("", space.name)]
@@ -109,12 +109,12 @@ def models_asked(collection: Collection, wishes: Sequence[ArmWish]) -> list[str]
     return list(dict.fromkeys(space.model for asked in spaces for space in asked if space.model))
 
 
-def items_asked(wishes: Sequence[ArmWish]) -> list[str]:
+def items_asked(wishes: Sequence[ArmSpec]) -> list[str]:
     """Return the ids of the items whose vectors are queries of `wishes`, each once."""
     return list(dict.fromkeys(wish.query.id for wish in wishes if isinstance(wish.query, ItemQuery)))
 
 
-def checked_wishes(wishes: Sequence[ArmWish]) -> Sequence[ArmWish]:
+def validate_arms(wishes: Sequence[ArmSpec]) -> Sequence[ArmSpec]:
     """Return `wishes` if there are 1 to 16, their weights and texts allowed.
 
     Raises:
@@ -127,11 +127,11 @@ def checked_wishes(wishes: Sequence[ArmWish]) -> Sequence[ArmWish]:
         if not (isfinite(wish.weight) and wish.weight >= 0):
             raise ArgumentError("weight", wish.weight, "must be a number over 0, or 0 for 1")
         if isinstance(wish.query, ContentQuery) and isinstance(wish.query.content, str):
-            checked_text(wish.query.content)
+            validate_text(wish.query.content)
     return wishes
 
 
-def checked_top_k(top_k: int) -> int:
+def validate_top_k(top_k: int) -> int:
     """Return how many hits are wanted, 0 meaning 10.
 
     Raises:
@@ -142,7 +142,7 @@ def checked_top_k(top_k: int) -> int:
     return top_k or DEFAULT_TOP_K
 
 
-def checked_depth(depth: int, top_k: int) -> int:
+def validate_depth(depth: int, top_k: int) -> int:
     """Return `depth` if it is 0 or at least `top_k`.
 
     Raises:
@@ -161,7 +161,7 @@ def default_depth(arms: int, top_k: int) -> int:
     return min(top_k + SPARE_HITS, MAX_TOP_K) if arms == 1 else max(top_k, DEFAULT_DEPTH)
 
 
-def checked_rrf_k(k: float) -> float:
+def validate_rrf_k(k: float) -> float:
     """Return `k` if it is a number over 0.
 
     Raises:
@@ -177,16 +177,18 @@ def kind_of(content: Content) -> ContentType:
     return ContentType.TEXT if isinstance(content, str) else ContentType.IMAGE
 
 
-def _arms(collection: Collection, number: int, wish: ArmWish, known: Known) -> list[PlannedArm]:
+def _arms(collection: Collection, number: int, wish: ArmSpec, known: PlanInputs) -> list[PlannedArm]:
     weight = wish.weight or 1.0
     match wish.query:
         case ContentQuery(content):
             spaces = _taking(collection, wish.space, kind_of(content), known.models)
-            return [PlannedArm(number, space, weight, content, space.passport) for space in spaces]
+            return [PlannedArm(number, space, weight, content, space.fingerprint) for space in spaces]
         case ItemQuery(item_id):
             vectors = known.vectors[item_id]
             spaces = _holding(collection, wish.space, item_id, vectors)
-            return [PlannedArm(number, space, weight, vectors[space.name], space.passport, item_id) for space in spaces]
+            return [
+                PlannedArm(number, space, weight, vectors[space.name], space.fingerprint, item_id) for space in spaces
+            ]
         case VectorQuery(float32_le):
             space = _for_vector(collection, wish.space)
             vector = comparable(from_bytes(float32_le, space.dimensions), space.metric)

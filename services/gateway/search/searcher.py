@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Generic
 
 from services.common.concurrency.limiter import ConcurrencyLimiter
-from services.common.concurrency.tasks import task_group, together
+from services.common.concurrency.tasks import gather, task_group
 from services.common.errors import ServiceError, VersionUnknownError
 from services.common.filters import Filter
 from services.common.vectors import Matrix
@@ -17,31 +17,31 @@ from services.common.versions import Version
 from services.gateway.core.embedder import Content, Embedder, Purpose
 from services.gateway.core.index import Index, IndexAnswer, Scope
 from services.gateway.core.items import Collection, ItemField
-from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.metadata_cache import MetadataCache
 from services.gateway.core.store import ItemReader, ShownItem
 from services.gateway.search.fusion import RRF_K, FusedHit, RankedList, reciprocal_rank_fusion
 from services.gateway.search.planner import (
     MAX_TOP_K,
-    ArmWish,
-    Known,
+    ArmSpec,
+    PlanInputs,
     PlannedArm,
-    checked_depth,
-    checked_rrf_k,
-    checked_top_k,
-    checked_wishes,
     default_depth,
     items_asked,
     models_asked,
     plan,
+    validate_arms,
+    validate_depth,
+    validate_rrf_k,
+    validate_top_k,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class SearchWish:
+class SearchRequest:
     """A search as a caller asks for it; 0 and empty mean the defaults."""
 
     collection: str
-    arms: Sequence[ArmWish]
+    arms: Sequence[ArmSpec]
     top_k: int = 0
     depth: int = 0
     rrf_k: float = RRF_K
@@ -77,7 +77,7 @@ class Searcher(Generic[ShownItem]):
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: MetadataCache,
         embedder: Embedder,
         index: Index,
         items: ItemReader[ShownItem],
@@ -89,34 +89,34 @@ class Searcher(Generic[ShownItem]):
         self._items = items
         self._limiter = limiter
 
-    async def search(self, wish: SearchWish) -> SearchAnswer[ShownItem]:
-        """Return the best items of a collection by all arms together.
+    async def search(self, wish: SearchRequest) -> SearchAnswer[ShownItem]:
+        """Return the best items of a collection by all arms gather.
 
         Raises:
             ArgumentError: a number is out of range.
             ServiceError: what `plan` refuses, a query that cannot be embedded, or a neighbour's refusal.
             OverloadedError: too many searches are running.
         """
-        wish = replace(wish, top_k=checked_top_k(wish.top_k))
-        wish = replace(wish, depth=checked_depth(wish.depth, wish.top_k), arms=checked_wishes(wish.arms))
-        checked_rrf_k(wish.rrf_k)
+        wish = replace(wish, top_k=validate_top_k(wish.top_k))
+        wish = replace(wish, depth=validate_depth(wish.depth, wish.top_k), arms=validate_arms(wish.arms))
+        validate_rrf_k(wish.rrf_k)
         with self._limiter.admit():
             return await self._catalogue.with_collection(wish.collection, partial(self._search, wish))
 
-    async def _search(self, wish: SearchWish, collection: Collection) -> SearchAnswer[ShownItem]:
+    async def _search(self, wish: SearchRequest, collection: Collection) -> SearchAnswer[ShownItem]:
         arms = plan(collection, wish.arms, await self._known(collection, wish.arms))
         runs = await self._run_all(wish, arms)
         lists = [RankedList(run.arm.space.name, run.arm.weight, run.answer.hits) for run in runs]
         hits = await self._fetch(wish, reciprocal_rank_fusion(lists, wish.rrf_k))
         return SearchAnswer(hits, runs, _oldest(collection.name, [run.answer.version for run in runs]))
 
-    async def _known(self, collection: Collection, wishes: Sequence[ArmWish]) -> Known:
+    async def _known(self, collection: Collection, wishes: Sequence[ArmSpec]) -> PlanInputs:
         models, ids = models_asked(collection, wishes), items_asked(wishes)
-        found = await together([self._catalogue.model(model) for model in models])
-        vectors = await together([self._items.vectors(collection.name, item_id) for item_id in ids])
-        return Known(dict(zip(models, found, strict=True)), dict(zip(ids, vectors, strict=True)))
+        found = await gather([self._catalogue.model(model) for model in models])
+        vectors = await gather([self._items.vectors(collection.name, item_id) for item_id in ids])
+        return PlanInputs(dict(zip(models, found, strict=True)), dict(zip(ids, vectors, strict=True)))
 
-    async def _run_all(self, wish: SearchWish, arms: Sequence[PlannedArm]) -> list[ArmRun]:
+    async def _run_all(self, wish: SearchRequest, arms: Sequence[PlannedArm]) -> list[ArmRun]:
         scope = Scope(wish.collection, wish.condition, wish.version, wish.exact)
         depth = wish.depth or default_depth(len(arms), wish.top_k)
         async with task_group() as group:
@@ -141,13 +141,13 @@ class Searcher(Generic[ShownItem]):
         began = time.perf_counter()
         vector = arm.query
         if isinstance(vector, str | bytes):
-            vector = (await embeddings[arm.space.model, arm.space.passport])[vector]
+            vector = (await embeddings[arm.space.model, arm.space.fingerprint])[vector]
         asked = depth if arm.left_out is None else min(depth + 1, MAX_TOP_K)
-        answer = await self._index.search(scope, arm.space, vector, arm.passport, asked)
+        answer = await self._index.search(scope, arm.space, vector, arm.fingerprint, asked)
         hits = [hit for hit in answer.hits if hit.id != arm.left_out][:depth]
         return ArmRun(arm, replace(answer, hits=hits), (time.perf_counter() - began) * 1000)
 
-    async def _fetch(self, wish: SearchWish, ranking: Sequence[FusedHit]) -> list[tuple[FusedHit, ShownItem]]:
+    async def _fetch(self, wish: SearchRequest, ranking: Sequence[FusedHit]) -> list[tuple[FusedHit, ShownItem]]:
         """Return the first of `ranking` that are still there; one deleted meanwhile leaves its place to the next."""
         found: list[tuple[FusedHit, ShownItem]] = []
         rest = iter(ranking)
@@ -158,11 +158,11 @@ class Searcher(Generic[ShownItem]):
 
 
 def _contents(arms: Sequence[PlannedArm]) -> dict[tuple[str, str], list[Content]]:
-    """Return the distinct contents that each model, with its passport, has to embed."""
+    """Return the distinct contents that each model, with its fingerprint, has to embed."""
     contents: dict[tuple[str, str], list[Content]] = {}
     for arm in arms:
         if isinstance(arm.query, str | bytes):
-            wanted = contents.setdefault((arm.space.model, arm.space.passport), [])
+            wanted = contents.setdefault((arm.space.model, arm.space.fingerprint), [])
             if arm.query not in wanted:
                 wanted.append(arm.query)
     return contents

@@ -8,14 +8,14 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from services.common.rpc.metrics import BUCKETS
-from services.search.core.collection_index import Found, Mode, State
-from services.search.replication.replicas import Followers
+from services.search.core.collection_index import Mode, SearchResult, State
+from services.search.replication.replicas import Replicas
 from services.search.replication.status import IndexReport, index_reports
 
 SPACE = ("collection", "space")
 
 
-class PrometheusMeter:
+class PrometheusMetrics:
     """`Meter` that counts searches by mode, and times those of one vector."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -31,14 +31,14 @@ class PrometheusMeter:
             buckets=BUCKETS,
         )
 
-    def searched(self, collection: str, space: str, found: Found, seconds: float) -> None:
+    def searched(self, collection: str, space: str, found: SearchResult, seconds: float) -> None:
         """See `Meter`."""
         mode = found.mode.value.lower()
         self._searches.labels(collection, space, mode).inc()
         self._compared.labels(collection, space).inc(found.compared)
         self._seconds.labels(collection, space, mode).observe(seconds)
 
-    def searched_in_batch(self, collection: str, space: str, found: Sequence[Found]) -> None:
+    def searched_in_batch(self, collection: str, space: str, found: Sequence[SearchResult]) -> None:
         """See `Meter`."""
         tally: Tally[Mode] = Tally(each.mode for each in found)
         for mode, number in tally.items():
@@ -49,7 +49,7 @@ class PrometheusMeter:
 class IndexCollector(Collector):
     """The state of each index, asked for when it is collected."""
 
-    def __init__(self, followers: Followers) -> None:
+    def __init__(self, followers: Replicas) -> None:
         self._followers = followers
 
     def collect(self) -> Iterator[Metric]:

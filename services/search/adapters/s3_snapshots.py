@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from services.common.s3.bucket import S3Bucket
-from services.common.s3.errors import AbsentError
+from services.common.s3.errors import NoSuchKeyError
 from services.search.snapshots.object_store import MissingFileError, StoredFile
 
 FOLDER = "snapshots/"
@@ -24,7 +24,7 @@ class S3Snapshots:
         """See `SnapshotStore`."""
         try:
             return self._bucket.get(FOLDER + path, 0, _ANY_LENGTH).content
-        except AbsentError as error:
+        except NoSuchKeyError as error:
             raise MissingFileError(path) from error
 
     def files(self, folder: str) -> Sequence[StoredFile]:

@@ -15,7 +15,7 @@ from services.common.enum_codec import METRICS, from_proto
 from services.common.errors import CollectionNotFoundError, NotFoundError
 from services.common.rpc.client import call, stream
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
 
 LIST_PAGE_SIZE = 1000
 _SERVICE = "store"
@@ -46,7 +46,7 @@ class StoreChangeFeed:
             answer: pb.GetTableResponse = await call(_SERVICE, self._stub.GetTable, pb.GetTableRequest(name=collection))
         return _table(answer.collection)
 
-    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
+    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangeBatch]:
         """See `ChangeFeed`."""
         request = pb.WatchChangesRequest(collection=collection, after=str(after) if after else "")
         with _store_errors(collection):
@@ -72,16 +72,16 @@ def _table(message: collection_pb2.Collection) -> Table:
 def _space(message: collection_pb2.Space) -> Space:
     config = index_config_codec.from_message(message.index)
     metric = from_proto("metric", message.metric, METRICS)
-    return Space(message.name, message.dimensions, metric, message.passport, config)
+    return Space(message.name, message.dimensions, metric, message.fingerprint, config)
 
 
-def _part(message: pb.WatchChangesResponse) -> ChangePart:
+def _part(message: pb.WatchChangesResponse) -> ChangeBatch:
     version = Version.parse(message.version) if message.version else None
     deleted_ids, spaces = list(message.deleted_ids), tuple(map(_space, message.spaces))
     if not message.rows_arrow_ipc:
-        return ChangePart(deleted_ids=deleted_ids, reset=message.reset, version=version, spaces=spaces)
+        return ChangeBatch(deleted_ids=deleted_ids, reset=message.reset, version=version, spaces=spaces)
     rows = pyarrow.ipc.open_stream(message.rows_arrow_ipc).read_all()
-    return ChangePart(
+    return ChangeBatch(
         ids=rows["id"].to_pylist(),
         metadata=rows["metadata"].to_pylist(),
         vectors={

@@ -15,7 +15,7 @@ Build = Generator[float, None, None]
 """A build, step by step. What it yields are the seconds that it wants to wait before its next step."""
 
 
-class Builders:
+class BuildScheduler:
     """Takes builds forward in turns, so that a long one holds up no short one, and any can be stopped after a step."""
 
     def __init__(self) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 from services.common.concurrency.retry import Backoff
 from services.common.index_config import Exact, IndexConfig
 from services.common.vectors import Matrix
-from services.search.ann.build_scheduler import Build, Builders
-from services.search.ann.recall_monitor import RecallGuard, RecallRecord
-from services.search.ann.write_clock import WriteClock
-from services.search.core.candidate_index import DEAD_SHARE, CandidateDraft, CandidateIndex, CandidateMaker, Kind
+from services.search.ann.build_scheduler import Build, BuildScheduler
+from services.search.ann.recall_monitor import RecallMonitor, RecallRecord
+from services.search.ann.write_clock import ModificationLog
+from services.search.core.candidate_index import DEAD_SHARE, AnnFactory, CandidateDraft, CandidateIndex, Kind
 from services.search.core.change_feed import Space
 from services.search.core.collection_index import State
 from services.search.core.portable_index import BuiltIndex
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Upkeep:
+class RefreshPolicy:
     """When slots written since are taken in: from `least` of them on, by a further generation.
 
     That rests `rest` times as long as making the one before took, unless they have become more than `share` of all;
@@ -49,13 +49,13 @@ class Upkeep:
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class BuildContext:
     """What approximate indexes need of the process: who makes them, who does the work, and who watches their recall."""
 
-    maker: CandidateMaker
-    builders: Builders
-    guard: RecallGuard
-    upkeep: Upkeep = Upkeep()
+    maker: AnnFactory
+    builders: BuildScheduler
+    guard: RecallMonitor
+    upkeep: RefreshPolicy = RefreshPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Slots:
 
     held: Callable[[], Numbers]
     vectors: Callable[[Numbers], Matrix]
-    clock: WriteClock
+    clock: ModificationLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,13 @@ class Generation:
     recall: RecallRecord
 
 
-class Approximation:
+class AnnManager:
     """The generations of one space.
 
     The thread that writes the space configures and looks after it; searches take `generation` at any time.
     """
 
-    def __init__(self, space: Space, slots: Slots, workshop: Workshop) -> None:
+    def __init__(self, space: Space, slots: Slots, workshop: BuildContext) -> None:
         self._space = space
         self._slots = slots
         self._workshop = workshop
@@ -154,8 +154,8 @@ class Approximation:
     def condition(self, count: int) -> tuple[State, str]:
         """Return how far the index is, and why, for a space that holds `count` vectors."""
         generation, kind = self.generation, self._kind
-        if generation and generation.recall.guarded:
-            return State.GUARDED, generation.recall.note
+        if generation and generation.recall.degraded:
+            return State.DEGRADED, generation.recall.note
         if self._failure:
             return State.FAILED, self._failure
         if kind is None or not count or (generation and generation.kind == kind):

@@ -41,7 +41,7 @@ def recall_of(found: Scores, exact: Scores, metric: Metric) -> float:
 class RecallRecord:
     """The recall of one space's approximate index over its last queries, by the share that their filters left.
 
-    It is `guarded` from when recall is below the floor for one of these shares until, for the same, enough newer
+    It is `degraded` from when recall is below the floor for one of these shares until, for the same, enough newer
     queries have shown that it is safely above.
     """
 
@@ -52,7 +52,7 @@ class RecallRecord:
         self.note = ""
 
     @property
-    def guarded(self) -> bool:
+    def degraded(self) -> bool:
         """Whether recall is too low to answer by the index; `note` says why."""
         return self._fallen is not None
 
@@ -90,7 +90,7 @@ class RecallRecord:
         return sum(window) / len(window) if len(window) >= ENOUGH else -1.0
 
 
-class RecallGuard:
+class RecallMonitor:
     """Has a share of the queries repeated by one thread; what it cannot keep up with is dropped."""
 
     def __init__(self, share: float) -> None:

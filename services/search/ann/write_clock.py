@@ -11,7 +11,7 @@ from services.search.core.vector_index import Mask, Numbers
 Moments = NDArray[np.int64]
 
 
-class WriteClock:
+class ModificationLog:
     """Counts the slots written; a moment is such a count. One writer; readers at any time.
 
     A slot is marked before its vector changes, and the clock moves after that. So who reads the clock first and vectors

@@ -17,14 +17,14 @@ from services.common.errors import SpaceNotFoundError
 from services.common.filters import Filter, canonical
 from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.ann.manager import Workshop
+from services.search.ann.manager import BuildContext
 from services.search.collection.metadata import MetadataColumns
-from services.search.collection.read_view import LocalVersion, Reader
+from services.search.collection.read_view import LocalReadView, Reader
 from services.search.collection.row_ids import RowIds
 from services.search.collection.space import Answer, SpaceIndex
-from services.search.collection.versions import Snapshot, Snapshots
-from services.search.core.change_feed import ChangePart, Space
-from services.search.core.collection_index import Found, KeptVersion, Mode, Search, SpaceState
+from services.search.collection.versions import PublishedVersion, VersionSet
+from services.search.core.change_feed import ChangeBatch, Space
+from services.search.core.collection_index import Mode, ReadView, Search, SearchResult, SpaceState
 from services.search.core.hits import Hits
 from services.search.core.ordering import in_order, within
 from services.search.core.portable_index import Content
@@ -39,7 +39,7 @@ class LocalCollectionIndex:
     """`PortableIndex`, and `KeepsVersions`, in the memory of this process."""
 
     def __init__(
-        self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex], workshop: Workshop | None = None
+        self, spaces: Sequence[Space], make_index: Callable[[Space], VectorIndex], workshop: BuildContext | None = None
     ) -> None:
         self._spaces = {space.name: SpaceIndex(space, make_index(space), workshop) for space in spaces}
         self._workshop = workshop
@@ -48,7 +48,7 @@ class LocalCollectionIndex:
         self._metadata = MetadataColumns()
         self._pending: dict[str, int | None] = {}
         self._names = sorted(self._spaces)
-        self._snapshots = Snapshots()
+        self._snapshots = VersionSet()
         self._moved_round = -1
 
     @property
@@ -69,9 +69,9 @@ class LocalCollectionIndex:
         with self._snapshots.pinned() as snapshot:
             return [self._state(snapshot, space, shared_bytes) for space in self._by_name]
 
-    def write(self, part: ChangePart) -> None:
+    def write(self, part: ChangeBatch) -> None:
         """See `CollectionIndex`."""
-        self._release(self._snapshots.reclaim())
+        self._release(self._snapshots.vacuum())
         self._pending_spaces = part.spaces or self._pending_spaces
         for item_id in part.deleted_ids:
             self._supersede(item_id, None)
@@ -97,11 +97,11 @@ class LocalCollectionIndex:
         retired = [old for old, _ in moved if old is not None]
         visible[np.array(retired, np.int64)] = False
         visible[np.array([new for _, new in moved if new is not None], np.int64)] = True
-        self._snapshots.publish(Snapshot(version, self._round_number, visible), retired)
+        self._snapshots.publish(PublishedVersion(version, self._round_number, visible), retired)
         self._pending = {}
         self._configure()
 
-    def abandon(self) -> None:
+    def rollback(self) -> None:
         """See `CollectionIndex`."""
         self._release([row for row in self._pending.values() if row is not None])
         self._pending, self._pending_spaces = {}, ()
@@ -111,14 +111,14 @@ class LocalCollectionIndex:
         for space in self._spaces.values():
             space.close()
 
-    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+    def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         """See `CollectionIndex`."""
         with self._snapshots.pinned() as snapshot:
             return self._search(snapshot, search, queries)
 
-    def keep(self) -> KeptVersion:
+    def keep(self) -> ReadView:
         """See `KeepsVersions`."""
-        return LocalVersion(self._snapshots, Reader(self._search, self._ranked, self._hits))
+        return LocalReadView(self._snapshots, Reader(self._search, self._ranked, self._hits))
 
     def item_ids(self, space: str) -> tuple[list[str], Version]:
         """See `CollectionIndex`."""
@@ -160,18 +160,18 @@ class LocalCollectionIndex:
             raise SpaceNotFoundError(name, sorted(self._spaces))
         return self._spaces[name]
 
-    def _state(self, snapshot: Snapshot, index: SpaceIndex, shared_bytes: int) -> SpaceState:
+    def _state(self, snapshot: PublishedVersion, index: SpaceIndex, shared_bytes: int) -> SpaceState:
         space = index.space
         count = self._selection(snapshot, space.name, None).count
         memory_bytes = index.memory_bytes + shared_bytes
         held = (index.engine, count, memory_bytes, snapshot.version, space.config)
         return SpaceState(space, *held, *index.condition, index.recall)
 
-    def _among(self, snapshot: Snapshot, search: Search) -> Selection:
+    def _among(self, snapshot: PublishedVersion, search: Search) -> Selection:
         rows = np.intersect1d(self._rows(snapshot, search.condition), self._rows_of(snapshot, search.ids))
         return self._space(search.space).selection(rows)
 
-    def _rows_of(self, snapshot: Snapshot, ids: Collection[str]) -> Numbers:
+    def _rows_of(self, snapshot: PublishedVersion, ids: Collection[str]) -> Numbers:
         """Return the rows that hold `ids` in `snapshot`; where a newer one has moved some, look through all."""
         before = self._moved_round
         known = {item_id: self._ids.row_of(item_id) for item_id in ids}
@@ -203,14 +203,16 @@ class LocalCollectionIndex:
     def _texts(self, rows: Numbers) -> tuple[list[str], list[str]]:
         return self._ids.of(rows), self._metadata.of(rows)
 
-    def _search(self, snapshot: Snapshot, search: Search, queries: Matrix) -> Sequence[Found]:
+    def _search(self, snapshot: PublishedVersion, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         selection = self._selected(snapshot, search)
         if not selection.count:
-            return [Found([], 0, snapshot.version)] * len(queries)
+            return [SearchResult([], 0, snapshot.version)] * len(queries)
         answers = self._answers(snapshot, search, queries, selection)
         return [self._found(snapshot, search, selection, answer) for answer in answers]
 
-    def _answers(self, snapshot: Snapshot, search: Search, queries: Matrix, selection: Selection) -> Sequence[Answer]:
+    def _answers(
+        self, snapshot: PublishedVersion, search: Search, queries: Matrix, selection: Selection
+    ) -> Sequence[Answer]:
         space = self._space(search.space)
         if search.exact or search.ids or not space.approximates:
             return [Answer(ranking, Mode.EXACT) for ranking in space.search(queries, search.top_k, selection)]
@@ -219,7 +221,7 @@ class LocalCollectionIndex:
             self._watch(search, queries)
         return space.answer(queries, search.top_k, selection, share)
 
-    def _share(self, snapshot: Snapshot, search: Search, selection: Selection) -> float:
+    def _share(self, snapshot: PublishedVersion, search: Search, selection: Selection) -> float:
         """Return what share of the space's vectors a filter leaves."""
         if search.condition is None:
             return 1.0
@@ -239,12 +241,12 @@ class LocalCollectionIndex:
                 share = self._share(snapshot, search, selection)
                 self._space(search.space).probe(query, selection, share)
 
-    def _found(self, snapshot: Snapshot, search: Search, selection: Selection, answer: Answer) -> Found:
+    def _found(self, snapshot: PublishedVersion, search: Search, selection: Selection, answer: Answer) -> SearchResult:
         ordered = self._ordered(answer.ranking, search, search.top_k)
         hits = self._hits(ordered.slots, ordered.scores)
-        return Found(hits, selection.count, snapshot.version, answer.mode, answer.ranking.compared)
+        return SearchResult(hits, selection.count, snapshot.version, answer.mode, answer.ranking.compared)
 
-    def _ranked(self, snapshot: Snapshot, search: Search, query: Matrix) -> tuple[Ranking, int]:
+    def _ranked(self, snapshot: PublishedVersion, search: Search, query: Matrix) -> tuple[Ranking, int]:
         """Return the `top_k` best rows in order, or all where they are not many more, and the number of candidates."""
         space, selection = self._space(search.space), self._selected(snapshot, search)
         if not selection.count:
@@ -270,12 +272,12 @@ class LocalCollectionIndex:
             held |= index.holds(rows).astype(np.int64) << bit
         return held
 
-    def _selected(self, snapshot: Snapshot, search: Search) -> Selection:
+    def _selected(self, snapshot: PublishedVersion, search: Search) -> Selection:
         if search.ids:
             return self._among(snapshot, search)
         return self._selection(snapshot, search.space, search.condition)
 
-    def _selection(self, snapshot: Snapshot, space: str, condition: Filter | None) -> Selection:
+    def _selection(self, snapshot: PublishedVersion, space: str, condition: Filter | None) -> Selection:
         key = (space, "" if condition is None else canonical(condition))
         selection = self._snapshots.selection(snapshot, key)
         if selection is None:
@@ -283,7 +285,7 @@ class LocalCollectionIndex:
             self._snapshots.remember(snapshot, key, selection)
         return selection
 
-    def _rows(self, snapshot: Snapshot, condition: Filter | None) -> Numbers:
+    def _rows(self, snapshot: PublishedVersion, condition: Filter | None) -> Numbers:
         if condition is None:
             return np.flatnonzero(snapshot.visible)
         satisfying = self._metadata.satisfying(condition, len(snapshot.visible), snapshot.round_number)

@@ -8,8 +8,8 @@ import numpy as np
 
 from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.collection.versions import Keep, Snapshot, Snapshots
-from services.search.core.collection_index import Found, Page, Search
+from services.search.collection.versions import Keep, PublishedVersion, VersionSet
+from services.search.core.collection_index import Page, Search, SearchResult
 from services.search.core.hits import Hits
 from services.search.core.vector_index import Numbers, Ranking, Scores
 
@@ -22,8 +22,8 @@ class Reader:
 
     def __init__(
         self,
-        search: Callable[[Snapshot, Search, Matrix], Sequence[Found]],
-        ranked: Callable[[Snapshot, Search, Matrix], tuple[Ranking, int]],
+        search: Callable[[PublishedVersion, Search, Matrix], Sequence[SearchResult]],
+        ranked: Callable[[PublishedVersion, Search, Matrix], tuple[Ranking, int]],
         hits: Callable[[Numbers, Scores], Hits],
     ) -> None:
         """`ranked` returns the `top_k` best rows in order, or more, and the number of candidates; it is exact."""
@@ -32,10 +32,10 @@ class Reader:
         self.hits = hits
 
 
-class LocalVersion:
+class LocalReadView:
     """`KeptVersion` of a `LocalCollectionIndex`."""
 
-    def __init__(self, snapshots: Snapshots, reader: Reader) -> None:
+    def __init__(self, snapshots: VersionSet, reader: Reader) -> None:
         self._snapshots = snapshots
         self._reader = reader
         self._keep: Keep = snapshots.keep()
@@ -45,7 +45,7 @@ class LocalVersion:
         """See `KeptVersion`."""
         return self._keep.snapshot.version
 
-    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+    def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         """See `KeptVersion`."""
         with self._snapshots.pinned_by(self._keep) as snapshot:
             return self._reader.search(snapshot, search, queries)
@@ -62,7 +62,7 @@ class LocalVersion:
 class LocalPages:
     """`Pages` over a ranking that is remembered as deep as it was read, 8 bytes a hit, and made deeper when needed."""
 
-    def __init__(self, snapshots: Snapshots, keep: Keep, reader: Reader, search: Search, query: Matrix) -> None:
+    def __init__(self, snapshots: VersionSet, keep: Keep, reader: Reader, search: Search, query: Matrix) -> None:
         self._snapshots = snapshots
         self._keep = keep
         self._reader = reader
@@ -80,10 +80,10 @@ class LocalPages:
             compared = self._deepen(snapshot, begin + size + 1)
             rows = self._rows[begin : begin + size].astype(np.int64)
             hits = self._reader.hits(rows, self._scores[begin : begin + size])
-            found = Found(hits, self._candidates, snapshot.version, compared=compared)
+            found = SearchResult(hits, self._candidates, snapshot.version, compared=compared)
             return Page(found, more=len(self._rows) > begin + size)
 
-    def _deepen(self, snapshot: Snapshot, depth: int) -> int:
+    def _deepen(self, snapshot: PublishedVersion, depth: int) -> int:
         """See to it that the ranking is `depth` deep, or whole; return how many vectors were compared for that."""
         if self._whole or len(self._rows) >= depth:
             return 0

@@ -8,13 +8,13 @@ import numpy as np
 
 from services.common.index_config import Exact
 from services.common.vectors import Matrix
-from services.search.ann.manager import Approximation, Generation, Slots, Workshop
+from services.search.ann.manager import AnnManager, BuildContext, Generation, Slots
 from services.search.ann.recall_monitor import RECALL_AT, recall_of
-from services.search.ann.write_clock import WriteClock
+from services.search.ann.write_clock import ModificationLog
 from services.search.core.change_feed import Space
 from services.search.core.collection_index import Mode, Recall, State
 from services.search.core.portable_index import SpaceContent
-from services.search.core.slot_table import NOWHERE, Places, grown
+from services.search.core.slot_table import EMPTY, SlotTable, grow
 from services.search.core.vector_index import Mask, Numbers, Ranking, Selection, StoresCompactly, VectorIndex
 
 NOTHING = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -35,14 +35,14 @@ class SpaceIndex:
     replaced, so a reader goes on with the one it took.
     """
 
-    def __init__(self, space: Space, index: VectorIndex, workshop: Workshop | None = None) -> None:
+    def __init__(self, space: Space, index: VectorIndex, workshop: BuildContext | None = None) -> None:
         self.space = space
         self._index = index
-        self._clock = WriteClock()
+        self._clock = ModificationLog()
         slots = Slots(self._held, index.vectors, self._clock)
-        self._approximation = Approximation(space, slots, workshop) if workshop else None
-        self._slot_of_row: Places = np.empty(0, np.int32)
-        self._row_of_slot: Places = np.empty(0, np.int32)
+        self._approximation = AnnManager(space, slots, workshop) if workshop else None
+        self._slot_of_row: SlotTable = np.empty(0, np.int32)
+        self._row_of_slot: SlotTable = np.empty(0, np.int32)
         self._free: list[int] = []
         self._extent = 0
 
@@ -143,22 +143,22 @@ class SpaceIndex:
         """Give the vectors of `rows` up; rows without one are passed over."""
         known = rows[rows < len(self._slot_of_row)]
         slots = self._slot_of_row[known]
-        self._slot_of_row[known] = NOWHERE
-        self._free.extend(slots[slots != NOWHERE].tolist())
+        self._slot_of_row[known] = EMPTY
+        self._free.extend(slots[slots != EMPTY].tolist())
 
     def holds(self, rows: Numbers) -> Mask:
         """Return for each of `rows` whether it has a vector."""
         table = self._slot_of_row
         held: Mask = np.zeros(len(rows), np.bool_)
         known = rows < len(table)
-        held[known] = table[rows[known]] != NOWHERE
+        held[known] = table[rows[known]] != EMPTY
         return held
 
     def selection(self, rows: Numbers) -> Selection:
         """Return a selection of those of `rows` that have a vector."""
         table, extent = self._slot_of_row, self._extent
         slots = table[rows[rows < len(table)]]
-        return Selection.of(slots[slots != NOWHERE].astype(np.int64), extent)
+        return Selection.of(slots[slots != EMPTY].astype(np.int64), extent)
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
         """Return rows as `VectorIndex.search` returns slots."""
@@ -175,7 +175,7 @@ class SpaceIndex:
 
     def may_approximate(self, share: float) -> bool:
         """Return whether what is left by a filter that leaves `share` may be searched by an approximate index."""
-        return self._generation is not None and share > self.space.config.exact_share
+        return self._generation is not None and share > self.space.config.exact_below_selectivity
 
     def probe(self, query: Matrix, selection: Selection, share: float) -> None:
         """Search `selection` for one query, shape (dimensions,), both ways, and note the recall of the approximate."""
@@ -198,7 +198,7 @@ class SpaceIndex:
     def _answering(self) -> Generation | None:
         """The generation that answers: none while recall is too low."""
         generation = self._generation
-        return None if generation is None or generation.recall.guarded else generation
+        return None if generation is None or generation.recall.degraded else generation
 
     @property
     def _count(self) -> int:
@@ -206,7 +206,7 @@ class SpaceIndex:
 
     def _held(self) -> Numbers:
         table = self._slot_of_row
-        held: Numbers = table[table != NOWHERE].astype(np.int64)
+        held: Numbers = table[table != EMPTY].astype(np.int64)
         return held
 
     def _approximate(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Answer]:
@@ -249,9 +249,9 @@ class SpaceIndex:
         return replace(ranking, slots=self._row_of_slot[ranking.slots].astype(np.int64))
 
     def _map(self, rows: Numbers, slots: Numbers) -> None:
-        self._row_of_slot = grown(self._row_of_slot, self._extent)
+        self._row_of_slot = grow(self._row_of_slot, self._extent)
         self._row_of_slot[slots] = rows
-        self._slot_of_row = grown(self._slot_of_row, int(rows.max()) + 1)
+        self._slot_of_row = grow(self._slot_of_row, int(rows.max()) + 1)
         self._slot_of_row[rows] = slots
 
     def _taken(self, count: int) -> Numbers:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from services.common.versions import Version
-from services.search.core.errors import KeepLapsedError
+from services.search.core.errors import LeaseExpiredError
 from services.search.core.vector_index import Mask, Selection
 
 SELECTIONS_AT_MOST = 64
@@ -23,10 +23,10 @@ HELD_ROWS_AT_LEAST = 2**14
 
 
 @dataclass(slots=True, eq=False)
-class Snapshot:
+class PublishedVersion:
     """One version of a collection. `visible[row]` says whether the row belongs to it.
 
-    The rest is for `Snapshots`: `round_number` counts publications, `pins` the searches under way, `keeps` those who
+    The rest is for `VersionSet`: `round_number` counts publications, `pins` the searches under way, `keeps` those who
     come back, and `retired` are the rows that the next version no longer shows. Selections made for it are kept, the
     last used ones.
     """
@@ -44,29 +44,29 @@ class Snapshot:
 class Keep:
     """A snapshot that stays as it is until the keep is released, or lapses."""
 
-    snapshot: Snapshot
+    snapshot: PublishedVersion
 
 
-class Snapshots:
+class VersionSet:
     """Versions, oldest first. One thread publishes and reclaims; any may pin, keep and release."""
 
     def __init__(self) -> None:
-        self._snapshots: Sequence[Snapshot] = []
+        self._snapshots: Sequence[PublishedVersion] = []
         self._lock = threading.Lock()
 
     @property
-    def newest(self) -> Snapshot | None:
+    def newest(self) -> PublishedVersion | None:
         """The snapshot published last; None before the first."""
         return self._snapshots[-1] if self._snapshots else None
 
-    def publish(self, snapshot: Snapshot, retired: list[int]) -> None:
+    def publish(self, snapshot: PublishedVersion, retired: list[int]) -> None:
         """Make `snapshot` the newest, which no longer shows the rows `retired` of the one before."""
         with self._lock:
             if self._snapshots:
                 self._snapshots[-1].retired = retired
             self._snapshots = [*self._snapshots, snapshot]
 
-    def reclaim(self) -> list[int]:
+    def vacuum(self) -> list[int]:
         """Forget the versions that nobody can see any more; return the rows that are free with that."""
         with self._lock:
             if not self._snapshots:
@@ -78,7 +78,7 @@ class Snapshots:
             return unseen
 
     @contextmanager
-    def pinned(self) -> Iterator[Snapshot]:
+    def pinned(self) -> Iterator[PublishedVersion]:
         """Keep the newest version as it is while the block runs."""
         with self._lock:
             snapshot = self._snapshots[-1]
@@ -96,15 +96,15 @@ class Snapshots:
         return keep
 
     @contextmanager
-    def pinned_by(self, keep: Keep) -> Iterator[Snapshot]:
+    def pinned_by(self, keep: Keep) -> Iterator[PublishedVersion]:
         """Keep the version of `keep` as it is while the block runs, also if the keep is released meanwhile.
 
         Raises:
-            KeepLapsedError: it was released, or has lapsed.
+            LeaseExpiredError: it was released, or has lapsed.
         """
         with self._lock:
             if keep not in keep.snapshot.keeps:
-                raise KeepLapsedError
+                raise LeaseExpiredError
             keep.snapshot.pins += 1
         try:
             yield keep.snapshot
@@ -116,7 +116,7 @@ class Snapshots:
         with self._lock:
             keep.snapshot.keeps.discard(keep)
 
-    def selection(self, snapshot: Snapshot, key: tuple[str, str]) -> Selection | None:
+    def selection(self, snapshot: PublishedVersion, key: tuple[str, str]) -> Selection | None:
         """Return the selection that is remembered for a space and a filter."""
         with self._lock:
             known = snapshot.selections.get(key)
@@ -124,14 +124,14 @@ class Snapshots:
                 snapshot.selections.move_to_end(key)
             return known
 
-    def remember(self, snapshot: Snapshot, key: tuple[str, str], selection: Selection) -> None:
+    def remember(self, snapshot: PublishedVersion, key: tuple[str, str], selection: Selection) -> None:
         """Remember a selection, in place of the one that was not used for longest."""
         with self._lock:
             snapshot.selections[key] = selection
             if len(snapshot.selections) > SELECTIONS_AT_MOST:
                 snapshot.selections.popitem(last=False)
 
-    def _unpin(self, snapshot: Snapshot) -> None:
+    def _unpin(self, snapshot: PublishedVersion) -> None:
         with self._lock:
             snapshot.pins -= 1
 
@@ -144,7 +144,7 @@ class Snapshots:
         return max(HELD_ROWS_AT_LEAST, int(np.count_nonzero(self._snapshots[-1].visible)))
 
     def _forget(self) -> list[int]:
-        kept: list[Snapshot] = []
+        kept: list[PublishedVersion] = []
         unseen: list[int] = []
         for snapshot in self._snapshots[:-1]:
             if snapshot.pins or snapshot.keeps:

@@ -59,7 +59,7 @@ class CandidateIndex(Protocol):
         ...
 
     def save(self, file: BinaryIO) -> None:
-        """Write the index to `file`, for `CandidateMaker.load`."""
+        """Write the index to `file`, for `AnnFactory.load`."""
         ...
 
 
@@ -75,18 +75,18 @@ class CandidateDraft(Protocol):
         ...
 
 
-Draw = Callable[[int], Matrix]
+Sampler = Callable[[int], Matrix]
 """Returns that many of a space's vectors, or all where there are fewer, taken at random."""
 
 
-class CandidateMaker(Protocol):
+class AnnFactory(Protocol):
     """Makes the approximate indexes that a space can be configured to have."""
 
     def least(self, kind: Kind) -> int:
         """Return how many vectors an index of `kind` needs at least."""
         ...
 
-    def draft(self, space: Space, kind: Kind, count: int, draw: Draw) -> Generator[float, None, CandidateDraft]:
+    def draft(self, space: Space, kind: Kind, count: int, draw: Sampler) -> Generator[float, None, CandidateDraft]:
         """Return an empty draft, made for about `count` vectors like those that `draw` draws.
 
         Yields 0 where it can be stopped.

@@ -19,7 +19,7 @@ class Space:
     name: str
     dimensions: int
     metric: Metric
-    passport: str = ""
+    fingerprint: str = ""
     config: IndexConfig = field(default_factory=IndexConfig)
 
 
@@ -41,7 +41,7 @@ class SpaceVectors:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangePart:
+class ChangeBatch:
     """A part of a change: removed ids, then written rows, by id, with metadata as JSON and vectors by space.
 
     `reset` on a change's first part: forget everything, all rows follow. `version` on its last part and nowhere else:
@@ -77,7 +77,7 @@ class ChangeFeed(Protocol):
         """
         ...
 
-    def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
+    def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangeBatch]:
         """Yield what changed since `after`, or everything for None, then go on with each commit, without end.
 
         Raises:

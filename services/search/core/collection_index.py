@@ -9,7 +9,7 @@ from services.common.filters import Filter
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space
+from services.search.core.change_feed import ChangeBatch, Space
 
 
 class Mode(Enum):
@@ -24,7 +24,7 @@ class State(Enum):
 
     READY = "READY"
     BUILDING = "BUILDING"
-    GUARDED = "GUARDED"
+    DEGRADED = "DEGRADED"
     FAILED = "FAILED"
     WAITING = "WAITING"
 
@@ -55,7 +55,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search found: hits best first, equal scores by id (UTF-8 order), also at the cut.
 
     `candidates` is how many items have a vector in the space and satisfy the filter, `compared` how many of them had
@@ -97,7 +97,7 @@ class SpaceState:
 class CollectionIndex(Protocol):
     """All that search holds of one collection. Implementations pass `tests.contract.collection_index`.
 
-    Written by one thread: the parts of a change, then `publish` or `abandon`. Searched by any number of threads, which
+    Written by one thread: the parts of a change, then `publish` or `rollback`. Searched by any number of threads, which
     see whole versions and never wait for the writer. Calls block.
     """
 
@@ -118,7 +118,7 @@ class CollectionIndex(Protocol):
         """Return the state of each space, by name; none before the first version."""
         ...
 
-    def write(self, part: ChangePart) -> None:
+    def write(self, part: ChangeBatch) -> None:
         """Take in a part of a change, which no search sees before it is published."""
         ...
 
@@ -126,7 +126,7 @@ class CollectionIndex(Protocol):
         """Show what was taken in, all at once, as `version`."""
         ...
 
-    def abandon(self) -> None:
+    def rollback(self) -> None:
         """Forget what was taken in and not published."""
         ...
 
@@ -134,7 +134,7 @@ class CollectionIndex(Protocol):
         """Stop what goes on behind the searches; those that still come are answered, and nothing is written."""
         ...
 
-    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+    def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         """Return what each of `queries`, shape (n, dimensions), finds, all in the newest version.
 
         Raises:
@@ -168,7 +168,7 @@ class Discardable(Protocol):
 class Page:
     """Hits somewhere in a ranking, and whether there are more behind them."""
 
-    found: Found
+    found: SearchResult
     more: bool
 
 
@@ -184,7 +184,7 @@ class Pages(Protocol):
         ...
 
 
-class KeptVersion(Protocol):
+class ReadView(Protocol):
     """A version of a collection that can be searched until it is released, whatever is published meanwhile."""
 
     @property
@@ -192,7 +192,7 @@ class KeptVersion(Protocol):
         """Which one it is."""
         ...
 
-    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+    def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         """As `CollectionIndex.search`, in this version.
 
         Raises:
@@ -215,12 +215,12 @@ class KeptVersion(Protocol):
 
 
 @runtime_checkable
-class KeepsVersions(Protocol):
+class SupportsReadViews(Protocol):
     """What a `CollectionIndex` may be besides: one whose newest version can be held from search to search.
 
     Without it a collection has no pages, and a batch is one call of `search`.
     """
 
-    def keep(self) -> KeptVersion:
+    def keep(self) -> ReadView:
         """Hold the version published last."""
         ...

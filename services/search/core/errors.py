@@ -3,7 +3,7 @@
 from services.common.errors import DimensionError, PreconditionError, TokenError, UnavailableError, VectorError
 
 
-class KeepLapsedError(Exception):
+class LeaseExpiredError(Exception):
     """A version that was held is held no more; whoever held it knows what that means to the caller."""
 
 

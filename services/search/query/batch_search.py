@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.errors import VersionExpiredError
 from services.common.vectors import Matrix
-from services.search.core.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Search
-from services.search.core.errors import KeepLapsedError
+from services.search.core.collection_index import CollectionIndex, ReadView, Search, SearchResult, SupportsReadViews
+from services.search.core.errors import LeaseExpiredError
 from services.search.query.requests import MAX_BATCH_VECTORS
-from services.search.query.stream_buffer import Arrivals, arriving
+from services.search.query.stream_buffer import StreamBuffer, arriving
 
 PIECE_VECTORS = 256
 PIECE_HITS = 2**18
@@ -37,14 +37,14 @@ class Batch:
     vectors: AsyncIterator[Matrix]
 
 
-class Bulk:
+class BatchSearcher:
     """Searches for batches in threads of their own, as many pieces of a batch at a time as there are threads."""
 
     def __init__(self, executor: BoundedExecutor) -> None:
         self._executor = executor
 
     async def rankings(
-        self, index: CollectionIndex, batch: Batch, tell: Callable[[Sequence[Found]], Sequence[Told]]
+        self, index: CollectionIndex, batch: Batch, tell: Callable[[Sequence[SearchResult]], Sequence[Told]]
     ) -> AsyncGenerator[Told]:
         """Yield what `tell`, run in a thread, makes of what each piece of the batch finds, in order.
 
@@ -52,7 +52,7 @@ class Bulk:
             VersionExpiredError: so much was written meanwhile that the version could not be kept.
         """
         with _kept(index, batch.collection) as version:
-            pace = _Pace(batch.search.top_k, divisible=isinstance(index, KeepsVersions))
+            pace = AdaptiveChunkSize(batch.search.top_k, divisible=isinstance(index, SupportsReadViews))
             async with arriving(batch.vectors, pace.ahead * self._executor.threads) as arrivals:
                 work = partial(_told, version, batch.search, pace, tell)
                 async with aclosing(self._answers(arrivals, pace, work)) as answers:
@@ -61,7 +61,7 @@ class Bulk:
                             yield each
 
     async def _answers(
-        self, arrivals: Arrivals, pace: "_Pace", work: Callable[[Matrix], Sequence[Told]]
+        self, arrivals: StreamBuffer, pace: "AdaptiveChunkSize", work: Callable[[Matrix], Sequence[Told]]
     ) -> AsyncGenerator[Sequence[Told]]:
         """Yield what `work` makes of each piece, in order, as soon as it has and those before were yielded."""
         taking: asyncio.Task[Matrix | None] | None = asyncio.create_task(arrivals.take(pace.size, pace.at_least))
@@ -94,7 +94,7 @@ async def _ended(futures: Sequence[asyncio.Future[Any]]) -> None:
     await asyncio.gather(*futures, return_exceptions=True)
 
 
-class _Pace:
+class AdaptiveChunkSize:
     """How large the next piece is to be; what is not `divisible` is searched for at once."""
 
     def __init__(self, top_k: int, *, divisible: bool) -> None:
@@ -112,25 +112,25 @@ class _Pace:
 
 
 @contextmanager
-def _kept(index: CollectionIndex, collection: str) -> Iterator[CollectionIndex | KeptVersion]:
+def _kept(index: CollectionIndex, collection: str) -> Iterator[CollectionIndex | ReadView]:
     """Yield one version of `index` if it can keep one, else itself."""
-    if not isinstance(index, KeepsVersions):
+    if not isinstance(index, SupportsReadViews):
         yield index
         return
     version = index.keep()
     try:
         yield version
-    except KeepLapsedError as error:
+    except LeaseExpiredError as error:
         raise VersionExpiredError(collection, str(version.version)) from error
     finally:
         version.release()
 
 
 def _told(
-    version: CollectionIndex | KeptVersion,
+    version: CollectionIndex | ReadView,
     search: Search,
-    pace: _Pace,
-    tell: Callable[[Sequence[Found]], Sequence[Told]],
+    pace: AdaptiveChunkSize,
+    tell: Callable[[Sequence[SearchResult]], Sequence[Told]],
     queries: Matrix,
 ) -> Sequence[Told]:
     begin = time.perf_counter()

@@ -15,12 +15,19 @@ from services.common.concurrency.executors import BoundedExecutor
 from services.common.errors import ArgumentError, OverloadedError, TokenError, VersionExpiredError, VersionUnknownError
 from services.common.filters import canonical
 from services.common.versions import Version
-from services.search.core.collection_index import CollectionIndex, Found, KeepsVersions, KeptVersion, Pages, Search
-from services.search.core.errors import KeepLapsedError, PageTokenError
+from services.search.core.collection_index import (
+    CollectionIndex,
+    Pages,
+    ReadView,
+    Search,
+    SearchResult,
+    SupportsReadViews,
+)
+from services.search.core.errors import LeaseExpiredError, PageTokenError
 from services.search.query.requests import Options, Query
 
 Told = TypeVar("Told")
-Tell = Callable[[Found, str], Told]
+Tell = Callable[[SearchResult, str], Told]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class _Cursor:
 
     name: str
     query: Query
-    version: KeptVersion
+    version: ReadView
     pages: Pages
     uses: int = 0
     ended: bool = False
@@ -86,7 +93,7 @@ class Cursors:
             ArgumentError: what keeps this collection cannot keep a version.
             OverloadedError: too many rankings are being read.
         """
-        if not isinstance(index, KeepsVersions):
+        if not isinstance(index, SupportsReadViews):
             raise ArgumentError("paged", True, "the engine of this collection has no pages")
         self._make_room()
         version = index.keep()
@@ -135,7 +142,7 @@ class Cursors:
             cursor.expiry.cancel()
         try:
             yield
-        except KeepLapsedError as error:
+        except LeaseExpiredError as error:
             self._forget(cursor)
             raise VersionExpiredError(cursor.query.options.collection, str(cursor.version.version)) from error
         except Exception:
@@ -179,7 +186,7 @@ def _compared(options: Options) -> dict[str, object]:
     return {
         "collection": options.collection,
         "space": options.space,
-        "passport": options.passport,
+        "fingerprint": options.fingerprint,
         "filter": None if options.condition is None else canonical(options.condition),
         "ids": frozenset(options.ids),
         "score_limit": options.score_limit,

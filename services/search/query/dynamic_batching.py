@@ -11,7 +11,7 @@ from services.common.concurrency.dynamic_batcher import BatchPolicy, DynamicBatc
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.filters import canonical
 from services.common.vectors import Matrix
-from services.search.core.collection_index import CollectionIndex, Found, Search
+from services.search.core.collection_index import CollectionIndex, Search, SearchResult
 
 MERGED_HITS = 2**17
 """Hits that a merged search may want in all: what is merged waits for each other, and takes memory together."""
@@ -25,7 +25,7 @@ class _Asked:
 
     search: Search
     vector: Matrix
-    tell: Callable[[Found], Any]
+    tell: Callable[[SearchResult], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class _Kind:
     rest: Hashable
 
 
-class MergedSearches:
+class SearchBatcher:
     """Runs single searches in the threads of `executor`; those that come while all are busy are merged.
 
     Searches are merged that differ in their vector alone, or in `top_k` as well: the largest is asked for, and each
@@ -53,7 +53,7 @@ class MergedSearches:
         )
 
     async def search(
-        self, index: CollectionIndex, search: Search, vector: Matrix, tell: Callable[[Found], Told]
+        self, index: CollectionIndex, search: Search, vector: Matrix, tell: Callable[[SearchResult], Told]
     ) -> Told:
         """Return what `tell`, run in a thread, makes of what `vector`, shape (dimensions,), finds in `index`.
 
@@ -100,7 +100,7 @@ def _searched(index: CollectionIndex, asked: Sequence[_Asked]) -> Sequence[Any]:
     return list(map(_told, asked, found))
 
 
-def _told(asked: _Asked, found: Found) -> Any:
+def _told(asked: _Asked, found: SearchResult) -> Any:
     try:
         if len(found.hits) > asked.search.top_k:
             found = replace(found, hits=found.hits[: asked.search.top_k])

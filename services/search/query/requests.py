@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import ArgumentError, DimensionError, PassportError
+from services.common.errors import ArgumentError, DimensionError, FingerprintError
 from services.common.filters import Filter
-from services.common.names import checked_collection, checked_space
+from services.common.names import validate_collection_name, validate_space_name
 from services.common.vectors import Matrix, Metric, comparable
 from services.common.versions import Version
 from services.search.core.change_feed import Space
@@ -46,13 +46,13 @@ class Encoded(Protocol):
 class Options:
     """In what to search: a space of a collection, once the index holds `version`.
 
-    Query vectors are of `passport`, "" is not checked; `top_k` 0 means `DEFAULT_TOP_K`; the rest is as in
+    Query vectors are of `fingerprint`, "" is not checked; `top_k` 0 means `DEFAULT_TOP_K`; the rest is as in
     `collection_index.Search`.
     """
 
     collection: str
     space: str
-    passport: str = ""
+    fingerprint: str = ""
     top_k: int = 0
     condition: Filter | None = None
     version: Version | None = None
@@ -66,7 +66,7 @@ class Options:
         Raises:
             ArgumentError: a name or number is not allowed.
         """
-        checked_collection(self.collection)
+        validate_collection_name(self.collection)
         if not 0 <= self.top_k <= MAX_TOP_K:
             raise ArgumentError("top_k", self.top_k, f"must be 1 to {MAX_TOP_K}, or 0 for {DEFAULT_TOP_K}")
         if len(self.ids) > MAX_IDS:
@@ -74,7 +74,7 @@ class Options:
         if self.score_limit is not None and not isfinite(self.score_limit):
             raise ArgumentError("score_limit", self.score_limit, "must be a finite number")
         return Search(
-            checked_space(self.space),
+            validate_space_name(self.space),
             self.top_k or DEFAULT_TOP_K,
             self.condition,
             frozenset(self.ids),
@@ -82,14 +82,14 @@ class Options:
             exact=self.exact,
         )
 
-    def check_passport(self, space: Space) -> None:
+    def check_fingerprint(self, space: Space) -> None:
         """Refuse vectors that something else made than those of `space`.
 
         Raises:
-            PassportError: other weights, runtime or preprocessing made them.
+            FingerprintError: other weights, runtime or preprocessing made them.
         """
-        if self.passport and self.passport != space.passport:
-            raise PassportError(space.passport, self.passport)
+        if self.fingerprint and self.fingerprint != space.fingerprint:
+            raise FingerprintError(space.fingerprint, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,11 @@ class Query:
         Raises:
             DimensionError: the vector's length is not the space's.
             VectorError: the space's metric cannot compare it.
-            PassportError: other weights, runtime or preprocessing made it.
+            FingerprintError: other weights, runtime or preprocessing made it.
         """
         if len(self.vector) != space.dimensions:
             raise DimensionError(space.dimensions, len(self.vector))
-        self.options.check_passport(space)
+        self.options.check_fingerprint(space)
         comparable(self.vector, space.metric)
 
 

@@ -10,20 +10,20 @@ from services.common.concurrency.executors import BoundedExecutor
 from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ArgumentError
-from services.common.names import checked_collection, checked_space
+from services.common.names import validate_collection_name, validate_space_name
 from services.common.paging import key_before, page_size, page_token
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.search.core.change_feed import Space
-from services.search.core.collection_index import CollectionIndex, Found
+from services.search.core.collection_index import CollectionIndex, SearchResult
 from services.search.core.errors import VersionNotReachedError
-from services.search.query.batch_search import Batch, Bulk
+from services.search.query.batch_search import Batch, BatchSearcher
 from services.search.query.cursors import Cursors
-from services.search.query.dynamic_batching import MergedSearches
-from services.search.query.metrics import Meter
+from services.search.query.dynamic_batching import SearchBatcher
+from services.search.query.metrics import Metrics
 from services.search.query.requests import MAX_BATCH_VECTORS, Encoded, Options, Query, decoded_vectors
-from services.search.replication.replica import Follower
-from services.search.replication.replicas import Followers
+from services.search.replication.replica import Replica
+from services.search.replication.replicas import Replicas
 from services.search.replication.status import IndexReport, index_reports
 
 DECODED_AT_ONCE_BYTES = 2**16
@@ -37,16 +37,16 @@ class Searcher:
 
     def __init__(
         self,
-        followers: Followers,
+        followers: Replicas,
         *,
-        merged: MergedSearches,
+        merged: SearchBatcher,
         cursors: Cursors,
-        bulk: Bulk,
+        bulk: BatchSearcher,
         executor: BoundedExecutor,
         searches: ConcurrencyLimiter,
         batches: ConcurrencyLimiter,
         wait_seconds: float,
-        meter: Meter,
+        meter: Metrics,
     ) -> None:
         """`executor` does what takes longer than single searches, which do not wait for it."""
         self._followers = followers
@@ -59,7 +59,7 @@ class Searcher:
         self._wait_seconds = wait_seconds
         self._meter = meter
 
-    async def search(self, query: Query, tell: Callable[[Found, str], Told]) -> Told:
+    async def search(self, query: Query, tell: Callable[[SearchResult, str], Told]) -> Told:
         """Return what `tell` makes of the items nearest to the query's vector, and of the token of the next page.
 
         Raises:
@@ -68,7 +68,7 @@ class Searcher:
             SpaceNotFoundError: it has no such space.
             DimensionError: the vector's length is not the space's.
             VectorError: the space's metric cannot compare it.
-            PassportError: other weights, runtime or preprocessing made it.
+            FingerprintError: other weights, runtime or preprocessing made it.
             TokenError: the page token is none, or of another search.
             VersionUnknownError: the version is of a collection since dropped.
             VersionExpiredError: the version of the pages before is no longer kept.
@@ -89,7 +89,7 @@ class Searcher:
             return await self._merged.search(index, search, query.vector, lambda found: tell(found, ""))
 
     async def search_batch(
-        self, parts: AsyncIterator[Options | Encoded], tell: Callable[[Sequence[Found]], Sequence[Told]]
+        self, parts: AsyncIterator[Options | Encoded], tell: Callable[[Sequence[SearchResult]], Sequence[Told]]
     ) -> AsyncIterator[Told]:
         """Yield what `tell` makes of what each vector of `parts` finds, in their order, all in one version.
 
@@ -103,7 +103,7 @@ class Searcher:
         with self._batches.admit(), self._searches.admit():
             index = await self._index(options.collection, options.version)
             space = index.space(search.space)
-            options.check_passport(space)
+            options.check_fingerprint(space)
             batch = Batch(options.collection, search, _vectors(parts, space, search.top_k))
             async with aclosing(self._bulk.rankings(index, batch, tell)) as answers:
                 async for answer in answers:
@@ -126,8 +126,8 @@ class Searcher:
 
         Raises as `search` does.
         """
-        checked_collection(collection)
-        checked_space(space)
+        validate_collection_name(collection)
+        validate_space_name(space)
         with self._searches.admit():
             index = await self._index(collection, version)
             return await self._executor.run(index.item_ids, space)
@@ -139,7 +139,7 @@ class Searcher:
             ArgumentError: the name is not allowed.
             CollectionNotFoundError: no such collection.
         """
-        follower = await self._followers.follower(checked_collection(collection))
+        follower = await self._followers.follower(validate_collection_name(collection))
         return await follower.rebuilt()
 
     async def _index(self, collection: str, version: Version | None) -> CollectionIndex:
@@ -153,10 +153,12 @@ class Searcher:
             raise VersionNotReachedError(collection, _spelt(version), _applied(follower)) from error
 
 
-def _noting(meter: Meter, options: Options, tell: Callable[[Found, str], Told]) -> Callable[[Found, str], Told]:
+def _noting(
+    meter: Metrics, options: Options, tell: Callable[[SearchResult, str], Told]
+) -> Callable[[SearchResult, str], Told]:
     began = time.perf_counter()
 
-    def noting(found: Found, next_page_token: str) -> Told:
+    def noting(found: SearchResult, next_page_token: str) -> Told:
         meter.searched(options.collection, options.space, found, time.perf_counter() - began)
         return tell(found, next_page_token)
 
@@ -164,9 +166,9 @@ def _noting(meter: Meter, options: Options, tell: Callable[[Found, str], Told]) 
 
 
 def _noting_batch(
-    meter: Meter, options: Options, tell: Callable[[Sequence[Found]], Sequence[Told]]
-) -> Callable[[Sequence[Found]], Sequence[Told]]:
-    def noting(found: Sequence[Found]) -> Sequence[Told]:
+    meter: Metrics, options: Options, tell: Callable[[Sequence[SearchResult]], Sequence[Told]]
+) -> Callable[[Sequence[SearchResult]], Sequence[Told]]:
+    def noting(found: Sequence[SearchResult]) -> Sequence[Told]:
         meter.searched_in_batch(options.collection, options.space, found)
         return tell(found)
 
@@ -205,7 +207,7 @@ def _holds(index: CollectionIndex, version: Version | None) -> bool:
     return applied.uid == version.uid and applied.number >= version.number
 
 
-def _applied(follower: Follower) -> str:
+def _applied(follower: Replica) -> str:
     return _spelt(follower.index.version if follower.index else None)
 
 

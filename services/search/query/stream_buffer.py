@@ -11,11 +11,11 @@ from services.common.concurrency.tasks import background_tasks
 from services.common.errors import DeadlineError
 from services.common.vectors import Matrix
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """How long a caller may be silent in the middle of a stream: it holds a place that others wait for."""
 
 
-class Arrivals:
+class StreamBuffer:
     """What has arrived from a stream of matrices, as one row of rows. Use `arriving`."""
 
     def __init__(self, ahead: int) -> None:
@@ -30,7 +30,7 @@ class Arrivals:
         """Return the next rows, `at_least` many unless the stream ends before; None after the last.
 
         Raises what the stream raised, as soon as it did, and:
-            DeadlineError: nothing came for `PATIENCE_SECONDS`.
+            DeadlineError: nothing came for `TIMEOUT_SECONDS`.
         """
         async with self._changed:
             await self._patiently(lambda: self._ended or self._count >= at_least)
@@ -43,10 +43,10 @@ class Arrivals:
         """Wait until `arrived`, as long as anything comes now and then."""
         while not arrived():
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
+                async with asyncio.timeout(TIMEOUT_SECONDS):
                     await self._changed.wait()
             except TimeoutError as error:
-                raise DeadlineError(f"no vectors came for {PATIENCE_SECONDS:g} s", service="search") from error
+                raise DeadlineError(f"no vectors came for {TIMEOUT_SECONDS:g} s", service="search") from error
 
     async def read(self, source: AsyncIterator[Matrix]) -> None:
         """Read `source` to its end."""
@@ -77,8 +77,8 @@ class Arrivals:
 
 
 @asynccontextmanager
-async def arriving(source: AsyncIterator[Matrix], ahead: int) -> AsyncIterator[Arrivals]:
+async def arriving(source: AsyncIterator[Matrix], ahead: int) -> AsyncIterator[StreamBuffer]:
     """Read `source` while the block runs, not further when `ahead` rows wait."""
-    arrivals = Arrivals(ahead)
+    arrivals = StreamBuffer(ahead)
     async with background_tasks(arrivals.read(source)):
         yield arrivals

@@ -7,12 +7,12 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
 
-from services.common.allocator import release_unused
+from services.common.allocator import trim_heap
 from services.common.concurrency.retry import Backoff
 from services.common.errors import CollectionNotFoundError, ServiceError, VersionUnknownError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
-from services.search.core.change_feed import ChangeFeed, ChangePart, Space, Table
+from services.search.core.change_feed import ChangeBatch, ChangeFeed, Space, Table
 from services.search.core.collection_index import CollectionIndex, Discardable
 from services.search.core.errors import IndexTooLargeError
 from services.search.replication.lag import Lag
@@ -28,7 +28,7 @@ Restore = Callable[[Table], Awaitable[CollectionIndex | None]]
 """Returns an index filled before, to go on with from the version it holds; None where there is none."""
 
 
-class Follower:
+class Replica:
     """Follows one collection until it is dropped. The last complete index answers whatever happens meanwhile.
 
     It resumes after interruptions. What cannot be resumed, because the store forgot the changes since or the collection
@@ -66,7 +66,7 @@ class Follower:
         """For how long the store has been known to hold a version not applied yet; 0 at the newest."""
         return self._lag.seconds
 
-    def told_of(self, version: Version) -> None:
+    def observe(self, version: Version) -> None:
         """Take note that the store holds `version`, whether its changes come or not."""
         self._lag.named(version)
 
@@ -154,10 +154,10 @@ class Follower:
         except CollectionNotFoundError:
             await self._end()
             return
-        self.told_of(table.version)
+        self.observe(table.version)
         target, after = await self._target(table)
         self._followed = target
-        async with aclosing(cast(AsyncGenerator[ChangePart], self._feed.changes(self.collection, after))) as changes:
+        async with aclosing(cast(AsyncGenerator[ChangeBatch], self._feed.changes(self.collection, after))) as changes:
             while not self._rebuilding and (part := await self._next(changes)) is not None:
                 if not _fits(part, table):
                     log.info("%s was made again", self.collection)
@@ -174,7 +174,7 @@ class Follower:
         if self._rebuilding:
             self._rebuilding, self._distrusted = False, True
         if index is not None and index.version is not None and index.version.uid == table.version.uid:
-            index.abandon()
+            index.rollback()
             if not self._distrusted:
                 return index, index.version
         log.info("%s is built from the store", self.collection)
@@ -189,7 +189,7 @@ class Follower:
             self._restore = None
         return self._restored
 
-    async def _next(self, changes: AsyncIterator[ChangePart]) -> ChangePart | None:
+    async def _next(self, changes: AsyncIterator[ChangeBatch]) -> ChangeBatch | None:
         """Return the next part; None at the end, and when `_begin_again` was called meanwhile."""
         try:
             async with asyncio.timeout(None) as self._patience:
@@ -203,7 +203,7 @@ class Follower:
         if self._patience is not None:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
-    async def _take(self, target: CollectionIndex, part: ChangePart) -> None:
+    async def _take(self, target: CollectionIndex, part: ChangeBatch) -> None:
         if target is self._index:
             self._lag.coming()
         await asyncio.to_thread(target.write, part)
@@ -217,12 +217,12 @@ class Follower:
             self._announce()
         await self._tidy_up(part)
 
-    async def _tidy_up(self, part: ChangePart) -> None:
+    async def _tidy_up(self, part: ChangeBatch) -> None:
         """Now and then give back the memory that parts came in."""
         self._taken_bytes += sum(each.vectors.nbytes for each in part.vectors.values())
         if part.version is not None and self._taken_bytes > RELEASE_BYTES:
             self._taken_bytes = 0
-            await asyncio.to_thread(release_unused)
+            await asyncio.to_thread(trim_heap)
 
     def _refuse(self, refusal: IndexTooLargeError) -> None:
         """Tell those who wait; an index that was only to be built anew because somebody asked goes on."""
@@ -253,7 +253,7 @@ class Follower:
         await asyncio.sleep(backoff.pause(self._failures))
 
 
-def _fits(part: ChangePart, table: Table) -> bool:
+def _fits(part: ChangeBatch, table: Table) -> bool:
     """Return whether `part` can be of `table`: another collection of the name may have other spaces."""
     dimensions = {space.name: space.dimensions for space in table.spaces}
     return (

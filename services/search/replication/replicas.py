@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager
 
 from services.common.errors import ServiceError
 from services.search.core.change_feed import ChangeFeed
-from services.search.replication.replica import Follower, MakeIndex, Restore
+from services.search.replication.replica import MakeIndex, Replica, Restore
 
 log = logging.getLogger(__name__)
 
 
-class Followers:
-    """One `Follower` a collection: for those there are at the start, those found later, and those first asked for."""
+class Replicas:
+    """One `Replica` a collection: for those there are at the start, those found later, and those first asked for."""
 
     def __init__(self, feed: ChangeFeed, make_index: MakeIndex, restore: Restore | None = None) -> None:
         self._feed = feed
         self._make_index = make_index
         self._restore = restore
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, Replica] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -43,11 +43,11 @@ class Followers:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def all(self) -> Sequence[Follower]:
+    def all(self) -> Sequence[Replica]:
         """Return the followers, by collection; any thread may ask."""
         return sorted(list(self._followers.values()), key=lambda follower: follower.collection)
 
-    async def follower(self, collection: str) -> Follower:
+    async def follower(self, collection: str) -> Replica:
         """Return the follower of `collection`.
 
         Raises:
@@ -62,7 +62,7 @@ class Followers:
         while True:
             try:
                 for table in await self._feed.tables():
-                    self._follow(table.collection).told_of(table.version)
+                    self._follow(table.collection).observe(table.version)
             except ServiceError as error:
                 log.warning("collections cannot be listed now: %s", error)
             except Exception:
@@ -70,13 +70,13 @@ class Followers:
             discovered.set()
             await asyncio.sleep(seconds)
 
-    def _follow(self, collection: str) -> Follower:
+    def _follow(self, collection: str) -> Replica:
         if collection not in self._followers:
-            self._followers[collection] = Follower(collection, self._feed, self._make_index, self._restore)
+            self._followers[collection] = Replica(collection, self._feed, self._make_index, self._restore)
             self._spawn(self._run(self._followers[collection]))
         return self._followers[collection]
 
-    async def _run(self, follower: Follower) -> None:
+    async def _run(self, follower: Replica) -> None:
         await follower.run()
         del self._followers[follower.collection]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.search.core.collection_index import SpaceState
-from services.search.replication.replica import Follower
+from services.search.replication.replica import Replica
 
 _BEFORE_ALL_NAMES = " "  # sorts before every character of a name, so joined names sort as the pair
 
@@ -23,7 +23,7 @@ class IndexReport:
         return f"{self.collection}{_BEFORE_ALL_NAMES}{self.state.space.name}"
 
 
-def index_reports(followers: Sequence[Follower]) -> list[IndexReport]:
+def index_reports(followers: Sequence[Replica]) -> list[IndexReport]:
     """Return a report of each index, by collection and space; blocks, in any thread."""
     reports = [
         IndexReport(follower.collection, state, follower.lag_seconds)

@@ -69,7 +69,7 @@ class Snapshot:
         return max(file.written for file in self.files)
 
 
-class Shelf:
+class SnapshotCatalog:
     """The snapshots in a store, by collection. Calls block and raise as those of `SnapshotStore`."""
 
     def __init__(self, store: SnapshotStore) -> None:

@@ -46,7 +46,7 @@ class SavedSpace:
     name: str
     dimensions: int
     metric: str
-    passport: str
+    fingerprint: str
     parts: Sequence[Part]
     built: SavedBuild | None
 
@@ -81,8 +81,8 @@ class Manifest:
             raise UnusableError(f"it is of {self.collection} {self.version.uid}, made anew since")
         if self.version.number > table.version.number:
             raise UnusableError(f"it is of version {self.version}, the store is at {table.version}")
-        saved = {space.name: (space.dimensions, space.metric, space.passport) for space in self.spaces}
-        now = {space.name: (space.dimensions, space.metric.value, space.passport) for space in table.spaces}
+        saved = {space.name: (space.dimensions, space.metric, space.fingerprint) for space in self.spaces}
+        now = {space.name: (space.dimensions, space.metric.value, space.fingerprint) for space in table.spaces}
         if saved != now:
             raise UnusableError(f"its spaces are {saved}, the collection has {now}")
 

@@ -12,10 +12,10 @@ from services.common.errors import ServiceError, UnavailableError
 from services.common.versions import Version
 from services.search.core.change_feed import Table
 from services.search.core.portable_index import Content, PortableIndex
-from services.search.snapshots.catalog import MANIFEST, Folder, Shelf, Snapshot, precedes
+from services.search.snapshots.catalog import MANIFEST, Folder, Snapshot, SnapshotCatalog, precedes
 from services.search.snapshots.manifest import Manifest, UnusableError, decode, encode
 from services.search.snapshots.object_store import MissingFileError
-from services.search.snapshots.transfer import Patience, SnapshotReader, SnapshotWriter
+from services.search.snapshots.transfer import SnapshotReader, SnapshotWriter, TimeBudget
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ _NOTHING = (lambda: None), None
 MakeIndex = Callable[[Table], PortableIndex]
 
 
-class Archive:
+class SnapshotRepository:
     """The snapshots of all collections. Calls block; those about one collection come one after another."""
 
-    def __init__(self, shelf: Shelf, pool: Executor) -> None:
+    def __init__(self, shelf: SnapshotCatalog, pool: Executor) -> None:
         """Read and write files in the threads of `pool`, which is for nothing else."""
         self._shelf = shelf
         self._pool = pool
@@ -38,7 +38,7 @@ class Archive:
         self._dropped: dict[str, Version] = {}
         self._held: dict[str, tuple[Callable[[], PortableIndex | None], Version | None]] = {}
 
-    def load(self, table: Table, make_index: MakeIndex, patience: Patience) -> PortableIndex | None:
+    def load(self, table: Table, make_index: MakeIndex, patience: TimeBudget) -> PortableIndex | None:
         """Return an index filled from the newest usable snapshot of `table`.
 
         None where there is none, or none can be read in time; the log says why.
@@ -57,7 +57,7 @@ class Archive:
             log.exception("no snapshot of %s is loaded", table.collection)
         return None
 
-    def save(self, collection: str, index: PortableIndex, patience: Patience) -> None:
+    def save(self, collection: str, index: PortableIndex, patience: TimeBudget) -> None:
         """Save a snapshot of the newest version of `index`, and remove those that it replaces.
 
         Raises:
@@ -119,7 +119,7 @@ class Archive:
         self._dropped[collection] = version
         return self._shelf.drop_before(collection, version)
 
-    def _load(self, table: Table, make_index: MakeIndex, patience: Patience) -> PortableIndex | None:
+    def _load(self, table: Table, make_index: MakeIndex, patience: TimeBudget) -> PortableIndex | None:
         for snapshot in self._shelf.snapshots(table.collection):
             if snapshot.complete:
                 try:
@@ -130,7 +130,7 @@ class Archive:
         log.info("there is no snapshot of %s to load", table.collection)
         return None
 
-    def _read(self, snapshot: Snapshot, table: Table, make_index: MakeIndex, patience: Patience) -> PortableIndex:
+    def _read(self, snapshot: Snapshot, table: Table, make_index: MakeIndex, patience: TimeBudget) -> PortableIndex:
         began = time.monotonic()
         folder = self._shelf.folder(snapshot)
         manifest = decode(folder.get(MANIFEST))
@@ -141,7 +141,7 @@ class Archive:
         _tell("loaded", manifest, began)
         return index
 
-    def _saved(self, collection: str, content: Content, patience: Patience) -> Manifest:
+    def _saved(self, collection: str, content: Content, patience: TimeBudget) -> Manifest:
         folder = self._shelf.fresh_folder(collection, content.version)
 
         def wanted() -> float:

@@ -14,9 +14,9 @@ from services.common.versions import Version
 from services.search.core.change_feed import ChangeFeed, Table
 from services.search.core.collection_index import CollectionIndex
 from services.search.core.portable_index import PortableIndex
-from services.search.replication.replica import Follower
-from services.search.replication.replicas import Followers
-from services.search.snapshots.repository import Archive, MakeIndex
+from services.search.replication.replica import Replica
+from services.search.replication.replicas import Replicas
+from services.search.snapshots.repository import MakeIndex, SnapshotRepository
 
 LOOK_SECONDS = 1.0
 FORGET_SECONDS = 300.0
@@ -35,7 +35,7 @@ async def no_snapshots(collection: str, version: Version) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Schedule:
     """Seconds: between snapshots of a collection, for loading one at most, and for saving at the end at most."""
 
     between: float
@@ -43,10 +43,12 @@ class Pace:
     stop: float
 
 
-class Snapshotter:
-    """Keeps the indexes of a process, which are all portable, in an `Archive`; saves one at a time."""
+class SnapshotScheduler:
+    """Keeps the indexes of a process, which are all portable, in an `SnapshotRepository`; saves one at a time."""
 
-    def __init__(self, archive: Archive, make_index: MakeIndex, executor: BoundedExecutor, pace: Pace) -> None:
+    def __init__(
+        self, archive: SnapshotRepository, make_index: MakeIndex, executor: BoundedExecutor, pace: Schedule
+    ) -> None:
         self._archive = archive
         self._make_index = make_index
         self._executor = executor
@@ -74,7 +76,7 @@ class Snapshotter:
         return await self._executor.run(self._archive.drop_before, collection, version)
 
     @asynccontextmanager
-    async def saving(self, feed: ChangeFeed, followers: Followers) -> AsyncIterator[None]:
+    async def saving(self, feed: ChangeFeed, followers: Replicas) -> AsyncIterator[None]:
         """Save what `followers` hold while the block runs, and after it what is not saved yet, as time allows."""
         task = asyncio.create_task(self._work(feed, followers))
         try:
@@ -87,7 +89,7 @@ class Snapshotter:
             for follower in followers.all():
                 await self._save_last(follower)
 
-    async def _work(self, feed: ChangeFeed, followers: Followers) -> None:
+    async def _work(self, feed: ChangeFeed, followers: Replicas) -> None:
         known: set[str] = set()
         forget_at = 0.0
         while not self._stopping.is_set():
@@ -108,12 +110,12 @@ class Snapshotter:
         except TimeoutError:
             return
 
-    def _is_due(self, follower: Follower) -> bool:
+    def _is_due(self, follower: Replica) -> bool:
         index = cast(PortableIndex | None, follower.index)
         late = time.monotonic() >= self._not_before.get(follower.collection, 0.0)
         return index is not None and late and not self._archive.holds(follower.collection, index)
 
-    async def _save(self, follower: Follower) -> None:
+    async def _save(self, follower: Replica) -> None:
         """Save the index, unless a process that shares the store has done so lately."""
         began = time.monotonic()
         try:
@@ -125,7 +127,7 @@ class Snapshotter:
         took = self._took[follower.collection] = time.monotonic() - began
         self._not_before[follower.collection] = time.monotonic() + max(self._pace.between, took / SAVING_SHARE)
 
-    async def _save_last(self, follower: Follower) -> None:
+    async def _save_last(self, follower: Replica) -> None:
         """Save the index at the end if it can be done in time."""
         if self._took.get(follower.collection, 0.0) > self._until - time.monotonic():
             log.info("%s takes too long to be saved at the end", follower.collection)
@@ -134,7 +136,7 @@ class Snapshotter:
         if self._is_due(follower):
             await self._save(follower)
 
-    def _save_older(self, follower: Follower, seconds: float) -> None:
+    def _save_older(self, follower: Replica, seconds: float) -> None:
         """Save the index if the newest snapshot is older than that; one built anew is saved in any case."""
         collection, index = follower.collection, cast(PortableIndex | None, follower.index)
         if index is None or index.version is None:

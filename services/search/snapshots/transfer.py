@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar, cast
 import numpy as np
 
 from services.common.deadlines import deadline_in
-from services.search.core.change_feed import ChangePart
+from services.search.core.change_feed import ChangeBatch
 from services.search.core.portable_index import BuiltIndex, Content, PortableIndex, SpaceContent
 from services.search.core.vector_index import Numbers
 from services.search.snapshots.catalog import Folder
@@ -37,7 +37,7 @@ SLOTS_AT_A_TIME = 2**22
 
 log = logging.getLogger(__name__)
 
-Patience = Callable[[], float]
+TimeBudget = Callable[[], float]
 """Tells at any time how many seconds more may pass; infinite for no limit."""
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ E = TypeVar("E")
 class SnapshotWriter:
     """Writes the files of a snapshot into a folder."""
 
-    def __init__(self, folder: Folder, pool: Executor, patience: Patience) -> None:
+    def __init__(self, folder: Folder, pool: Executor, patience: TimeBudget) -> None:
         self._folder = folder
         self._pool = pool
         self._patience = patience
@@ -67,7 +67,7 @@ class SnapshotWriter:
         space = content.space
         parts = self._all(partial(self._vectors, content), enumerate(slot_portions(content)))
         built = self._built(space.name, content.built) if content.built else None
-        return SavedSpace(space.name, space.dimensions, space.metric.value, space.passport, parts, built)
+        return SavedSpace(space.name, space.dimensions, space.metric.value, space.fingerprint, parts, built)
 
     def _built(self, name: str, built: BuiltIndex) -> SavedBuild:
         current = [
@@ -102,7 +102,7 @@ class SnapshotWriter:
 class SnapshotReader:
     """Reads the files of a snapshot from a folder."""
 
-    def __init__(self, folder: Folder, pool: Executor, patience: Patience) -> None:
+    def __init__(self, folder: Folder, pool: Executor, patience: TimeBudget) -> None:
         self._folder = folder
         self._pool = pool
         self._patience = patience
@@ -118,7 +118,7 @@ class SnapshotReader:
         """
         for part, content in self._all(manifest.rows):
             ids, metadata = decode_rows(content, part.count)
-            index.write(ChangePart(ids, metadata))
+            index.write(ChangeBatch(ids, metadata))
         for space in manifest.spaces:
             self._place(space, index)
         index.publish(manifest.version)
@@ -160,7 +160,7 @@ def _cut(slots: Numbers) -> Iterator[tuple[int, Numbers]]:
     return ((begin, slots[begin : begin + SLOTS_AT_A_TIME]) for begin in range(0, len(slots), SLOTS_AT_A_TIME))
 
 
-def _check_time(patience: Patience) -> float:
+def _check_time(patience: TimeBudget) -> float:
     seconds = patience()
     if seconds <= 0:
         raise TimeoutError("no time is left")

@@ -10,14 +10,14 @@ import numpy as np
 from services.common.errors import CollectionNotFoundError, VersionExpiredError
 from services.common.index_config import IndexConfig
 from services.common.versions import Version
-from services.store.core.commit_notifier import CommitBell
+from services.store.core.commit_notifier import CommitNotifier
 from services.store.core.errors import CollectionExistsError
-from services.store.core.rows import Definition, Part, Parts, Row, Space
+from services.store.core.rows import CollectionSchema, Part, Parts, Row, Space
 from services.store.core.table import (
     BATCH_ROWS,
     ChangedRows,
     Changes,
-    Found,
+    RowLookup,
     Snapshot,
     Table,
     VectorColumn,
@@ -31,7 +31,7 @@ class MemoryCatalogue:
     def __init__(self) -> None:
         self._tables: dict[str, MemoryTable] = {}
 
-    async def create(self, definition: Definition) -> Table:
+    async def create(self, definition: CollectionSchema) -> Table:
         """Add a table."""
         if definition.name in self._tables:
             raise CollectionExistsError(definition.name)
@@ -58,7 +58,7 @@ class MemoryCatalogue:
 class MemoryTable:
     """`Table` as a dict of rows and one of deletions; what each row and the definition were is kept by commit."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: CollectionSchema) -> None:
         self._definition = definition
         self._rows: dict[str, Row] = {}
         self._written: dict[str, int] = {}
@@ -68,10 +68,10 @@ class MemoryTable:
         self._definitions = [(1, definition)]
         self._tags: dict[str, int] = {}
         self._forgotten = 0
-        self._bell = CommitBell(definition.name, newest=1)
+        self._bell = CommitNotifier(definition.name, newest=1)
 
     @property
-    def definition(self) -> Definition:
+    def definition(self) -> CollectionSchema:
         """The collection as of the newest commit."""
         return self._definition
 
@@ -84,7 +84,7 @@ class MemoryTable:
         """Be dropped."""
         self._bell.drop()
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         """Look the rows up."""
         return await self._newest().get(ids, parts)
 
@@ -210,14 +210,16 @@ class MemoryTable:
 class MemorySnapshot:
     """`Snapshot` as a dict."""
 
-    def __init__(self, definition: Definition, version: int, rows: Mapping[str, Row], bell: CommitBell) -> None:
+    def __init__(
+        self, definition: CollectionSchema, version: int, rows: Mapping[str, Row], bell: CommitNotifier
+    ) -> None:
         self._definition = definition
         self._version = version
         self._rows = rows
         self._bell = bell
 
     @property
-    def definition(self) -> Definition:
+    def definition(self) -> CollectionSchema:
         """The collection as of the commit."""
         return self._definition
 
@@ -226,11 +228,11 @@ class MemorySnapshot:
         """The commit."""
         return self._version
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         """Look the rows up."""
         self._bell.check()
         rows = {row_id: _only(self._rows[row_id], parts) for row_id in ids if row_id in self._rows}
-        return Found(self._version, rows)
+        return RowLookup(self._version, rows)
 
     async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
         """Sort the ids."""

@@ -22,8 +22,8 @@ from uuid import uuid4
 from services.common.concurrency.executors import DeadlineExecutor, consume_exception
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ServiceUnavailableError
-from services.common.s3.bucket import PAGE, Entry, S3Bucket
-from services.common.s3.errors import S3_ERRORS, AbsentError
+from services.common.s3.bucket import PAGE, ObjectInfo, S3Bucket
+from services.common.s3.errors import S3_ERRORS, NoSuchKeyError
 from services.store.core.errors import MediaCorruptError, MediaNotFoundError
 from services.store.core.media_store import Announcement, StoredObject, checked_upload
 
@@ -35,7 +35,7 @@ LARGE_UPLOADS = 32  # that are larger than that, at a time: each may hold a part
 LEFT_PARTS = timedelta(days=1)
 LEFT_MARKS = timedelta(hours=1)
 DELETION_SECONDS = 60.0  # far below LEFT_MARKS: who took longer gives up
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.05
 _TO_THE_SECOND = timedelta(seconds=1)
 
@@ -130,7 +130,7 @@ class S3Media:
             ServiceUnavailableError: somebody is for long, so is slow or dead; later another will see to it.
         """
         waited = False
-        until = time.monotonic() + remaining_seconds(PATIENCE_SECONDS)
+        until = time.monotonic() + remaining_seconds(TIMEOUT_SECONDS)
         while busy := await self._collecting.now() & set(sha256s):
             if time.monotonic() > until:
                 raise ServiceUnavailableError("object store", f"is about to delete {min(busy)!r}")
@@ -138,7 +138,7 @@ class S3Media:
             await asyncio.sleep(POLL_SECONDS)
         return waited
 
-    def _claimed(self, sha256: str) -> Entry | None:
+    def _claimed(self, sha256: str) -> ObjectInfo | None:
         entry = self._bucket.look_up(_path(sha256))
         if entry is None:
             self._bucket.remove(_used(sha256))
@@ -147,7 +147,7 @@ class S3Media:
     def _read(self, sha256: str, offset: int, length: int) -> bytes:
         try:
             fetched = self._bucket.get(_path(sha256), offset, length)
-        except AbsentError as error:
+        except NoSuchKeyError as error:
             raise MediaNotFoundError(sha256) from error
         whole = offset == 0 and len(fetched.content) == fetched.object_bytes
         if whole and random.random() < self._verified_share:
@@ -264,18 +264,18 @@ def _used(sha256: str) -> str:
     return f"{_path(sha256)}.used"
 
 
-def _hash_of(entry: Entry) -> str:
+def _hash_of(entry: ObjectInfo) -> str:
     return entry.path.rpartition("/")[2].partition(".")[0]
 
 
-def _whole_groups(entries: Sequence[Entry]) -> Sequence[Entry]:
+def _whole_groups(entries: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
     """Return `entries`, a page, without its last object if its mark may be on the next page."""
     if len(entries) < PAGE:
         return entries
     return [entry for entry in entries if _hash_of(entry) != _hash_of(entries[-1])]
 
 
-def _unused(entries: Iterable[Entry], moment: datetime) -> Sequence[str]:
+def _unused(entries: Iterable[ObjectInfo], moment: datetime) -> Sequence[str]:
     """Return the hashes of the objects of which neither they nor their marks were written since."""
     groups = [(sha256, list(group)) for sha256, group in groupby(entries, _hash_of)]
     return [

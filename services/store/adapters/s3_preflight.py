@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from services.common.errors import ServiceUnavailableError, StorageFullError
 from services.common.s3.bucket import S3Bucket
-from services.common.s3.errors import S3_ERRORS, TakenError, code_of, is_distrust
+from services.common.s3.errors import S3_ERRORS, PreconditionFailedError, code_of, is_distrust
 from services.store.core.startup import CannotStartError
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def check_conditions(bucket: S3Bucket) -> None:
             bucket.create(probe, b"first")
             try:
                 bucket.create(probe, b"second")
-            except TakenError:
+            except PreconditionFailedError:
                 return
         finally:
             bucket.remove(probe)
@@ -120,7 +120,7 @@ class _Refusals:
         match error:
             case None | CannotStartError():
                 return
-            case StorageFullError() | ServiceUnavailableError() | TakenError() | ValueError():
+            case StorageFullError() | ServiceUnavailableError() | PreconditionFailedError() | ValueError():
                 raise CannotStartError(f"{self._place}: {_told(error)}") from error
             case _ if isinstance(error, S3_ERRORS):
                 raise CannotStartError(f"{self._place}: {_told(error)}") from error

@@ -6,13 +6,13 @@ from datetime import datetime
 from uuid import uuid4
 
 from services.common.errors import ArgumentError, CollectionNotFoundError, SpaceNotFoundError
-from services.common.index_config import IndexConfig, checked_index_config
-from services.common.names import checked_collection, checked_space
+from services.common.index_config import IndexConfig, validate_index_config
+from services.common.names import validate_collection_name, validate_space_name
 from services.common.vectors import MAX_DIMENSIONS
 from services.store.core.committer import Committer
 from services.store.core.errors import CollectionExistsError
-from services.store.core.rows import Definition, Space
-from services.store.core.table import Catalogue, Table
+from services.store.core.rows import CollectionSchema, Space
+from services.store.core.table import Table, TableCatalog
 
 MAX_SPACES = 16
 
@@ -28,7 +28,7 @@ class TablePage:
 class Collections:
     """Creates, finds and drops collections; a context manager that lets writes under way finish."""
 
-    def __init__(self, catalogue: Catalogue, *, max_waiting_rows: int, clock: Callable[[], datetime]) -> None:
+    def __init__(self, catalogue: TableCatalog, *, max_waiting_rows: int, clock: Callable[[], datetime]) -> None:
         self._catalogue = catalogue
         self._max_waiting_rows = max_waiting_rows
         self._clock = clock
@@ -48,7 +48,9 @@ class Collections:
             ArgumentError: a bad name, number of spaces or dimensions, or an index that cannot be.
             CollectionExistsError: the one there is has other spaces.
         """
-        definition = Definition(checked_collection(name), uuid4().hex, _checked_spaces(spaces), self._clock())
+        definition = CollectionSchema(
+            validate_collection_name(name), uuid4().hex, _checked_spaces(spaces), self._clock()
+        )
         try:
             return await self._catalogue.create(definition)
         except CollectionExistsError:
@@ -64,7 +66,7 @@ class Collections:
             ArgumentError: a bad name.
             CollectionNotFoundError: there is none.
         """
-        return await self._catalogue.open(checked_collection(name))
+        return await self._catalogue.open(validate_collection_name(name))
 
     async def configure(self, name: str, space: str, index: IndexConfig) -> Table:
         """Change how a space is indexed, durably; return its table.
@@ -76,10 +78,10 @@ class Collections:
             OverloadedError: other processes keep coming first.
         """
         table = await self.table(name)
-        known = table.definition.space(checked_space(space))
+        known = table.definition.space(validate_space_name(space))
         if known is None:
             raise SpaceNotFoundError(space, [each.name for each in table.definition.spaces])
-        await self.committer(table).configure(space, checked_index_config(index, known.dimensions))
+        await self.committer(table).configure(space, validate_index_config(index, known.dimensions))
         return table
 
     def committer(self, table: Table) -> Committer:
@@ -126,10 +128,10 @@ def _checked_spaces(spaces: Sequence[Space]) -> tuple[Space, ...]:
     if not 1 <= len(spaces) <= MAX_SPACES:
         raise ArgumentError("spaces", len(spaces), f"there must be 1 to {MAX_SPACES}")
     for space in spaces:
-        checked_space(space.name)
+        validate_space_name(space.name)
         if not 1 <= space.dimensions <= MAX_DIMENSIONS:
             raise ArgumentError("dimensions", space.dimensions, f"must be 1 to {MAX_DIMENSIONS}")
-        checked_index_config(space.index, space.dimensions)
+        validate_index_config(space.index, space.dimensions)
     if len({space.name for space in spaces}) < len(spaces):
         raise ArgumentError("spaces", ", ".join(space.name for space in spaces), "names must be unique")
     return tuple(spaces)

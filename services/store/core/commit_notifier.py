@@ -5,7 +5,7 @@ import asyncio
 from services.common.errors import CollectionNotFoundError
 
 
-class CommitBell:
+class CommitNotifier:
     """The newest commit of a table, and a bell for those who wait for a newer one."""
 
     def __init__(self, collection: str, newest: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from services.common.concurrency.retry import Backoff, retry
 from services.common.errors import OverloadedError, ServiceError
 from services.common.index_config import IndexConfig
-from services.store.core.mutations import Decision, Rows
+from services.store.core.mutations import MutationResult, Rows
 from services.store.core.rows import NOTHING, Parts, Row
 from services.store.core.table import Table, WriteConflictError
 
@@ -20,7 +20,7 @@ BACKOFF = Backoff(first=0.02, longest=0.4)
 T = TypeVar("T")
 
 
-class Plan(Protocol[T]):
+class Mutation(Protocol[T]):
     """A write: which rows it looks at, and what it does given those."""
 
     @property
@@ -33,7 +33,7 @@ class Plan(Protocol[T]):
         """The parts of those rows it looks at."""
         ...
 
-    def decide(self, current: Rows, now: datetime) -> Decision[T]:
+    def decide(self, current: Rows, now: datetime) -> MutationResult[T]:
         """Return what to do given the `current` rows; may be asked again with others. A `ServiceError` refuses it."""
         ...
 
@@ -48,7 +48,7 @@ class Committed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    plan: Plan[Any]
+    plan: Mutation[Any]
     done: asyncio.Future[Committed[Any]]
 
 
@@ -66,7 +66,7 @@ class Committer:
         self._work: asyncio.Task[None] | None = None
         self._changes: set[asyncio.Task[int]] = set()
 
-    async def commit(self, plan: Plan[T]) -> Committed[T]:
+    async def commit(self, plan: Mutation[T]) -> Committed[T]:
         """Carry out `plan`; the answer comes once it is durable.
 
         A caller that is cancelled meanwhile takes nothing back.
@@ -116,14 +116,14 @@ class Committer:
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
         ids = {row_id for each in batch for row_id in each.plan.ids}
         found = await self._table.get(ids, NOTHING.union(*(each.plan.parts for each in batch)))
-        ledger = _Ledger(dict(found.rows), self._clock())
+        ledger = WriteBatch(dict(found.rows), self._clock())
         answers = [ledger.enter(each.plan) for each in batch]
         version = await self._table.write(*ledger.changes(), found.version) if ledger.changed else found.version
         for each, answer in zip(batch, answers, strict=True):
             _settle(each.done, answer, version)
 
 
-class _Ledger:
+class WriteBatch:
     """Plans applied one after the other, in memory, to rows as they were read."""
 
     def __init__(self, rows: dict[str, Row], now: datetime) -> None:
@@ -132,7 +132,7 @@ class _Ledger:
         self._rows = rows
         self._now = now
 
-    def enter(self, plan: Plan[T]) -> T | ServiceError:
+    def enter(self, plan: Mutation[T]) -> T | ServiceError:
         try:
             decision = plan.decide(self._rows, self._now)
         except ServiceError as error:

@@ -10,8 +10,8 @@ from services.common.content import ContentType
 from services.common.errors import ItemNotFoundError, RevisionError, ServiceError
 from services.common.filters import Filter, matches
 from services.common.vectors import Matrix
-from services.store.core.rows import EVERYTHING, NOTHING, Definition, Media, Part, Parts, Row
-from services.store.core.validation import Admitted, check_not_empty, in_order
+from services.store.core.rows import EVERYTHING, NOTHING, CollectionSchema, Media, Part, Parts, Row
+from services.store.core.validation import ValidatedRow, check_not_empty, in_order
 
 Rows = Mapping[str, Row]
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision(Generic[T]):
+class MutationResult(Generic[T]):
     """What is to be written and removed, and what to answer once it is."""
 
     answer: T
@@ -38,29 +38,29 @@ class Decision(Generic[T]):
 class Upsert:
     """Replaces rows."""
 
-    admitted: Sequence[Admitted | ServiceError]
+    admitted: Sequence[ValidatedRow | ServiceError]
     parts: Parts = NOTHING
 
     @property
     def ids(self) -> list[str]:
         """The rows it looks at."""
-        return [each.row.id for each in self.admitted if isinstance(each, Admitted)]
+        return [each.row.id for each in self.admitted if isinstance(each, ValidatedRow)]
 
-    def decide(self, current: Rows, now: datetime) -> Decision[list[Written | ServiceError]]:
+    def decide(self, current: Rows, now: datetime) -> MutationResult[list[Written | ServiceError]]:
         """Replace each row that has the revision expected; answer row by row."""
         outcomes = [
-            _replacing(each, current.get(each.row.id), now) if isinstance(each, Admitted) else each
+            _replacing(each, current.get(each.row.id), now) if isinstance(each, ValidatedRow) else each
             for each in self.admitted
         ]
         answer = [Written(each.id, each.revision) if isinstance(each, Row) else each for each in outcomes]
-        return Decision(answer, [each for each in outcomes if isinstance(each, Row)])
+        return MutationResult(answer, [each for each in outcomes if isinstance(each, Row)])
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """Changes some parts of a row; None keeps a part. `text` "" and `remove_media` take one away."""
 
-    definition: Definition
+    definition: CollectionSchema
     id: str
     text: str | None = None
     media: tuple[Media, ContentType] | None = None
@@ -75,7 +75,7 @@ class Update:
         """The rows it looks at."""
         return [self.id]
 
-    def decide(self, current: Rows, now: datetime) -> Decision[Row]:
+    def decide(self, current: Rows, now: datetime) -> MutationResult[Row]:
         """Change the row; answer it as it will be.
 
         Raises:
@@ -90,7 +90,7 @@ class Update:
         _check_revision(old.id, self.expected_revision, old)
         new = check_not_empty(self._changed(old))
         new = replace(new, revision=old.revision + 1, updated=now)
-        return Decision(new, [new])
+        return MutationResult(new, [new])
 
     def _changed(self, old: Row) -> Row:
         new = replace(
@@ -102,7 +102,7 @@ class Update:
             new = replace(new, media=None, content=ContentType.TEXT)
         elif self.media:
             new = replace(new, media=self.media[0], content=self.media[1])
-        vectors = {**still_true(self.definition, old, new), **self.vectors}
+        vectors = {**retained_vectors(self.definition, old, new), **self.vectors}
         return replace(new, vectors=vectors, spaces=in_order(self.definition, vectors))
 
 
@@ -118,10 +118,10 @@ class Delete:
         """The parts of rows it looks at."""
         return frozenset({Part.METADATA}) if self.condition else NOTHING
 
-    def decide(self, current: Rows, now: datetime) -> Decision[int]:
+    def decide(self, current: Rows, now: datetime) -> MutationResult[int]:
         """Remove the rows; answer how many."""
         doomed = [row_id for row_id in dict.fromkeys(self.ids) if row_id in current and self._selects(current[row_id])]
-        return Decision(len(doomed), deletions=doomed)
+        return MutationResult(len(doomed), deletions=doomed)
 
     def _selects(self, row: Row) -> bool:
         return satisfies(row, self.condition)
@@ -132,7 +132,7 @@ def satisfies(row: Row, condition: Filter | None) -> bool:
     return condition is None or matches(condition, json.loads(row.metadata_json))
 
 
-def still_true(definition: Definition, old: Row, new: Row) -> dict[str, Matrix]:
+def retained_vectors(definition: CollectionSchema, old: Row, new: Row) -> dict[str, Matrix]:
     """Return those of the old row's vectors that were not made from what the new row has otherwise.
 
     A space is made from the first of its sources that an item has; one without sources, by the caller, is kept.
@@ -141,12 +141,12 @@ def still_true(definition: Definition, old: Row, new: Row) -> dict[str, Matrix]:
     for name, vector in old.vectors.items():
         space = definition.space(name)
         sources = space.sources if space else ()
-        if made_from(sources, old) == made_from(sources, new):
+        if vector_source(sources, old) == vector_source(sources, new):
             kept[name] = vector
     return kept
 
 
-def made_from(sources: Sequence[ContentType], row: Row) -> tuple[ContentType, str] | None:
+def vector_source(sources: Sequence[ContentType], row: Row) -> tuple[ContentType, str] | None:
     """Return the content that a space with `sources` takes from `row`, and what tells it from another."""
     for source in sources:
         if row.media is not None and row.content is source:
@@ -156,7 +156,7 @@ def made_from(sources: Sequence[ContentType], row: Row) -> tuple[ContentType, st
     return None
 
 
-def _replacing(admitted: Admitted, old: Row | None, now: datetime) -> Row | ServiceError:
+def _replacing(admitted: ValidatedRow, old: Row | None, now: datetime) -> Row | ServiceError:
     try:
         _check_revision(admitted.row.id, admitted.expected_revision, old)
     except RevisionError as error:

@@ -14,8 +14,8 @@ from datetime import datetime
 
 from services.common.errors import CollectionNotFoundError, ServiceError
 from services.common.index_config import IndexConfig
-from services.store.core.rows import Definition, Part, Parts, Row
-from services.store.core.table import Catalogue, Changes, Found, Snapshot, Table
+from services.store.core.rows import CollectionSchema, Part, Parts, Row
+from services.store.core.table import Changes, RowLookup, Snapshot, Table, TableCatalog
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ ROW_BYTES = 1000  # of a row's objects, without its text and metadata
 UNKNOWN = 0  # before the first commit
 
 
-class RecentRows:
+class RowCache:
     """At most about `max_bytes` of rows without vectors, of any collections, the ones asked for last."""
 
     def __init__(self, max_bytes: int) -> None:
@@ -69,10 +69,10 @@ class RecentRows:
         self.forget(uid, [row_id for owner, row_id in self._rows if owner == uid])
 
 
-class CachedCatalogue:
-    """`Catalogue` over another, whose tables answer from `recent` what is there."""
+class CachedCatalog:
+    """`TableCatalog` over another, whose tables answer from `recent` what is there."""
 
-    def __init__(self, catalogue: Catalogue, recent: RecentRows) -> None:
+    def __init__(self, catalogue: TableCatalog, recent: RowCache) -> None:
         self._catalogue = catalogue
         self._recent = recent
         self._tables: dict[str, CachedTable] = {}
@@ -88,20 +88,20 @@ class CachedCatalogue:
                 task.cancel()
             await asyncio.gather(*self._loading, return_exceptions=True)
 
-    async def create(self, definition: Definition) -> Table:
-        """See `Catalogue`."""
+    async def create(self, definition: CollectionSchema) -> Table:
+        """See `TableCatalog`."""
         return self._cached(await self._catalogue.create(definition))
 
     async def open(self, name: str) -> Table:
-        """See `Catalogue`. What fits of a table opened for the first time is read into memory in the background."""
+        """See `TableCatalog`. What fits of a table opened for the first time is read into memory in the background."""
         return self._cached(await self._catalogue.open(name))
 
     async def names(self) -> list[str]:
-        """See `Catalogue`."""
+        """See `TableCatalog`."""
         return await self._catalogue.names()
 
     async def drop(self, name: str) -> None:
-        """See `Catalogue`."""
+        """See `TableCatalog`."""
         await self._catalogue.drop(name)
         table = self._tables.pop(name, None)
         if table is not None:
@@ -123,7 +123,7 @@ class CachedCatalogue:
 class CachedTable:
     """`Table` over another. What is kept of it holds as of commit `_kept_as_of`."""
 
-    def __init__(self, table: Table, recent: RecentRows) -> None:
+    def __init__(self, table: Table, recent: RowCache) -> None:
         self._table = table
         self._recent = recent
         self._uid = table.definition.uid
@@ -131,7 +131,7 @@ class CachedTable:
         self._catching_up = False
 
     @property
-    def definition(self) -> Definition:
+    def definition(self) -> CollectionSchema:
         """See `Table`."""
         return self._table.definition
 
@@ -157,7 +157,7 @@ class CachedTable:
         except Exception:
             log.exception("rows of %s are not read into memory", self.definition.name)
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         """See `Table`."""
         version = await self._table.newer_than(UNKNOWN)  # which also tells whether the table was dropped
         if Part.VECTORS in parts or len(ids) > IDS_AT_MOST:
@@ -234,7 +234,7 @@ class CachedTable:
                 return  # what is read on is no longer what is wanted
             self._recent.keep(self._uid, rows)
 
-    async def _get(self, ids: Collection[str], parts: Parts, version: int) -> Found:
+    async def _get(self, ids: Collection[str], parts: Parts, version: int) -> RowLookup:
         here = self._recent.recall(self._uid, ids)
         missing = [row_id for row_id in ids if row_id not in here]
         if missing:
@@ -244,7 +244,7 @@ class CachedTable:
             if self._kept_as_of == version:
                 self._recent.keep(self._uid, found.rows.values())
             here.update(found.rows)
-        return Found(version, here if parts == KEPT else {row_id: _cut(row, parts) for row_id, row in here.items()})
+        return RowLookup(version, here if parts == KEPT else {row_id: _cut(row, parts) for row_id, row in here.items()})
 
     async def _catch_up(self) -> None:
         """Drop what has changed since; who comes meanwhile is answered by the table itself.

@@ -39,12 +39,12 @@ class Space:
     metric: Metric = Metric.COSINE
     model: str = ""
     sources: tuple[ContentType, ...] = ()
-    passport: str = ""
+    fingerprint: str = ""
     index: IndexConfig = field(default_factory=IndexConfig)
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
+class CollectionSchema:
     """A collection: `uid` tells it from every other that had or will have its name."""
 
     name: str
@@ -56,7 +56,7 @@ class Definition:
         """Return the space called `name`, None where there is none."""
         return next((space for space in self.spaces if space.name == name), None)
 
-    def indexed(self, indexes: Mapping[str, IndexConfig]) -> "Definition":
+    def indexed(self, indexes: Mapping[str, IndexConfig]) -> "CollectionSchema":
         """Return the definition with spaces indexed by `indexes`, by name; those left out are as before.
 
         Raises:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix
-from services.store.core.rows import Definition, Parts, Row
+from services.store.core.rows import CollectionSchema, Parts, Row
 
 BATCH_ROWS = 2000
 
@@ -20,7 +20,7 @@ class WriteConflictError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RowLookup:
     """Rows by id as of commit `version`; ids without a row are left out."""
 
     version: int
@@ -54,7 +54,7 @@ class Changes:
 
     version: int
     complete: bool
-    definition: Definition
+    definition: CollectionSchema
     batches: AsyncIterator[ChangedRows]
 
 
@@ -66,7 +66,7 @@ class Snapshot(Protocol):
     """
 
     @property
-    def definition(self) -> Definition:
+    def definition(self) -> CollectionSchema:
         """The collection as of the commit."""
         ...
 
@@ -75,7 +75,7 @@ class Snapshot(Protocol):
         """The commit; the newest known here for a table."""
         ...
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         """Return the rows of `ids`."""
         ...
 
@@ -173,13 +173,13 @@ class Table(Snapshot, Protocol):
         ...
 
 
-class Catalogue(Protocol):
+class TableCatalog(Protocol):
     """Tables by name. Implementations pass `tests.contract.store_tables.CatalogueContract`.
 
     A crash in the middle of anything leaves a table that is there or not, and nothing that stands in its way.
     """
 
-    async def create(self, definition: Definition) -> Table:
+    async def create(self, definition: CollectionSchema) -> Table:
         """Create an empty table.
 
         Raises:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from services.common.errors import VersionUnknownError
-from services.common.names import checked_tag
+from services.common.names import validate_tag
 from services.common.versions import Version
 from services.store.core.collections import Collections
 from services.store.core.errors import TagExistsError, TagNotFoundError
@@ -18,7 +18,7 @@ class Tag:
     version: Version
 
 
-class History:
+class Tags:
     """Names versions of collections, and finds the rows of then."""
 
     def __init__(self, collections: Collections) -> None:
@@ -36,7 +36,7 @@ class History:
         """
         table = await self._collections.table(collection)
         number = _number(table, Version.parse(token)) if token else table.version
-        await table.tag(checked_tag(name), number)
+        await table.tag(validate_tag(name), number)
         tagged = (await table.tags()).get(name)
         if tagged != number:
             raise TagExistsError(name, str(Version(table.definition.uid, tagged or 0)))
@@ -73,7 +73,7 @@ class History:
 
 
 async def snapshot_of(table: Table, as_of: str) -> Snapshot:
-    """Return the rows of `table` as of a version or tag; raises as `History.snapshot` does."""
+    """Return the rows of `table` as of a version or tag; raises as `Tags.snapshot` does."""
     if "." in as_of:
         return await table.as_of(_number(table, Version.parse(as_of)))
     tags = await table.tags()

@@ -10,19 +10,19 @@ from services.common.content import ContentType
 from services.common.errors import (
     ArgumentError,
     DuplicateIdError,
+    FingerprintError,
     ItemEmptyError,
-    PassportError,
     ServiceError,
     SpaceNotFoundError,
     TextError,
 )
-from services.common.metadata import parsed_metadata
-from services.common.names import checked_id
+from services.common.metadata import parse_metadata
+from services.common.names import validate_item_id
 from services.common.vectors import Matrix, comparable, from_bytes
 from services.store.core.errors import MediaNotFoundError, UploadIncompleteError
 from services.store.core.media_store import Announcement, MediaStore
 from services.store.core.mime import SNIFFED_BYTES, content_of, mime_type
-from services.store.core.rows import Definition, Media, Row
+from services.store.core.rows import CollectionSchema, Media, Row
 
 MAX_ROWS = 10_000
 MAX_TEXT_CHARACTERS = 1_000_000
@@ -31,7 +31,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class MediaDraft:
+class MediaInput:
     """Media as given: a reference, or with `data` the object itself. Empty and 0 mean not given."""
 
     sha256: str = ""
@@ -52,12 +52,12 @@ class RowHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class RowDraft:
+class RowInput:
     """A row as given; `vectors` as little-endian float32. None and empty mean not given."""
 
     id: str
     text: str | None = None
-    media: MediaDraft | None = None
+    media: MediaInput | None = None
     media_content: ContentType | None = None
     metadata_json: str = ""
     vectors: Mapping[str, bytes] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class RowDraft:
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class ValidatedRow:
     """A row that may be written if its revision is the expected one."""
 
     row: Row
@@ -74,13 +74,15 @@ class Admitted:
     history: RowHistory | None = None
 
 
-class Intake:
+class RowValidator:
     """Checks drafts and stores the media that come with them."""
 
     def __init__(self, media: MediaStore) -> None:
         self._media = media
 
-    async def admit(self, definition: Definition, drafts: Sequence[RowDraft]) -> list[Admitted | ServiceError]:
+    async def admit(
+        self, definition: CollectionSchema, drafts: Sequence[RowInput]
+    ) -> list[ValidatedRow | ServiceError]:
         """Return for each draft the row it makes or why it cannot be, in order; its media are stored by then."""
         checked = await asyncio.to_thread(_checked, definition, drafts)
         media = await self._all_media(
@@ -88,7 +90,7 @@ class Intake:
         )
         return [_joined(*parts) for parts in zip(drafts, checked, media, strict=True)]
 
-    async def media(self, draft: MediaDraft, content: ContentType | None) -> tuple[Media, ContentType]:
+    async def media(self, draft: MediaInput, content: ContentType | None) -> tuple[Media, ContentType]:
         """Return the reference to the draft's object, stored by then, and what it is.
 
         Raises:
@@ -100,7 +102,7 @@ class Intake:
         return await self._one_media(draft, content, known)
 
     async def _all_media(
-        self, drafts: Sequence[RowDraft | None]
+        self, drafts: Sequence[RowInput | None]
     ) -> list[tuple[Media, ContentType] | ServiceError | None]:
         referred = {draft.media.sha256 for draft in drafts if draft and draft.media and draft.media.data is None}
         known = await self._media.claim(referred)
@@ -119,11 +121,11 @@ class Intake:
                 group.create_task(put_in_turn())
         return outcomes
 
-    async def _media_of(self, draft: RowDraft, known: Mapping[str, int]) -> tuple[Media, ContentType] | None:
+    async def _media_of(self, draft: RowInput, known: Mapping[str, int]) -> tuple[Media, ContentType] | None:
         return await self._one_media(draft.media, draft.media_content, known) if draft.media else None
 
     async def _one_media(
-        self, draft: MediaDraft, content: ContentType | None, known: Mapping[str, int]
+        self, draft: MediaInput, content: ContentType | None, known: Mapping[str, int]
     ) -> tuple[Media, ContentType]:
         if draft.data is None:
             sha256, size = draft.sha256, _announced_size(draft, known)
@@ -144,22 +146,22 @@ def check_number(what: str, number: int) -> None:
         raise ArgumentError(what, number, f"there must be 1 to {MAX_ROWS}")
 
 
-def check_passports(definition: Definition, passports: Mapping[str, str]) -> None:
-    """Check that vectors made under `passports`, by space, belong in the collection.
+def check_fingerprints(definition: CollectionSchema, fingerprints: Mapping[str, str]) -> None:
+    """Check that vectors made under `fingerprints`, by space, belong in the collection.
 
     Raises:
         SpaceNotFoundError: no such space.
-        PassportError: another passport than the space's.
+        FingerprintError: another fingerprint than the space's.
     """
-    for name, passport in passports.items():
+    for name, fingerprint in fingerprints.items():
         space = definition.space(name)
         if space is None:
             raise SpaceNotFoundError(name, [space.name for space in definition.spaces])
-        if passport != space.passport:
-            raise PassportError(space.passport, passport)
+        if fingerprint != space.fingerprint:
+            raise FingerprintError(space.fingerprint, fingerprint)
 
 
-def checked_vectors(definition: Definition, vectors: Mapping[str, bytes]) -> dict[str, Matrix]:
+def checked_vectors(definition: CollectionSchema, vectors: Mapping[str, bytes]) -> dict[str, Matrix]:
     """Return `vectors`, decoded.
 
     Raises:
@@ -191,7 +193,7 @@ def check_not_empty(row: Row) -> Row:
     return row
 
 
-def in_order(definition: Definition, vectors: Mapping[str, Matrix]) -> tuple[str, ...]:
+def in_order(definition: CollectionSchema, vectors: Mapping[str, Matrix]) -> tuple[str, ...]:
     """Return the names of the spaces of `vectors`, in the collection's order."""
     return tuple(space.name for space in definition.spaces if space.name in vectors)
 
@@ -207,7 +209,7 @@ def checked_sha256(sha256: str) -> str:
     return sha256
 
 
-def _checked(definition: Definition, drafts: Sequence[RowDraft]) -> list[Row | ServiceError]:
+def _checked(definition: CollectionSchema, drafts: Sequence[RowInput]) -> list[Row | ServiceError]:
     seen: set[str] = set()
     checked: list[Row | ServiceError] = []
     for draft in drafts:
@@ -218,11 +220,11 @@ def _checked(definition: Definition, drafts: Sequence[RowDraft]) -> list[Row | S
     return checked
 
 
-def _row(definition: Definition, draft: RowDraft, seen: set[str]) -> Row:
-    if checked_id(draft.id) in seen:
+def _row(definition: CollectionSchema, draft: RowInput, seen: set[str]) -> Row:
+    if validate_item_id(draft.id) in seen:
         raise DuplicateIdError(draft.id)
     seen.add(draft.id)
-    parsed_metadata(draft.metadata_json)
+    parse_metadata(draft.metadata_json)
     if draft.history and draft.history.revision < 1:
         raise ArgumentError("history.revision", draft.history.revision, "must be 1 or more")
     vectors = checked_vectors(definition, draft.vectors)
@@ -244,25 +246,25 @@ def _row(definition: Definition, draft: RowDraft, seen: set[str]) -> Row:
 
 
 def _joined(
-    draft: RowDraft, row: Row | ServiceError, media: tuple[Media, ContentType] | ServiceError | None
-) -> Admitted | ServiceError:
+    draft: RowInput, row: Row | ServiceError, media: tuple[Media, ContentType] | ServiceError | None
+) -> ValidatedRow | ServiceError:
     if isinstance(row, ServiceError):
         return row
     if isinstance(media, ServiceError):
         return media
     if media is not None:
         row = replace(row, media=media[0], content=media[1])
-    return Admitted(row, draft.expected_revision, draft.history)
+    return ValidatedRow(row, draft.expected_revision, draft.history)
 
 
-def _vector(definition: Definition, name: str, encoded: bytes) -> Matrix:
+def _vector(definition: CollectionSchema, name: str, encoded: bytes) -> Matrix:
     space = definition.space(name)
     if space is None:
         raise SpaceNotFoundError(name, [space.name for space in definition.spaces])
     return comparable(from_bytes(encoded, space.dimensions), space.metric)
 
 
-def _checked_media(draft: MediaDraft) -> MediaDraft:
+def _checked_media(draft: MediaInput) -> MediaInput:
     if draft.sha256 or draft.data is None:
         checked_sha256(draft.sha256)
     for name, value in (("size_bytes", draft.size_bytes), ("width", draft.width), ("height", draft.height)):
@@ -271,7 +273,7 @@ def _checked_media(draft: MediaDraft) -> MediaDraft:
     return draft
 
 
-def _announced_size(draft: MediaDraft, known: Mapping[str, int]) -> int:
+def _announced_size(draft: MediaInput, known: Mapping[str, int]) -> int:
     if draft.sha256 not in known:
         raise MediaNotFoundError(draft.sha256)
     actual = known[draft.sha256]

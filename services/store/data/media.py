@@ -33,7 +33,7 @@ class Chunk:
     object_bytes: int = 0
 
 
-class Library:
+class MediaService:
     """Takes media in and hands them out."""
 
     def __init__(self, media: MediaStore, links: MediaLinks | None = None) -> None:

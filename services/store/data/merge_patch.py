@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from services.common.errors import MetadataError
-from services.common.metadata import parsed_metadata
+from services.common.metadata import parse_metadata
 
 
 def merged(metadata_json: str, patch_json: str) -> str:
@@ -15,7 +15,7 @@ def merged(metadata_json: str, patch_json: str) -> str:
     Raises:
         MetadataError: the patch is no JSON object, or the outcome cannot be metadata.
     """
-    return spelt(_merged(parsed_metadata(metadata_json), parsed_metadata(patch_json)))
+    return spelt(_merged(parse_metadata(metadata_json), parse_metadata(patch_json)))
 
 
 def spelt(metadata: object) -> str:
@@ -28,7 +28,7 @@ def spelt(metadata: object) -> str:
         text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
         raise MetadataError(f"has a number that is out of range: {error}") from error
-    parsed_metadata(text)
+    parse_metadata(text)
     return text
 
 

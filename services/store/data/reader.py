@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from services.common.errors import IdError, ItemNotFoundError, MessageTooLargeError, ServiceError
 from services.common.filters import Filter
-from services.common.names import checked_id
+from services.common.names import validate_item_id
 from services.store.core.media_store import MediaStore
 from services.store.core.mutations import satisfies
 from services.store.core.rows import Part, Parts, Row
 from services.store.core.table import Snapshot
-from services.store.core.tags import History
+from services.store.core.tags import Tags
 from services.store.core.validation import check_number
 
 LOT = 128  # full rows read at a time
@@ -21,7 +21,7 @@ LARGEST_STEP = 16_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FieldMask:
     """What a reader wants of each row: parts, and whether the bytes of its media."""
 
     parts: Parts
@@ -33,7 +33,7 @@ class Item:
     """A row as asked for; `data` are its media's bytes, None where not asked for or too large to inline."""
 
     row: Row
-    wanted: Wanted
+    wanted: FieldMask
     data: bytes | None = None
 
 
@@ -50,7 +50,7 @@ class Reader:
 
     def __init__(
         self,
-        history: History,
+        history: Tags,
         media: MediaStore,
         *,
         max_inline_bytes: int,
@@ -62,7 +62,7 @@ class Reader:
         self._max_answer_bytes = max_answer_bytes
 
     async def get(
-        self, collection: str, ids: Sequence[str], wanted: Wanted, as_of: str = ""
+        self, collection: str, ids: Sequence[str], wanted: FieldMask, as_of: str = ""
     ) -> list[Item | ServiceError]:
         """Return for each of `ids` its item or why there is none, in order; `as_of` a version or tag, "" for now.
 
@@ -91,7 +91,7 @@ class Reader:
         *,
         after: str | None,
         size: int,
-        wanted: Wanted,
+        wanted: FieldMask,
         as_of: str = "",
     ) -> Page:
         """Return at most `size` items with ids over `after` that satisfy `condition`, by id.
@@ -119,23 +119,23 @@ class Reader:
         ]
         return sum(counts)
 
-    async def _items(self, rows: Collection[Row], wanted: Wanted) -> Sequence[Item | ServiceError]:
+    async def _items(self, rows: Collection[Row], wanted: FieldMask) -> Sequence[Item | ServiceError]:
         if not wanted.media_bytes:
             return [Item(row, wanted) for row in rows]
         return await asyncio.gather(*(self._item_or_fault(row, wanted) for row in rows))
 
-    async def _item_or_fault(self, row: Row, wanted: Wanted) -> Item | ServiceError:
+    async def _item_or_fault(self, row: Row, wanted: FieldMask) -> Item | ServiceError:
         try:
             return await self._item(row, wanted)
         except ServiceError as error:
             return error
 
-    async def _item(self, row: Row, wanted: Wanted) -> Item:
+    async def _item(self, row: Row, wanted: FieldMask) -> Item:
         if not wanted.media_bytes or row.media is None or row.media.size_bytes > self._max_inline_bytes:
             return Item(row, wanted)
         return Item(row, wanted, await self._media.read(row.media.sha256, 0, row.media.size_bytes))
 
-    def _size(self, row: Row, wanted: Wanted) -> int:
+    def _size(self, row: Row, wanted: FieldMask) -> int:
         size = len(row.metadata_json.encode()) + len((row.text or "").encode())
         size += sum(vector.nbytes for vector in row.vectors.values())
         if wanted.media_bytes and row.media is not None and row.media.size_bytes <= self._max_inline_bytes:
@@ -145,7 +145,7 @@ class Reader:
 
 def _fault(row_id: str) -> IdError | None:
     try:
-        checked_id(row_id)
+        validate_item_id(row_id)
     except IdError as error:
         return error
     return None

@@ -7,19 +7,19 @@ from functools import partial
 from services.common.content import ContentType
 from services.common.errors import ArgumentError, ServiceError
 from services.common.filters import Filter
-from services.common.metadata import parsed_metadata
-from services.common.names import checked_id
+from services.common.metadata import parse_metadata
+from services.common.names import validate_item_id
 from services.common.versions import Version
 from services.store.core.collections import Collections
 from services.store.core.mutations import Delete, Update, Upsert, Written, satisfies
-from services.store.core.rows import Definition, Part, Row
+from services.store.core.rows import CollectionSchema, Part, Row
 from services.store.core.table import Table
 from services.store.core.validation import (
-    Intake,
-    MediaDraft,
-    RowDraft,
+    MediaInput,
+    RowInput,
+    RowValidator,
+    check_fingerprints,
     check_number,
-    check_passports,
     checked_text,
     checked_vectors,
 )
@@ -46,7 +46,7 @@ class UpdateDraft:
 
     id: str
     text: str | None = None
-    media: MediaDraft | None = None
+    media: MediaInput | None = None
     media_content: ContentType | None = None
     remove_media: bool = False
     metadata: Replace | Merge | None = None
@@ -57,29 +57,29 @@ class UpdateDraft:
 class Writer:
     """Checks what is to be written and commits it. Every answer is durable."""
 
-    def __init__(self, collections: Collections, intake: Intake) -> None:
+    def __init__(self, collections: Collections, intake: RowValidator) -> None:
         self._collections = collections
         self._intake = intake
 
     async def upsert(
-        self, collection: str, drafts: Sequence[RowDraft], passports: Mapping[str, str]
+        self, collection: str, drafts: Sequence[RowInput], fingerprints: Mapping[str, str]
     ) -> tuple[list[Written | ServiceError], Version]:
         """Write the good ones of `drafts` in one commit; return what became of each, in order, and the version.
 
         Raises:
             CollectionNotFoundError: no such collection.
-            SpaceNotFoundError, PassportError: vectors that do not belong in the collection.
+            SpaceNotFoundError, FingerprintError: vectors that do not belong in the collection.
             ArgumentError: no rows, or too many.
             OverloadedError: too many writes wait.
         """
         check_number("rows", len(drafts))
         table = await self._collections.table(collection)
-        check_passports(table.definition, passports)
+        check_fingerprints(table.definition, fingerprints)
         plan = Upsert(await self._intake.admit(table.definition, drafts))
         committed = await self._collections.committer(table).commit(plan)
         return committed.answer, Version(table.definition.uid, committed.version)
 
-    async def update(self, collection: str, draft: UpdateDraft, passports: Mapping[str, str]) -> tuple[Row, Version]:
+    async def update(self, collection: str, draft: UpdateDraft, fingerprints: Mapping[str, str]) -> tuple[Row, Version]:
         """Change parts of a row; return it as committed, and the version.
 
         Raises:
@@ -88,7 +88,7 @@ class Writer:
             InvalidError: a part that cannot be, or nothing would be left.
         """
         table = await self._collections.table(collection)
-        check_passports(table.definition, passports)
+        check_fingerprints(table.definition, fingerprints)
         plan = await self._planned(table.definition, draft)
         committed = await self._collections.committer(table).commit(plan)
         return committed.answer, Version(table.definition.uid, committed.version)
@@ -99,14 +99,14 @@ class Writer:
         committed = await self._collections.committer(table).commit(await _doomed(table, selection))
         return committed.answer, Version(table.definition.uid, committed.version)
 
-    async def _planned(self, definition: Definition, draft: UpdateDraft) -> Update:
+    async def _planned(self, definition: CollectionSchema, draft: UpdateDraft) -> Update:
         if draft.remove_media and draft.media is not None:
             raise ArgumentError("remove_media", True, "not together with media")
         if draft.media is None and draft.media_content is not None:
             raise ArgumentError("media_type", draft.media_content.value, "needs media")
         update = Update(
             definition,
-            checked_id(draft.id),
+            validate_item_id(draft.id),
             draft.text and checked_text(draft.text),
             remove_media=draft.remove_media,
             metadata=_metadata_change(draft.metadata),
@@ -120,10 +120,10 @@ class Writer:
 def _metadata_change(change: Replace | Merge | None) -> Callable[[str], str] | None:
     match change:
         case Replace(metadata_json):
-            parsed_metadata(metadata_json)
+            parse_metadata(metadata_json)
             return lambda _: metadata_json or "{}"
         case Merge(patch_json):
-            parsed_metadata(patch_json)
+            parse_metadata(patch_json)
             return partial(merged, patch_json=patch_json)
         case None:
             return None

@@ -27,7 +27,7 @@ class Retention:
     media: timedelta
 
 
-class Upkeep:
+class GarbageCollector:
     """Tidies tables and media, once or again and again."""
 
     def __init__(

@@ -13,15 +13,15 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from services.common.concurrency.tasks import together
+from services.common.concurrency.tasks import gather
 from services.common.errors import ArgumentError
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.store.core.collections import Collections
 from services.store.core.errors import MediaCorruptError, MediaNotFoundError
 from services.store.core.media_store import MediaStore
-from services.store.core.mutations import made_from
-from services.store.core.rows import EVERYTHING, Definition, Media, Part, Row, Space
+from services.store.core.mutations import vector_source
+from services.store.core.rows import EVERYTHING, CollectionSchema, Media, Part, Row, Space
 from services.store.core.table import Table
 from services.store.core.validation import in_order
 
@@ -104,7 +104,7 @@ class CheckWish:
     remove_damaged: bool = False
 
 
-class Checker:
+class IntegrityCheck:
     """Checks collections. Writers go on meanwhile: what they change is not taken for damage."""
 
     def __init__(self, collections: Collections, media: MediaStore, *, clock: Callable[[], datetime]) -> None:
@@ -149,7 +149,7 @@ class Checker:
         turns = asyncio.Semaphore(MEDIA_AT_A_TIME)
         for start in range(0, len(names), MEDIA_A_LOT):
             lot = names[start : start + MEDIA_A_LOT]
-            outcomes = await together(
+            outcomes = await gather(
                 [self._look(turns, sha256, referred[sha256][0][1].size_bytes, sha256 in to_read) for sha256 in lot]
             )
             for sha256, outcome in zip(lot, outcomes, strict=True):
@@ -253,7 +253,7 @@ async def _rows_as_of_now(table: Table) -> AsyncGenerator[tuple[int | None, list
             yield None, rows
 
 
-def _row_findings(definition: Definition, rows: Sequence[Row]) -> Iterator[Finding]:
+def _row_findings(definition: CollectionSchema, rows: Sequence[Row]) -> Iterator[Finding]:
     for row in rows:
         actual = in_order(definition, row.vectors)
         if actual != row.spaces:
@@ -266,12 +266,12 @@ def _row_findings(definition: Definition, rows: Sequence[Row]) -> Iterator[Findi
             if vector is not None and (problem := vector_problem(space, vector)):
                 detail = f"vector {problem}"
                 yield Finding(FindingKind.VECTOR_INVALID, definition.name, row.id, space.name, detail=detail)
-            elif vector is None and space.model and (source := made_from(space.sources, row)):
+            elif vector is None and space.model and (source := vector_source(space.sources, row)):
                 detail = f"has {source[0].value} and no vector of it"
                 yield Finding(FindingKind.VECTOR_MISSING, definition.name, row.id, space.name, detail=detail)
 
 
-def _mask(definition: Definition, row: Row) -> int:
+def _mask(definition: CollectionSchema, row: Row) -> int:
     return sum(1 << place for place, space in enumerate(definition.spaces) if space.name in row.vectors)
 
 

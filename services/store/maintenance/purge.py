@@ -36,7 +36,7 @@ class Purged:
     media: Sequence[PurgedMedia]
 
 
-class Purger:
+class Purge:
     """Purges collections.
 
     An object is deleted only if it was not used for longer than a write takes: whoever claimed it before that has

@@ -11,8 +11,8 @@ from services.common.errors import (
     TokenError,
     VectorError,
 )
-from services.common.metadata import parsed_metadata
-from services.common.names import checked_collection, checked_id, checked_space
+from services.common.metadata import parse_metadata
+from services.common.names import validate_collection_name, validate_item_id, validate_space_name
 from services.common.paging import key_before, page_size, page_token
 from services.common.vectors import Metric, comparable, from_bytes, to_bytes
 from services.common.versions import Version
@@ -20,7 +20,7 @@ from services.common.versions import Version
 
 @pytest.mark.parametrize("name", ["collections/a", "collections/my-photos_2", "collections/" + "a" * 63])
 def test_collection_names_taken(name: str) -> None:
-    assert checked_collection(name) == name
+    assert validate_collection_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -29,28 +29,28 @@ def test_collection_names_taken(name: str) -> None:
 )
 def test_collection_names_refused(name: str) -> None:
     with pytest.raises(ArgumentError):
-        checked_collection(name)
+        validate_collection_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "Clip", "my-space", "1a", "a" * 64, "a\n"])
 def test_space_names_refused(name: str) -> None:
     with pytest.raises(ArgumentError):
-        checked_space(name)
+        validate_space_name(name)
 
 
 @pytest.mark.parametrize("item_id", ["x", "a/b c", "ü" * 512])
 def test_ids_taken(item_id: str) -> None:
-    assert checked_id(item_id) == item_id
+    assert validate_item_id(item_id) == item_id
 
 
 @pytest.mark.parametrize(("item_id", "problem"), [("", "empty"), ("a\0b", "NUL"), ("ü" * 513, "1026 bytes")])
 def test_ids_refused(item_id: str, problem: str) -> None:
     with pytest.raises(IdError, match=problem):
-        checked_id(item_id)
+        validate_item_id(item_id)
 
 
 def test_no_metadata_is_an_empty_object() -> None:
-    assert parsed_metadata("") == {}
+    assert parse_metadata("") == {}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_no_metadata_is_an_empty_object() -> None:
 )
 def test_metadata_refused(metadata: str, problem: str) -> None:
     with pytest.raises(MetadataError, match=problem):
-        parsed_metadata(metadata)
+        parse_metadata(metadata)
 
 
 def test_vectors_travel() -> None:

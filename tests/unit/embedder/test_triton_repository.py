@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
 from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
-from services.embedder.core.catalog import Catalogue
+from services.embedder.core.catalog import ModelCatalog
 from services.embedder.core.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import IDENTITY, Flavour, write_repository
@@ -56,13 +56,13 @@ def test_names_are_those_of_the_folders(configs: dict[str, Any]) -> None:
     assert {name: config.name for name, config in configs.items()} == {name: name for name in NAMES}
 
 
-def test_passports_are_those_of_the_runtime_in_process(configs: dict[str, Any], written: Path) -> None:
+def test_fingerprints_are_those_of_the_runtime_in_process(configs: dict[str, Any], written: Path) -> None:
     assert OnnxRuntime.identity == IDENTITY
-    catalogue = Catalogue(read_models(BUILT_IN_MODELS), OnnxRuntime.identity)
+    catalogue = ModelCatalog(read_models(BUILT_IN_MODELS), OnnxRuntime.identity)
     for name, config in configs.items():
-        passport = catalogue.passport(name.rpartition(".")[0])
-        assert config.parameters["passport"].string_value == passport
-        assert (written / name / "passport").read_text().strip() == passport
+        fingerprint = catalogue.fingerprint(name.rpartition(".")[0])
+        assert config.parameters["fingerprint"].string_value == fingerprint
+        assert (written / name / "fingerprint").read_text().strip() == fingerprint
 
 
 def test_golden_vectors_are_unit_vectors_one_an_input(configs: dict[str, Any]) -> None:

@@ -9,11 +9,11 @@ from services.common.errors import ServiceError
 from services.common.vectors import Metric
 from services.gateway.core.embedder import Content, Embedded, Embedder, Model, Purpose
 from services.gateway.core.items import Collection, MediaFacts, NewItem, Space
-from services.gateway.core.metadata_cache import Catalogue
+from services.gateway.core.metadata_cache import MetadataCache
 from services.gateway.core.store import Written
 from services.gateway.ingest.batcher import BatchLimits
-from services.gateway.ingest.item_encoder import Encoder
-from services.gateway.ingest.pipeline import Answer, Ingester, Pace, Stores
+from services.gateway.ingest.item_encoder import ItemEmbedder
+from services.gateway.ingest.pipeline import Answer, IngestLimits, IngestPipeline, Stores
 from services.gateway.ingest.updater import Updater
 from services.gateway.search.searcher import Searcher
 from tests.support.gateway_peers import MemoryEmbedder, MemoryIndex, MemoryItem, MemoryStore
@@ -29,7 +29,7 @@ WORDS = Space("text", "words", 4, Metric.COSINE, (TEXT,), "words/1")
 OWN = Space("own", "", 2, Metric.EUCLIDEAN)
 COLLECTION = Collection(NAME, (CLIP, WORDS, OWN))
 
-PACE = Pace(
+PACE = IngestLimits(
     batch=BatchLimits(items=4, bytes=1000, seconds=0.005),
     batches=2,
     items=100,
@@ -53,13 +53,13 @@ class CountingEmbedder:
         return await self._embedder.model(name)
 
     async def embed(
-        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+        self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
     ) -> list[Embedded | ServiceError]:
         if self.errors:
             raise self.errors.pop(0)
         self.embedded.append((model, list(inputs)))
         self.purposes.add(purpose)
-        return await self._embedder.embed(model, passport, inputs, purpose)
+        return await self._embedder.embed(model, fingerprint, inputs, purpose)
 
     async def inspect(self, data: bytes) -> MediaFacts:
         self.inspected += 1
@@ -70,8 +70,8 @@ class CountingEmbedder:
 class World:
     store: MemoryStore
     embedder: CountingEmbedder
-    catalogue: Catalogue
-    ingester: Ingester
+    catalogue: MetadataCache
+    ingester: IngestPipeline
     updater: Updater[MemoryItem]
     searcher: Searcher[MemoryItem]
 
@@ -84,23 +84,23 @@ async def stream(items: Sequence[NewItem]) -> AsyncIterator[NewItem]:
         yield item
 
 
-async def world(collection: Collection = COLLECTION, pace: Pace = PACE, max_ingests: int = 2) -> World:
+async def world(collection: Collection = COLLECTION, pace: IngestLimits = PACE, max_ingests: int = 2) -> World:
     store = MemoryStore()
     await store.create(collection, {})
     embedder = CountingEmbedder(MemoryEmbedder([CLIP_MODEL, TEXT_MODEL]))
-    catalogue = Catalogue(store, embedder, seconds=60)
-    encoder = Encoder(embedder, pace.retry_seconds, inputs_in_flight=64)
+    catalogue = MetadataCache(store, embedder, seconds=60)
+    encoder = ItemEmbedder(embedder, pace.retry_seconds, inputs_in_flight=64)
     return World(
         store,
         embedder,
         catalogue,
-        Ingester(catalogue, encoder, Stores(store, store), pace, ConcurrencyLimiter("ingests", max_ingests)),
+        IngestPipeline(catalogue, encoder, Stores(store, store), pace, ConcurrencyLimiter("ingests", max_ingests)),
         Updater(catalogue, encoder, store, store, pace.max_media_bytes),
         Searcher(catalogue, embedder, MemoryIndex(store), store, ConcurrencyLimiter("searches", 8)),
     )
 
 
-def with_pace(**changes: object) -> Pace:
+def with_pace(**changes: object) -> IngestLimits:
     return replace(PACE, **changes)  # type: ignore[arg-type]  # a test's own words
 
 

@@ -18,14 +18,14 @@ from medley.manifest import decode_manifest, encode_manifest
 from medley.v1 import index_config_pb2 as pb
 from medley.v1 import search_service_pb2
 from services.common import index_config_codec
-from services.common.index_config import Hnsw, Ivf, ProductCodes, VectorStorage
+from services.common.index_config import Hnsw, Ivf, ProductQuantization, VectorStorage
 from services.common.index_config import IndexConfig as ServerConfig
 
 CHOICES: list[IndexConfig] = [
     ExactIndex("float16"),
     HnswIndex(48, 300, 200, "float32", 0.25, 0.95),
     IvfIndex(256, 16, "int8", 0, 0.25, 0.95),
-    IvfIndex(product_bytes=8, exact_share=0.25, recall_floor=0.95),
+    IvfIndex(product_bytes=8, exact_below_selectivity=0.25, recall_floor=0.95),
 ]
 
 
@@ -40,10 +40,10 @@ def test_what_is_sent_is_read_back(index: IndexConfig) -> None:
 def test_what_is_left_out_is_the_servers_choice() -> None:
     assert not encode.collection("c", [Space("s")]).spaces[0].HasField("index")
     assert index_config_codec.from_message(encode.index(ExactIndex())) == ServerConfig()
-    assert index_config_codec.from_message(encode.index(HnswIndex(neighbours=48))) == ServerConfig(Hnsw(neighbours=48))
+    assert index_config_codec.from_message(encode.index(HnswIndex(m=48))) == ServerConfig(Hnsw(m=48))
     assert index_config_codec.from_message(encode.index(IvfIndex())) == ServerConfig(Ivf())
-    coded = index_config_codec.from_message(encode.index(IvfIndex(lists=9, product_bytes=4)))
-    assert coded.kind == Ivf(lists=9, coding=ProductCodes(4))
+    coded = index_config_codec.from_message(encode.index(IvfIndex(nlist=9, product_bytes=4)))
+    assert coded.kind == Ivf(nlist=9, coding=ProductQuantization(4))
     stored = index_config_codec.from_message(encode.index(HnswIndex(storage="float32")))
     assert stored.kind == Hnsw(storage=VectorStorage.FLOAT32)
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_is_told_at_once() -> None:
     with pytest.raises(ValueError, match="'tree'; there are exact, hnsw, ivf"):
         index_config("tree")
     with pytest.raises(ValueError, match="an hnsw index has no lists; it has neighbours"):
-        index_config("hnsw", lists=3)
+        index_config("hnsw", nlist=3)
     with pytest.raises(ValueError, match="unknown vector storage"):
         encode.index(ExactIndex("float64"))  # type: ignore[arg-type]  # what is wrong about it
 
@@ -80,25 +80,35 @@ def test_a_state_is_read_whole() -> None:
         vectors=7,
         memory_bytes=8,
         version="u.3",
-        config=pb.IndexConfig(hnsw=pb.HnswIndex(neighbours=32)),
-        state=search_service_pb2.INDEX_STATE_GUARDED,
+        config=pb.IndexConfig(hnsw=pb.HnswIndex(m=32)),
+        state=search_service_pb2.INDEX_STATE_DEGRADED,
         note="recall 0.5",
         recall=[search_service_pb2.IndexRecall(share_above=0.5, share_up_to=1, recall=0.5, queries=9)],
         lag_seconds=1.5,
     )
     assert decode._index(message) == IndexStatus(
-        "c", "s", "faiss-hnsw", 7, 8, "u.3", HnswIndex(32), "guarded", "recall 0.5", (IndexRecall(0.5, 1, 0.5, 9),), 1.5
+        "c",
+        "s",
+        "faiss-hnsw",
+        7,
+        8,
+        "u.3",
+        HnswIndex(32),
+        "degraded",
+        "recall 0.5",
+        (IndexRecall(0.5, 1, 0.5, 9),),
+        1.5,
     )
 
 
 def test_indexes_are_typed_by_space() -> None:
     assert index_wish("clip=hnsw") == ("clip", HnswIndex())
-    assert index_wish("own=ivf,lists=256,storage=float16,recall-floor=0.95") == (
+    assert index_wish("own=ivf,nlist=256,storage=float16,recall-floor=0.95") == (
         "own",
-        IvfIndex(lists=256, storage="float16", recall_floor=0.95),
+        IvfIndex(nlist=256, storage="float16", recall_floor=0.95),
     )
-    assert spelt_index(IvfIndex(lists=256, storage="float16")) == "ivf lists=256 storage=float16"
-    for wrong in ("clip", "=hnsw", "clip=", "clip=tree", "clip=hnsw,lists=3", "clip=hnsw,neighbours", "c=ivf,lists=x"):
+    assert spelt_index(IvfIndex(nlist=256, storage="float16")) == "ivf nlist=256 storage=float16"
+    for wrong in ("clip", "=hnsw", "clip=", "clip=tree", "clip=hnsw,nlist=3", "clip=hnsw,neighbours", "c=ivf,nlist=x"):
         with pytest.raises(click.UsageError):
             index_wish(wrong)
 
@@ -107,13 +117,13 @@ def test_states_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     recall = (IndexRecall(0.0, 0.2, 0.91234, 3), IndexRecall(0.5, 1, 0.98, 7), IndexRecall(1, 1, 0.99, 120))
     long = "a-collection-with-a-long-name"
     note = "recall 0.5 is below 0.9: compared exactly"
-    guarded = IndexStatus(
-        long, "clip", "faiss-hnsw-int8", 10**7, 2**34, "u.3", None, "guarded", note, recall, lag_seconds=12.25
+    degraded = IndexStatus(
+        long, "clip", "faiss-hnsw-int8", 10**7, 2**34, "u.3", None, "degraded", note, recall, lag_seconds=12.25
     )
-    print_indexes([guarded, IndexStatus("short", "text", "faiss-exact", 1, 100, "u.1", None, "ready")])
+    print_indexes([degraded, IndexStatus("short", "text", "faiss-exact", 1, 100, "u.1", None, "ready")])
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines())
-    for told in ("16384.0 MiB", "guarded", "12.2 s", "0% to 20%", "0.912", "50% to 100%", "all", "0.990", "120"):
+    for told in ("16384.0 MiB", "degraded", "12.2 s", "0% to 20%", "0.912", "50% to 100%", "all", "0.990", "120"):
         assert told in out
     assert "a-collection-with-a-long-name/clip: recall 0.5 is below 0.9: compared exactly\n" in out
 

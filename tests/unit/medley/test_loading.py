@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 import medley
 from medley import Client, NewItem
 from medley.inputs import Input, InputError
-from medley.loading import Loader, Report
+from medley.loading import Importer, Report
 from medley.loading import loader as module
 from medley.loading.draft import same_json
 from medley.v1 import gateway_service_pb2 as pb
@@ -83,10 +83,10 @@ def inputs(count: int) -> Iterator[Input]:
     return (Input(f"row {number}", NewItem(str(number), text=f"text {number}")) for number in range(count))
 
 
-def load(shelf: Shelf, given: Iterator[Input], patience_seconds: float = 5.0) -> Report:
+def load(shelf: Shelf, given: Iterator[Input], timeout_seconds: float = 5.0) -> Report:
     report = Report()
     with serving(shelf.gateway()) as server, Client(server) as client:
-        Loader(client, "c", patience_seconds=patience_seconds).load(given, report)
+        Importer(client, "c", timeout_seconds=timeout_seconds).load(given, report)
     return report
 
 
@@ -172,7 +172,7 @@ def test_an_item_refused_for_now_is_sent_again(shelf: Shelf) -> None:
 def test_patience_ends_and_the_report_says_so(shelf: Shelf) -> None:
     away = to_status(ServiceUnavailableError("embedder"))
     shelf.before_answer = lambda item_id: away if item_id == "3" else None
-    report = load(shelf, inputs(10), patience_seconds=0.2)
+    report = load(shelf, inputs(10), timeout_seconds=0.2)
     assert counts(report) == (3, 0, 0)
     assert "no progress in 0.2 seconds" in report.stopped
     assert "embedder" in report.stopped

@@ -12,8 +12,8 @@ from services.common.rpc.client import STREAM_SECONDS
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
-from services.search.core.collection_index import CollectionIndex, Found, Search
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
+from services.search.core.collection_index import CollectionIndex, Search, SearchResult
 from services.search.engines.memory.vector_index import MemoryIndex
 from tests.support.change_feed import MemoryChangeFeed
 
@@ -27,11 +27,11 @@ def make_index(table: Table) -> LocalCollectionIndex:
     return LocalCollectionIndex(table.spaces, lambda space: MemoryIndex(space.dimensions, space.metric))
 
 
-def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangePart:
+def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangeBatch:
     """Items at (x, 0) in the space "flat"."""
     vectors = np.array([[x, 0] for x in items.values()], np.float32).reshape(-1, 2)
     found = {"flat": SpaceVectors(np.arange(len(items)), vectors)}
-    return ChangePart(list(items), [metadata] * len(items), found, deleted)
+    return ChangeBatch(list(items), [metadata] * len(items), found, deleted)
 
 
 class WeakFeed:
@@ -46,7 +46,7 @@ class WeakFeed:
         self.deaf = False
         self.parts_to_come: int | None = None
         self.error: Exception = ServiceUnavailableError("store")
-        self.stray: ChangePart | None = None
+        self.stray: ChangeBatch | None = None
         self.resumed_after: list[Version | None] = []
         self.stream_seconds: list[float] = []
 
@@ -58,7 +58,7 @@ class WeakFeed:
         self._fail_if(self.down)
         return await self.feed.table(collection)
 
-    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangePart]:
+    async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangeBatch]:
         self._fail_if(self.down)
         self.resumed_after.append(after)
         self.stream_seconds.append(remaining_seconds(STREAM_SECONDS))
@@ -94,6 +94,6 @@ def found_by(
     condition: Filter | None = None,
     *,
     ids: Iterable[str] = (),
-) -> Found:
+) -> SearchResult:
     (found,) = index.search(Search(space, top_k, condition, frozenset(ids)), query[None])
     return found

@@ -21,7 +21,7 @@ from tests.unit.search.directions import DIMENSIONS, along_few_directions
 
 ROWS = 10_000
 EVERYTHING = Selection.of(np.arange(ROWS), ROWS)
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 MISS = Lookup(np.zeros(2, np.float32), Selection(1, 1), 0.5, 10)
 
 
@@ -57,7 +57,7 @@ def test_codes_become_wide_again_where_queries_lie_along_other_directions() -> N
     index = filled(along_few_directions(random, ROWS, 0.1))
     assert bytes_a_vector(index) < DIMENSIONS / 2
     queries = random.standard_normal((8, DIMENSIONS)).astype(np.float32)
-    give_up = time.monotonic() + PATIENCE_SECONDS
+    give_up = time.monotonic() + TIMEOUT_SECONDS
     while bytes_a_vector(index) < DIMENSIONS:
         assert time.monotonic() < give_up
         assert_exact(index, Metric.COSINE, queries, 10, EVERYTHING)
@@ -135,13 +135,13 @@ def test_storage_that_changes_while_a_coding_is_chosen_stays(monkeypatch: pytest
 
     def slow(*values: Any) -> Any:
         begun.set()
-        assert go_on.wait(PATIENCE_SECONDS)
+        assert go_on.wait(TIMEOUT_SECONDS)
         return chosen(*values)
 
     monkeypatch.setattr(faiss, "chosen", slow)
     index = FaissIndex(DIMENSIONS, Metric.COSINE)
     index.write(np.arange(ROWS), along_few_directions(np.random.default_rng(7), ROWS, 0.02))
-    assert begun.wait(PATIENCE_SECONDS)
+    assert begun.wait(TIMEOUT_SECONDS)
     index.store_as(VectorStorage.FLOAT16)
     go_on.set()
     index.settle()

@@ -8,7 +8,7 @@ import numpy as np
 
 from services.common.content import ContentType
 from services.common.vectors import Matrix, Metric
-from services.store.core.rows import Definition, Row, Space
+from services.store.core.rows import CollectionSchema, Row, Space
 
 NOW = datetime(2026, 5, 6, tzinfo=UTC)
 SPACES = (
@@ -16,7 +16,7 @@ SPACES = (
     Space("text", 2, Metric.COSINE, "minilm", (ContentType.TEXT,), "q"),
     Space("own", 2, Metric.DOT_PRODUCT),
 )
-PHOTOS = Definition("collections/photos", "u1", SPACES, NOW)
+PHOTOS = CollectionSchema("collections/photos", "u1", SPACES, NOW)
 
 
 def row(row_id: str, **fields: Any) -> Row:

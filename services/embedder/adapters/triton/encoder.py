@@ -20,7 +20,7 @@ from services.embedder.adapters.triton.endpoint import ExpectedModel, Timeouts
 from services.embedder.adapters.triton.inputs import input_builder
 from services.embedder.adapters.triton.layout import IDENTITY, ServedTower, Tower, served_towers
 from services.embedder.adapters.triton.pool import Pool
-from services.embedder.core.catalog import Catalogue, Model, PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import Model, ModelCatalog, PictureTower, TextHead, TextTower
 from services.embedder.core.encoder import TensorEncoder, TextEncoder
 from services.embedder.core.preprocessing import Pixels
 
@@ -35,9 +35,11 @@ async def triton_runtime(
 
     A request has at most `max_batch` rows. `reload` says whether a model whose backend is dead is loaded anew.
     """
-    catalogue = Catalogue(models, IDENTITY)
+    catalogue = ModelCatalog(models, IDENTITY)
     towers = served_towers(models)
-    expected = [ExpectedModel(each, input_builder(each, max_batch), catalogue.passport(each.model)) for each in towers]
+    expected = [
+        ExpectedModel(each, input_builder(each, max_batch), catalogue.fingerprint(each.model)) for each in towers
+    ]
     pool = Pool([TritonClient(address) for address in endpoints], expected, timeouts, reload=reload)
     async with pool.watching():
         yield TritonRuntime(pool, towers, timeouts.call)

@@ -1,6 +1,6 @@
 """A model at a Triton server: whether it may be asked, and why not.
 
-It is ready once its signature, its passport and its golden vectors are those of the catalogue. From then on a canary,
+It is ready once its signature, its fingerprint and its golden vectors are those of the catalogue. From then on a canary,
 one golden input at intervals, tells whether it still computes: a server whose Python process died says that it is ready
 all the same. A model that fails is examined anew at the same intervals, and is ready again when it passes.
 """
@@ -17,7 +17,7 @@ from services.common.vectors import Matrix
 from services.embedder.adapters.triton.client import DeadBackendError, ModelCard, ModelMissingError, TritonClient
 from services.embedder.adapters.triton.golden import Golden
 from services.embedder.adapters.triton.inputs import RowInputBuilder, TextInputBuilder
-from services.embedder.adapters.triton.layout import GOLDEN, PASSPORT, VECTOR, ServedTower
+from services.embedder.adapters.triton.layout import FINGERPRINT, GOLDEN, VECTOR, ServedTower
 from services.embedder.core.errors import ModelFileError
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedModel:
-    """A Triton model as it must be: its tower, what builds its inputs, and the passport of its catalogue's model."""
+    """A Triton model as it must be: its tower, what builds its inputs, and the fingerprint of its catalogue's model."""
 
     served: ServedTower
     inputs: TextInputBuilder | RowInputBuilder
-    passport: str
+    fingerprint: str
 
     @property
     def dimensions(self) -> int:
@@ -158,9 +158,9 @@ class Endpoint:
         output = ("FP32", (expected.dimensions,))
         if card.outputs.get(VECTOR) != output:
             raise self._mismatch(f"expected an output {VECTOR} {output}, it has {dict(card.outputs)}")
-        passport = card.parameters.get(PASSPORT, "")
-        if passport != expected.passport:
-            raise self._mismatch(f"expected passport {expected.passport!r}, it has {passport!r}")
+        fingerprint = card.parameters.get(FINGERPRINT, "")
+        if fingerprint != expected.fingerprint:
+            raise self._mismatch(f"expected fingerprint {expected.fingerprint!r}, it has {fingerprint!r}")
         try:
             golden = Golden.from_text(card.parameters.get(GOLDEN, ""))
         except ValueError as error:

@@ -13,16 +13,16 @@ TensorRT accelerator."""
 Tower = TextTower | TextHead | PictureTower
 
 IDENTITY = "onnxruntime cpu"
-"""What every flavour says of itself in a passport: the same as the runtime in process.
+"""What every flavour says of itself in a fingerprint: the same as the runtime in process.
 
-A passport names the arithmetic, not the host. That a server really computes as the process does is not taken on trust:
+A fingerprint names the arithmetic, not the host. That a server really computes as the process does is not taken on trust:
 each model carries golden vectors made in process, and a client admits no server that misses them.
 """
 
 TEXT, INPUT_IDS, ATTENTION_MASK, ROWS = "text", "input_ids", "attention_mask", "rows"
 VECTOR = "vector"
 
-PASSPORT, GOLDEN, TOWER = "passport", "golden", "tower"
+FINGERPRINT, GOLDEN, TOWER = "fingerprint", "golden", "tower"
 
 
 @dataclass(frozen=True, slots=True)

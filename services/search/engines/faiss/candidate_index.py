@@ -25,7 +25,7 @@ from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
 from services.search.core.candidate_index import DEAD_SHARE, GROWTH_AT_MOST, Kind
 from services.search.core.scoring import lengths_of, prepared
-from services.search.core.slot_table import NOWHERE, Places, grown
+from services.search.core.slot_table import EMPTY, SlotTable, grow
 from services.search.core.vector_index import Mask, Numbers, Selection
 
 FILTER_SLACK = 1.5
@@ -129,7 +129,7 @@ class FaissCandidates(ABC):
 
     engine: str
 
-    def __init__(self, index: Any, slots: Places, ground: Ground, threads: Threads) -> None:
+    def __init__(self, index: Any, slots: SlotTable, ground: Ground, threads: Threads) -> None:
         self._index = index
         self._slots = slots
         self._ground = ground
@@ -161,9 +161,9 @@ class FaissCandidates(ABC):
 
     def extending(self, current: Mask, more: int) -> "FaissDraft | None":
         """See `CandidateIndex`."""
-        known = np.append(current, np.False_)  # the last is for slots beyond the mask, and for NOWHERE
-        slots = np.where(known[np.minimum(self._slots, len(current))], self._slots, NOWHERE).astype(np.int32)
-        alive = int(np.count_nonzero(slots != NOWHERE))
+        known = np.append(current, np.False_)  # the last is for slots beyond the mask, and for EMPTY
+        slots = np.where(known[np.minimum(self._slots, len(current))], self._slots, EMPTY).astype(np.int32)
+        alive = int(np.count_nonzero(slots != EMPTY))
         learnt_from = self._ground.learnt_from
         if alive < (1 - DEAD_SHARE) * self.size or (learnt_from and alive + more > GROWTH_AT_MOST * learnt_from):
             return None
@@ -193,7 +193,7 @@ class FaissCandidates(ABC):
     def _index_bytes(self) -> int:
         """Return the bytes of FAISS's index."""
 
-    def _over(self, index: Any, slots: Places, ground: Ground) -> Self:
+    def _over(self, index: Any, slots: SlotTable, ground: Ground) -> Self:
         return type(self)(index, slots, ground, self._threads)
 
     @property
@@ -213,7 +213,7 @@ class FaissCandidates(ABC):
         """Return the selected slots among the `reach` nearest places of each query, nearest first."""
         faiss.omp_set_num_threads(self._threads.search)  # of this thread only
         _, places = self._index.search(laid, reach, params=self._parameters(reach, reach / aim.wanted))
-        slots = np.where(places >= 0, self._slots[places], NOWHERE).astype(np.int64)
+        slots = np.where(places >= 0, self._slots[places], EMPTY).astype(np.int64)
         return [row[inside] for row, inside in zip(slots, aim.selection.has(slots), strict=True)]
 
 
@@ -224,18 +224,18 @@ class FaissDraft:
         self,
         index: Any,
         ground: Ground,
-        over: Callable[[Any, Places, Ground, Threads], FaissCandidates],
+        over: Callable[[Any, SlotTable, Ground, Threads], FaissCandidates],
         threads: Threads,
-        slots: Places | None = None,
+        slots: SlotTable | None = None,
     ) -> None:
         self._index = index
         self._ground = ground
         self._over = over
         self._threads = threads
-        self._slots: Places = np.empty(0, np.int32) if slots is None else slots
+        self._slots: SlotTable = np.empty(0, np.int32) if slots is None else slots
         self._size = len(self._slots)
-        self._place_of_slot: Places = np.empty(0, np.int32)
-        held = np.flatnonzero(self._slots != NOWHERE)
+        self._place_of_slot: SlotTable = np.empty(0, np.int32)
+        held = np.flatnonzero(self._slots != EMPTY)
         self._move(self._slots[held].astype(np.int64), held)
 
     def add(self, slots: Numbers, vectors: Matrix) -> None:
@@ -245,19 +245,19 @@ class FaissDraft:
         faiss.omp_set_num_threads(self._threads.build)  # of this thread only
         self._index.add(self._ground.layout.vectors(vectors))
         places = np.arange(self._size, self._size + len(slots))
-        self._slots = grown(self._slots, self._size + len(slots))
+        self._slots = grow(self._slots, self._size + len(slots))
         self._slots[places] = slots
         self._size += len(slots)
         before = self._move(slots, places)
-        self._slots[before[before != NOWHERE]] = NOWHERE
+        self._slots[before[before != EMPTY]] = EMPTY
 
     def finished(self) -> FaissCandidates:
         """See `CandidateDraft`."""
         return self._over(self._index, self._slots[: self._size].copy(), self._ground, self._threads)
 
-    def _move(self, slots: Numbers, places: Numbers) -> Places:
+    def _move(self, slots: Numbers, places: Numbers) -> SlotTable:
         """Let `slots` lie in `places`; return where they lay before."""
-        self._place_of_slot = grown(self._place_of_slot, int(slots.max(initial=-1)) + 1)
+        self._place_of_slot = grow(self._place_of_slot, int(slots.max(initial=-1)) + 1)
         before = self._place_of_slot[slots]
         self._place_of_slot[slots] = places
         return before

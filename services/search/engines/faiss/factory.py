@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from services.common.index_config import Hnsw, Ivf
-from services.search.core.candidate_index import Draw, Kind
+from services.search.core.candidate_index import Kind, Sampler
 from services.search.core.change_feed import Space
 from services.search.engines.faiss.candidate_index import FaissCandidates, FaissDraft, Ground, Threads
 from services.search.engines.faiss.hnsw import FaissHnsw, hnsw_draft
@@ -17,7 +17,7 @@ from services.search.engines.faiss.ivf import FaissIvf, ivf_draft, least_vectors
 _ENGINES: Mapping[str, type[FaissCandidates]] = {FaissHnsw.engine: FaissHnsw, FaissIvf.engine: FaissIvf}
 
 
-class FaissCandidateMaker:
+class FaissAnnFactory:
     """`CandidateMaker` by FAISS."""
 
     def __init__(self, *, search_threads: int = 1, build_threads: int = 1) -> None:
@@ -31,7 +31,7 @@ class FaissCandidateMaker:
             case Ivf():
                 return least_vectors(kind)
 
-    def draft(self, space: Space, kind: Kind, count: int, draw: Draw) -> Generator[float, None, FaissDraft]:
+    def draft(self, space: Space, kind: Kind, count: int, draw: Sampler) -> Generator[float, None, FaissDraft]:
         """See `CandidateMaker`."""
         faiss.omp_set_num_threads(self._threads.build)  # of this thread only
         match kind:

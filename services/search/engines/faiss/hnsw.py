@@ -11,7 +11,7 @@ import faiss
 
 from services.common.index_config import Hnsw, VectorStorage
 from services.common.vectors import Metric
-from services.search.core.candidate_index import Draw, Kind
+from services.search.core.candidate_index import Kind, Sampler
 from services.search.engines.faiss.candidate_index import FaissCandidates, FaissDraft, Ground, Layout, Threads
 
 SAMPLE = 2**15
@@ -32,7 +32,7 @@ class FaissHnsw(FaissCandidates):
     def retuned(self, kind: Kind) -> Self | None:
         """See `CandidateIndex`."""
         known = self._kind
-        if not isinstance(kind, Hnsw) or replace(kind, search_candidates=known.search_candidates) != known:
+        if not isinstance(kind, Hnsw) or replace(kind, ef_search=known.ef_search) != known:
             return None
         return self._over(self._index, self._slots, replace(self._ground, kind=kind))
 
@@ -46,7 +46,7 @@ class FaissHnsw(FaissCandidates):
 
     def _parameters(self, reach: int, effort: float) -> Any:
         parameters: Any = _faiss.SearchParametersHNSW()
-        parameters.efSearch = max(self._kind.search_candidates, reach)
+        parameters.efSearch = max(self._kind.ef_search, reach)
         return parameters
 
     def _index_bytes(self) -> int:
@@ -55,16 +55,16 @@ class FaissHnsw(FaissCandidates):
         return int(self._index.storage.sa_code_size() * self._index.ntotal + links)
 
 
-def hnsw_draft(kind: Hnsw, metric: Metric, count: int, draw: Draw, threads: Threads) -> FaissDraft:
+def hnsw_draft(kind: Hnsw, metric: Metric, count: int, draw: Sampler, threads: Threads) -> FaissDraft:
     """Return an empty draft of a graph of about `count` vectors."""
     sample = draw(SAMPLE)
     layout = Layout.of(sample, metric)
     index: Any
     if kind.storage is VectorStorage.FLOAT32:
-        index = _faiss.IndexHNSWFlat(layout.width, kind.neighbours, layout.faiss_metric)
+        index = _faiss.IndexHNSWFlat(layout.width, kind.m, layout.faiss_metric)
     else:
-        index = _faiss.IndexHNSWSQ(layout.width, _CODES[kind.storage], kind.neighbours, layout.faiss_metric)
+        index = _faiss.IndexHNSWSQ(layout.width, _CODES[kind.storage], kind.m, layout.faiss_metric)
         index.train(layout.vectors(sample))
-    index.hnsw.efConstruction = kind.build_candidates
+    index.hnsw.efConstruction = kind.ef_construction
     learnt_from = count if kind.storage is VectorStorage.INT8 else 0
     return FaissDraft(index, Ground(kind, layout, learnt_from), FaissHnsw, threads)

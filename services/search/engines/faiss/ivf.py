@@ -12,9 +12,9 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
-from services.common.index_config import MAX_LISTS, Ivf, ProductCodes, VectorStorage
+from services.common.index_config import MAX_LISTS, Ivf, ProductQuantization, VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.core.candidate_index import Draw, Kind
+from services.search.core.candidate_index import Kind, Sampler
 from services.search.core.vector_index import Numbers
 from services.search.engines.faiss.candidate_index import FaissCandidates, FaissDraft, Ground, Layout, Threads
 
@@ -45,7 +45,7 @@ class FaissIvf(FaissCandidates):
 
     def retuned(self, kind: Kind) -> Self | None:
         """See `CandidateIndex`."""
-        if not isinstance(kind, Ivf) or replace(kind, probes=self._kind.probes) != self._kind:
+        if not isinstance(kind, Ivf) or replace(kind, nprobe=self._kind.nprobe) != self._kind:
             return None
         return self._over(self._index, self._slots, replace(self._ground, kind=kind))
 
@@ -55,33 +55,33 @@ class FaissIvf(FaissCandidates):
         return self._ground.kind
 
     def _wanted(self, top_k: int) -> int:
-        if isinstance(self._kind.coding, ProductCodes):
+        if isinstance(self._kind.coding, ProductQuantization):
             return PRODUCT_CANDIDATES * max(top_k, SPARE_CANDIDATES)
         return top_k + max(SPARE_CANDIDATES, int(top_k * SPARE_SHARE))
 
     def _parameters(self, reach: int, effort: float) -> Any:
         """Those around a query lie in lists around it, whose number grows with less than that of the vectors."""
         lists = self._index.nlist
-        probes = self._kind.probes or max(PROBES_AT_LEAST, math.ceil(lists * PROBED_SHARE))
+        probes = self._kind.nprobe or max(PROBES_AT_LEAST, math.ceil(lists * PROBED_SHARE))
         return _faiss.SearchParametersIVF(nprobe=min(lists, math.ceil(probes * math.sqrt(effort))))
 
     def _index_bytes(self) -> int:
         centroids = self._index.nlist * self._ground.layout.width * 4
-        table = self._index.precomputed_table.size() * 4 if isinstance(self._kind.coding, ProductCodes) else 0
+        table = self._index.precomputed_table.size() * 4 if isinstance(self._kind.coding, ProductQuantization) else 0
         return int(self._index.ntotal * (self._index.code_size + 8) + centroids + table)
 
 
 def least_vectors(kind: Ivf) -> int:
     """Return how many vectors an inverted file needs at least."""
-    lists = kind.lists or LISTS_A_ROOT * (LISTS_A_ROOT * LEAST_PER_LIST)  # as many as that number of vectors has
-    return max(LEAST_PER_LIST * lists, LEAST_FOR_PRODUCTS if isinstance(kind.coding, ProductCodes) else 0)
+    lists = kind.nlist or LISTS_A_ROOT * (LISTS_A_ROOT * LEAST_PER_LIST)  # as many as that number of vectors has
+    return max(LEAST_PER_LIST * lists, LEAST_FOR_PRODUCTS if isinstance(kind.coding, ProductQuantization) else 0)
 
 
 def ivf_draft(
-    kind: Ivf, metric: Metric, count: int, draw: Draw, threads: Threads
+    kind: Ivf, metric: Metric, count: int, draw: Sampler, threads: Threads
 ) -> Generator[float, None, FaissDraft]:
     """Return an empty draft of an inverted file of about `count` vectors."""
-    lists = kind.lists or min(MAX_LISTS, math.ceil(LISTS_A_ROOT * math.sqrt(count)))
+    lists = kind.nlist or min(MAX_LISTS, math.ceil(LISTS_A_ROOT * math.sqrt(count)))
     sample = draw(min(SAMPLE_AT_MOST, max(SAMPLE_FOR_CODES, SAMPLE_PER_LIST * lists)))
     layout = Layout.of(sample, metric, lifted=_lifted(kind) if metric is Metric.DOT_PRODUCT else 0)
     laid = layout.vectors(sample)
@@ -94,10 +94,10 @@ def ivf_draft(
     return FaissDraft(index, Ground(kind, layout, count), FaissIvf, threads)
 
 
-def _lists(quantizer: Any, layout: Layout, lists: int, coding: VectorStorage | ProductCodes) -> Any:
+def _lists(quantizer: Any, layout: Layout, lists: int, coding: VectorStorage | ProductQuantization) -> Any:
     sizes = (quantizer, layout.width, lists)
     match coding:
-        case ProductCodes(size):
+        case ProductQuantization(size):
             index = _faiss.IndexIVFPQ(*sizes, size, 8, layout.faiss_metric)
             index.by_residual = not layout.lifted  # whose lists are chosen by another metric than they are scanned by
             index.pq.cp.niter = ROUNDS
@@ -111,7 +111,7 @@ def _lists(quantizer: Any, layout: Layout, lists: int, coding: VectorStorage | P
 
 def _lifted(kind: Ivf) -> int:
     """Return the dimensions that lifting adds: one, or one for each byte of a product code."""
-    return kind.coding.size if isinstance(kind.coding, ProductCodes) else 1
+    return kind.coding.size if isinstance(kind.coding, ProductQuantization) else 1
 
 
 def _centroids(sample: Matrix, lists: int, *, by_angle: bool) -> Generator[float, None, Matrix]:

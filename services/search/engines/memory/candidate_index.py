@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from services.common.vectors import Matrix, Metric
-from services.search.core.candidate_index import DEAD_SHARE, Draw, Kind
+from services.search.core.candidate_index import DEAD_SHARE, Kind, Sampler
 from services.search.core.change_feed import Space
 from services.search.core.scoring import ranked, scores_of
 from services.search.core.vector_index import Mask, Numbers, Selection
@@ -82,14 +82,14 @@ class MemoryDraft:
         return MemoryCandidates(self._metric, self._slots, self._vectors, dead=self._dead)
 
 
-class MemoryCandidateMaker:
+class MemoryAnnFactory:
     """`CandidateMaker` of scans, whatever the kind."""
 
     def least(self, kind: Kind) -> int:
         """See `CandidateMaker`."""
         return 1
 
-    def draft(self, space: Space, kind: Kind, count: int, draw: Draw) -> Generator[float, None, MemoryDraft]:
+    def draft(self, space: Space, kind: Kind, count: int, draw: Sampler) -> Generator[float, None, MemoryDraft]:
         """See `CandidateMaker`."""
         yield 0.0
         nothing = np.empty((0, space.dimensions), np.float32)

@@ -17,13 +17,13 @@ from typing import TypeVar
 from services.common.errors import ServiceError, SpaceNotFoundError
 from services.common.vectors import Matrix
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space, Table
-from services.search.core.collection_index import Found, Search, SpaceState, State
+from services.search.core.change_feed import ChangeBatch, Space, Table
+from services.search.core.collection_index import Search, SearchResult, SpaceState, State
 from services.search.engines.milvus.client import Milvus
 from services.search.engines.milvus.errors import MilvusLostError, MilvusUnavailableError
-from services.search.engines.milvus.read_view import Shown
-from services.search.engines.milvus.transaction import Round, sweep
-from services.search.engines.milvus.version_pointer import Marker, Markers
+from services.search.engines.milvus.read_view import MilvusReadView
+from services.search.engines.milvus.transaction import Transaction, sweep
+from services.search.engines.milvus.version_pointer import Markers, VersionPointer
 
 _POLL_SECONDS = 0.25
 
@@ -39,7 +39,7 @@ class MilvusCollectionIndex:
     found to be gone has no version any more, and is built anew.
     """
 
-    def __init__(self, milvus: Milvus, table: Table, writer: str, shown: Marker | None = None) -> None:
+    def __init__(self, milvus: Milvus, table: Table, writer: str, shown: VersionPointer | None = None) -> None:
         """`writer` names this process; `shown` is the marker of what there is already, None builds anew."""
         self._milvus = milvus
         self._markers = Markers(milvus)
@@ -48,8 +48,8 @@ class MilvusCollectionIndex:
         self._writes = milvus.options.writer
         self._spaces = {space.name: space for space in table.spaces}
         self._pending_spaces: Sequence[Space] = ()
-        self._shown: Shown | None = None
-        self._round: Round | None = None
+        self._shown: MilvusReadView | None = None
+        self._round: Transaction | None = None
         self._lost = False
         self._unsure = True
         self._superseded: deque[tuple[float, int]] = deque()
@@ -74,7 +74,7 @@ class MilvusCollectionIndex:
         shown = self._shown
         return [self._state(shown, self._spaces[name]) for name in sorted(self._spaces)] if shown else []
 
-    def write(self, part: ChangePart) -> None:
+    def write(self, part: ChangeBatch) -> None:
         """See `CollectionIndex`."""
         self._pending_spaces = part.spaces or self._pending_spaces
         with self._noticing_loss():
@@ -103,14 +103,14 @@ class MilvusCollectionIndex:
         self._round, self._unsure = None, False
         self._tidy(marker, before)
 
-    def abandon(self) -> None:
+    def rollback(self) -> None:
         """See `CollectionIndex`. It is undone in Milvus before the next change."""
         self._round, self._unsure, self._pending_spaces = None, True, ()
 
     def close(self) -> None:
         """See `CollectionIndex`. The connection is that of all collections."""
 
-    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+    def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         """See `CollectionIndex`.
 
         Raises:
@@ -131,7 +131,7 @@ class MilvusCollectionIndex:
             sweep(self._milvus, self._uid, None)
             self._markers.remove(self._uid)
 
-    def _read(self, read: Callable[[Shown], T]) -> T:
+    def _read(self, read: Callable[[MilvusReadView], T]) -> T:
         """Return what `read` makes of the newest version; of the next one where another process has put it there."""
         shown = self._current()
         try:
@@ -152,7 +152,7 @@ class MilvusCollectionIndex:
             self._lost = self._shown is not None
             raise
 
-    def _current(self) -> Shown:
+    def _current(self) -> MilvusReadView:
         """Return the version to search; from time to time the marker is looked at, before rows may be gone."""
         shown = self._shown
         due = time.monotonic() - self._looked > self._milvus.options.grace_seconds / 2
@@ -165,12 +165,12 @@ class MilvusCollectionIndex:
             raise MilvusLostError(f"version of {self._collection}")
         return shown
 
-    def _renewed(self) -> Shown | None:
+    def _renewed(self) -> MilvusReadView | None:
         """Return the version that the marker names now; None where there is none that can be searched."""
         with self._marking:
             return self._looked_up()
 
-    def _looked_up(self) -> Shown | None:
+    def _looked_up(self) -> MilvusReadView | None:
         marker, shown = self._markers.read(self._uid), self._shown
         if marker is None or not fits(marker, self._spaces) or (shown is not None and _older(marker, shown.marker)):
             self._lost = shown is not None
@@ -180,26 +180,26 @@ class MilvusCollectionIndex:
         self._looked = time.monotonic()
         return self._shown
 
-    def _show(self, marker: Marker) -> Marker | None:
+    def _show(self, marker: VersionPointer) -> VersionPointer | None:
         """Let searches see what `marker` names; return the one before."""
         before = self._shown.marker if self._shown else None
         if before is not None and before.build == marker.build:
             self._superseded.append((time.monotonic(), before.round_number))
         else:
             self._superseded.clear()
-        self._shown, self._looked = Shown(self._milvus, marker, self._spaces), time.monotonic()
+        self._shown, self._looked = MilvusReadView(self._milvus, marker, self._spaces), time.monotonic()
         return before
 
-    def _begun(self) -> Round | None:
+    def _begun(self) -> Transaction | None:
         """Return the round under way, begun if there is none; None where another process writes."""
         if self._writes and self._round is None:
             self._round = self._next_round()
         return self._round
 
-    def _next_round(self) -> Round | None:
+    def _next_round(self) -> Transaction | None:
         if self._shown is None:
             sweep(self._milvus, self._uid, self._markers.read(self._uid))
-            return Round.first(self._milvus, self._collection, self._uid, self._writer, self._spaces)
+            return Transaction.first(self._milvus, self._collection, self._uid, self._writer, self._spaces)
         claimed = self._shown.marker.writer == self._writer
         shown = self._renewed()
         if shown is None:
@@ -214,14 +214,14 @@ class MilvusCollectionIndex:
             for space in shown.spaces.values():
                 space.roll_back(shown.marker.round_number)
             self._unsure = False
-        return Round.next(self._milvus, shown.marker, shown.spaces)
+        return Transaction.next(self._milvus, shown.marker, shown.spaces)
 
-    def _claimed(self, shown: Shown) -> Shown:
+    def _claimed(self, shown: MilvusReadView) -> MilvusReadView:
         """Return `shown` once its marker says that this process writes."""
         with self._marking:
             claim = replace(shown.marker, writer=self._writer)
             self._markers.write(claim)
-            self._shown = claimed = Shown(self._milvus, claim, self._spaces)
+            self._shown = claimed = MilvusReadView(self._milvus, claim, self._spaces)
             return claimed
 
     def _await(self, version: Version) -> None:
@@ -233,7 +233,7 @@ class MilvusCollectionIndex:
                 raise MilvusUnavailableError(self._milvus.options.uri, "waiting for the writer", problem)
             time.sleep(_POLL_SECONDS)
 
-    def _tidy(self, marker: Marker, before: Marker | None) -> None:
+    def _tidy(self, marker: VersionPointer, before: VersionPointer | None) -> None:
         """Remove what no search can ask for any more; what cannot be removed now is removed later."""
         try:
             if before is None or _names(before) != _names(marker):
@@ -260,7 +260,7 @@ class MilvusCollectionIndex:
             for space in self._shown.spaces.values():
                 space.forget(unseen + 1)
 
-    def _state(self, shown: Shown, space: Space) -> SpaceState:
+    def _state(self, shown: MilvusReadView, space: Space) -> SpaceState:
         counted, state, note = 0, State.READY, ""
         try:
             counted = shown.count(space.name)
@@ -272,17 +272,17 @@ class MilvusCollectionIndex:
         return SpaceState(space, engine, counted, 0, shown.version, space.config, state, note)
 
 
-def fits(marker: Marker, spaces: Mapping[str, Space]) -> bool:
+def fits(marker: VersionPointer, spaces: Mapping[str, Space]) -> bool:
     """Return whether `marker` names vectors of all `spaces`."""
     return marker.spaces.keys() == spaces.keys() and all(
         kept.fits(spaces[name]) for name, kept in marker.spaces.items()
     )
 
 
-def _older(marker: Marker, than: Marker) -> bool:
+def _older(marker: VersionPointer, than: VersionPointer) -> bool:
     """Return whether Milvus has gone back behind what it held: someone put an old state of it in its place."""
     return marker.build == than.build and marker.round_number < than.round_number
 
 
-def _names(marker: Marker) -> set[str]:
+def _names(marker: VersionPointer) -> set[str]:
     return {kept.name for kept in marker.spaces.values()}

@@ -12,7 +12,7 @@ from services.search.engines.milvus.options import MilvusOptions
 from services.search.engines.milvus.version_pointer import Markers
 
 
-class MilvusCollections:
+class MilvusCollectionFactory:
     """Makes the indexes of collections. Nothing is connected to before one is written or looked for."""
 
     def __init__(self, options: MilvusOptions) -> None:

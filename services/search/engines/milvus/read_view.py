@@ -11,7 +11,7 @@ from services.common.index_config import Exact
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.search.core.change_feed import Space
-from services.search.core.collection_index import Found, Mode, Search
+from services.search.core.collection_index import Mode, Search, SearchResult
 from services.search.engines.milvus.client import MAX_RESULTS, Milvus
 from services.search.engines.milvus.exact import ExactSearch
 from services.search.engines.milvus.filter import anything_lost, doubtful, expression
@@ -19,7 +19,7 @@ from services.search.engines.milvus.metadata_encoding import item_token
 from services.search.engines.milvus.ranking import Best, asked, best_of
 from services.search.engines.milvus.schema import engine_of, search_params
 from services.search.engines.milvus.space import MilvusSpace, visible
-from services.search.engines.milvus.version_pointer import KeptSpace, Marker
+from services.search.engines.milvus.version_pointer import KeptSpace, VersionPointer
 
 MAX_GPU_RESULTS = 1024
 COUNTS_AT_MOST = 256
@@ -27,10 +27,10 @@ COUNTS_AT_MOST = 256
 _MORE = 16
 
 
-class Shown:
+class MilvusReadView:
     """The version that a marker names. What was counted in it is remembered."""
 
-    def __init__(self, milvus: Milvus, marker: Marker, spaces: Mapping[str, Space]) -> None:
+    def __init__(self, milvus: Milvus, marker: VersionPointer, spaces: Mapping[str, Space]) -> None:
         self.marker = marker
         self.spaces = {
             name: MilvusSpace(milvus, kept.name, replace(spaces[name], config=kept.config))
@@ -67,7 +67,7 @@ class Shown:
         """Return the ids of all items with a vector in `space`."""
         return list(self.spaces[space].ids(self.marker.round_number))
 
-    def search(self, search: Search, queries: Matrix) -> list[Found]:
+    def search(self, search: Search, queries: Matrix) -> list[SearchResult]:
         """Return what each of `queries` finds."""
         condition = "" if search.condition is None else self._spelt(search.space, search.condition)
         wanted = visible(self.marker.round_number, condition)
@@ -78,7 +78,7 @@ class Shown:
             return [self._found(best, best.compared) for best in ranked]
         candidates = self.count(search.space, condition)
         if not candidates:
-            return [Found([], 0, self.version)] * len(queries)
+            return [SearchResult([], 0, self.version)] * len(queries)
         if self._approximates(search, candidates):
             return self._approximately(search, queries, wanted, candidates)
         return [self._found(best, candidates) for best in self._exactly(search, queries, wanted, candidates)]
@@ -93,9 +93,9 @@ class Shown:
         config = self.spaces[search.space].space.config
         if search.exact or isinstance(config.kind, Exact) or search.top_k > self._most:
             return False
-        return candidates > min(MAX_RESULTS, config.exact_share * self.count(search.space))
+        return candidates > min(MAX_RESULTS, config.exact_below_selectivity * self.count(search.space))
 
-    def _approximately(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> list[Found]:
+    def _approximately(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> list[SearchResult]:
         space = self.spaces[search.space]
         limit = min(candidates, search.top_k + _MORE, self._most)
         params = search_params(space.space.config, self._kept(search.space).indexed, limit)
@@ -120,6 +120,6 @@ class Shown:
     def _kept(self, space: str) -> KeptSpace:
         return self.marker.spaces[space]
 
-    def _found(self, best: Best, candidates: int, mode: Mode = Mode.EXACT) -> Found:
+    def _found(self, best: Best, candidates: int, mode: Mode = Mode.EXACT) -> SearchResult:
         hits = [hit for _, _, hit in best.hits]
-        return Found(hits, candidates, self.version, mode, best.compared)
+        return SearchResult(hits, candidates, self.version, mode, best.compared)

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pymilvus import CollectionSchema, DataType, MilvusClient
 
-from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductCodes, VectorStorage
+from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductQuantization, VectorStorage
 from services.common.names import MAX_ID_BYTES
 from services.common.vectors import Metric
 from services.search.core.change_feed import Space
@@ -91,31 +91,31 @@ def search_params(config: IndexConfig, vectors: int, limit: int) -> dict[str, An
     match config.kind:
         case Exact():
             return {}
-        case Hnsw(search_candidates=candidates):
+        case Hnsw(ef_search=candidates):
             return {"ef": max(candidates, limit), "itopk_size": max(candidates, limit)}
-        case Ivf(lists, probes):
-            number = lists or _lists(vectors)
-            return {"nprobe": min(number, probes or max(8, number // 16))}
+        case Ivf(nlist, nprobe):
+            number = nlist or _lists(vectors)
+            return {"nprobe": min(number, nprobe or max(8, number // 16))}
 
 
 def _vector_index(config: IndexConfig, vectors: int, *, gpu: bool) -> tuple[str, dict[str, Any]]:
     match config.kind:
         case Exact():
             return ("GPU_BRUTE_FORCE" if gpu else "FLAT"), {}
-        case Hnsw(neighbours) if gpu:
-            return "GPU_CAGRA", {"graph_degree": neighbours, "intermediate_graph_degree": 2 * neighbours}
-        case Hnsw(neighbours, build_candidates, _, storage):
-            graph = {"M": neighbours, "efConstruction": build_candidates}
+        case Hnsw(m) if gpu:
+            return "GPU_CAGRA", {"graph_degree": m, "intermediate_graph_degree": 2 * m}
+        case Hnsw(m, ef_construction, _, storage):
+            graph = {"M": m, "efConstruction": ef_construction}
             if storage is VectorStorage.FLOAT32:
                 return "HNSW", graph
             return "HNSW_SQ", {**graph, "sq_type": "SQ8" if storage is VectorStorage.INT8 else "FP16"}
-        case Ivf(lists, _, coding):
-            nlist = {"nlist": lists or _lists(vectors)}
-            if isinstance(coding, ProductCodes):
-                return ("GPU_IVF_PQ" if gpu else "IVF_PQ"), {**nlist, "m": coding.size, "nbits": 8}
+        case Ivf(nlist, _, coding):
+            lists = {"nlist": nlist or _lists(vectors)}
+            if isinstance(coding, ProductQuantization):
+                return ("GPU_IVF_PQ" if gpu else "IVF_PQ"), {**lists, "m": coding.size, "nbits": 8}
             if gpu or coding is not VectorStorage.INT8:
-                return ("GPU_IVF_FLAT" if gpu else "IVF_FLAT"), nlist
-            return "IVF_SQ8", nlist
+                return ("GPU_IVF_FLAT" if gpu else "IVF_FLAT"), lists
+            return "IVF_SQ8", lists
 
 
 def _lists(vectors: int) -> int:

@@ -7,21 +7,23 @@ from typing import Self
 from uuid import uuid4
 
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, Space
+from services.search.core.change_feed import ChangeBatch, Space
 from services.search.engines.milvus.client import Milvus
 from services.search.engines.milvus.ranking import longest_of
 from services.search.engines.milvus.schema import fresh_name, names_of
 from services.search.engines.milvus.space import MilvusSpace, visible
-from services.search.engines.milvus.version_pointer import KeptSpace, Marker
+from services.search.engines.milvus.version_pointer import KeptSpace, VersionPointer
 from services.search.engines.milvus.writing import rewritten
 
 log = logging.getLogger(__name__)
 
 
-class Round:
+class Transaction:
     """The round to come, which nobody sees before the marker that `completed` returns is written."""
 
-    def __init__(self, milvus: Milvus, before: Marker, spaces: Mapping[str, MilvusSpace], *, first: bool) -> None:
+    def __init__(
+        self, milvus: Milvus, before: VersionPointer, spaces: Mapping[str, MilvusSpace], *, first: bool
+    ) -> None:
         self._milvus = milvus
         self._before = before
         self._spaces = spaces
@@ -41,14 +43,14 @@ class Round:
         for space in made.values():
             space.create()
         kept = {name: KeptSpace.of(space.name, space.space, 0, 0.0) for name, space in made.items()}
-        return cls(milvus, Marker(uid, collection, 0, 0, uuid4().hex, writer, kept), made, first=True)
+        return cls(milvus, VersionPointer(uid, collection, 0, 0, uuid4().hex, writer, kept), made, first=True)
 
     @classmethod
-    def next(cls, milvus: Milvus, shown: Marker, spaces: Mapping[str, MilvusSpace]) -> Self:
+    def next(cls, milvus: Milvus, shown: VersionPointer, spaces: Mapping[str, MilvusSpace]) -> Self:
         """Go on from the round that `shown` names."""
         return cls(milvus, shown, spaces, first=False)
 
-    def write(self, part: ChangePart) -> None:
+    def write(self, part: ChangeBatch) -> None:
         """Take in a part of the change."""
         spaces = [space.space for space in self._spaces.values()]
         changed = rewritten(part, spaces, self._number)
@@ -63,7 +65,7 @@ class Round:
             self._longest[name] = max(self._longest[name], longest_of([row["vector"][None] for row in rows]))
         self._parts += 1
 
-    def completed(self, version: Version, wanted: Mapping[str, Space]) -> Marker:
+    def completed(self, version: Version, wanted: Mapping[str, Space]) -> VersionPointer:
         """See to it that the round can be searched as `wanted` says; return the marker that shows it as `version`."""
         kept = {name: self._indexed(name, space, wanted[name]) for name, space in self._spaces.items()}
         return replace(self._before, number=version.number, round_number=self._number, spaces=kept)
@@ -89,7 +91,7 @@ class Round:
         return KeptSpace.of(other.name, wanted, count, self._longest[name])
 
 
-def sweep(milvus: Milvus, uid: str, kept: Marker | None) -> None:
+def sweep(milvus: Milvus, uid: str, kept: VersionPointer | None) -> None:
     """Remove what there is of a collection in Milvus that `kept` does not name: left by what was never completed."""
     named = {space.name for space in kept.spaces.values()} if kept else set()
     for name in milvus.names():

@@ -50,7 +50,7 @@ class KeptSpace:
 
 
 @dataclass(frozen=True, slots=True)
-class Marker:
+class VersionPointer:
     """What is complete of a collection: `round_number` is the newest round, `build` names the building it is of.
 
     `writer` is the process that wrote last: no other writes. `format` is how rows are spelt.
@@ -78,16 +78,16 @@ class Markers:
         self._milvus = milvus
         self._name = f"{milvus.options.prefix}_versions"
 
-    def read(self, uid: str) -> Marker | None:
+    def read(self, uid: str) -> VersionPointer | None:
         """Return the marker of a collection; None where there is none that this release can read."""
         found = self._found(f'uid == "{uid}"')
         return found[0] if found else None
 
-    def all(self) -> list[Marker]:
+    def all(self) -> list[VersionPointer]:
         """Return the markers of all collections."""
         return self._found('uid != ""')
 
-    def write(self, marker: Marker) -> None:
+    def write(self, marker: VersionPointer) -> None:
         """Put `marker` in the place of the one there is."""
         self._ensure()
         row = {"uid": marker.uid, "state": json.dumps(asdict(marker)), "vector": np.zeros(2, np.float32)}
@@ -97,7 +97,7 @@ class Markers:
         """Remove the marker of a collection."""
         self._milvus.delete(self._name, f'uid == "{uid}"')
 
-    def _found(self, expression: str) -> list[Marker]:
+    def _found(self, expression: str) -> list[VersionPointer]:
         try:
             rows = self._milvus.query(self._name, expression, _FIELDS, MAX_RESULTS)
         except MilvusLostError:
@@ -124,6 +124,6 @@ def _schema() -> CollectionSchema:
     return schema
 
 
-def _marker(state: dict[str, Any]) -> Marker:
+def _marker(state: dict[str, Any]) -> VersionPointer:
     spaces = {name: KeptSpace(**space) for name, space in state.pop("spaces").items()}
-    return Marker(**state, spaces=spaces)
+    return VersionPointer(**state, spaces=spaces)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.common.vectors import Matrix
-from services.search.core.change_feed import ChangePart, Space
+from services.search.core.change_feed import ChangeBatch, Space
 from services.search.core.scoring import prepared
 from services.search.engines.milvus.client import Row
 from services.search.engines.milvus.metadata_encoding import Described, described, item_token
@@ -24,7 +24,7 @@ class Rewritten:
     absent: Mapping[str, Sequence[str]]
 
 
-def rewritten(part: ChangePart, spaces: Sequence[Space], round_number: int) -> Rewritten:
+def rewritten(part: ChangeBatch, spaces: Sequence[Space], round_number: int) -> Rewritten:
     """Return what `part` comes to in `round_number`; of an id that comes twice the last one counts."""
     items = [item_token(item_id) for item_id in part.ids]
     last = {item: row for row, item in enumerate(items)}
@@ -47,7 +47,7 @@ def rewritten(part: ChangePart, spaces: Sequence[Space], round_number: int) -> R
     return Rewritten(changed, rows, {name: [each for each in changed if each not in written[name]] for name in rows})
 
 
-def _vectors(part: ChangePart, space: Space) -> Iterator[tuple[int, Matrix]]:
+def _vectors(part: ChangeBatch, space: Space) -> Iterator[tuple[int, Matrix]]:
     found = part.vectors.get(space.name)
     if found is not None and len(found.rows):
         yield from zip(found.rows.tolist(), prepared(found.vectors, space.metric), strict=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from services.common.content import ContentType
 from services.common.vectors import Matrix
-from services.store.core.rows import Definition, Media, Part, Parts, Row, Space
+from services.store.core.rows import CollectionSchema, Media, Part, Parts, Row, Space
 from services.store.core.table import ChangedRows, VectorColumn
 
 PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
@@ -27,7 +27,7 @@ def vector_column(space: Space) -> str:
     return f"vector_{space.name}"
 
 
-def schema_of(definition: Definition) -> pa.Schema:
+def schema_of(definition: CollectionSchema) -> pa.Schema:
     """Return the columns of a collection's table. `spaces` has bit i set for a row with a vector in space i."""
     return pa.schema(
         [
@@ -50,7 +50,7 @@ def schema_of(definition: Definition) -> pa.Schema:
     )
 
 
-def columns_of(definition: Definition, parts: Parts) -> list[str]:
+def columns_of(definition: CollectionSchema, parts: Parts) -> list[str]:
     """Return the columns that hold `parts`, and those that always come."""
     columns = list(HEAD)
     if Part.TEXT in parts:
@@ -64,7 +64,7 @@ def columns_of(definition: Definition, parts: Parts) -> list[str]:
     return columns
 
 
-def to_arrow(definition: Definition, rows: Sequence[Row], deletions: Sequence[str], now: datetime) -> pa.Table:
+def to_arrow(definition: CollectionSchema, rows: Sequence[Row], deletions: Sequence[str], now: datetime) -> pa.Table:
     """Return rows and, after them, removals at `now`, with all columns."""
     schema, removed = schema_of(definition), len(deletions)
     media = [row.media for row in rows]
@@ -90,7 +90,7 @@ def to_arrow(definition: Definition, rows: Sequence[Row], deletions: Sequence[st
     )
 
 
-def from_arrow(definition: Definition, table: pa.Table) -> list[Row]:
+def from_arrow(definition: CollectionSchema, table: pa.Table) -> list[Row]:
     """Return the rows in `table`, which has the columns of some parts."""
     columns = {name: table.column(name).to_pylist() for name in table.column_names if not name.startswith("vector_")}
     absent = [None] * table.num_rows
@@ -114,12 +114,12 @@ def from_arrow(definition: Definition, table: pa.Table) -> list[Row]:
     ]
 
 
-def from_batch(definition: Definition, batch: pa.RecordBatch) -> list[Row]:
+def from_batch(definition: CollectionSchema, batch: pa.RecordBatch) -> list[Row]:
     """Return the rows in `batch`, as `from_arrow` does."""
     return from_arrow(definition, pa.Table.from_batches([batch]))
 
 
-def changed_rows(definition: Definition, batch: pa.RecordBatch) -> ChangedRows:
+def changed_rows(definition: CollectionSchema, batch: pa.RecordBatch) -> ChangedRows:
     """Return a batch of changes, with the columns `id`, `metadata`, `deleted` and the vectors'."""
     deleted = batch.column("deleted")
     written = batch.filter(pa.compute.invert(deleted))
@@ -131,11 +131,11 @@ def changed_rows(definition: Definition, batch: pa.RecordBatch) -> ChangedRows:
     )
 
 
-def _mask(definition: Definition, row: Row) -> int:
+def _mask(definition: CollectionSchema, row: Row) -> int:
     return sum(1 << i for i, space in enumerate(definition.spaces) if space.name in row.vectors)
 
 
-def _spaces(definition: Definition, mask: int) -> tuple[str, ...]:
+def _spaces(definition: CollectionSchema, mask: int) -> tuple[str, ...]:
     return tuple(space.name for i, space in enumerate(definition.spaces) if mask >> i & 1)
 
 
@@ -154,7 +154,7 @@ def _media(columns: dict[str, list[Any]]) -> list[Media | None]:
     return [None if sha256 is None else Media(sha256, *rest) for sha256, *rest in rows]
 
 
-def _vectors_of_rows(definition: Definition, table: pa.Table) -> list[dict[str, Matrix]]:
+def _vectors_of_rows(definition: CollectionSchema, table: pa.Table) -> list[dict[str, Matrix]]:
     vectors: list[dict[str, Matrix]] = [{} for _ in range(table.num_rows)]
     for space in definition.spaces:
         if vector_column(space) in table.column_names:

@@ -11,9 +11,9 @@ from services.common.concurrency.executors import BoundedExecutor
 from services.common.concurrency.tasks import background_tasks, run_periodically
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
 from services.store.adapters.lance.arrow import schema_of
-from services.store.adapters.lance.location import Shelf
+from services.store.adapters.lance.location import TableDirectory
 from services.store.adapters.lance.table import LanceTable, create_dataset, open_dataset, raise_as_ours
-from services.store.core.rows import Definition
+from services.store.core.rows import CollectionSchema
 from services.store.core.table import Table
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class LanceCatalogue:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: TableDirectory,
         *,
         executor: BoundedExecutor,
         upkeep: BoundedExecutor,
@@ -47,7 +47,7 @@ class LanceCatalogue:
         async with background_tasks(run_periodically(self._refresh, poll_seconds, "looking for commits")):
             yield
 
-    async def create(self, definition: Definition) -> Table:
+    async def create(self, definition: CollectionSchema) -> Table:
         """Make the table, then the definition that says so."""
         async with self._turn:
             await self._executor.run(self._create, definition)
@@ -110,7 +110,7 @@ class LanceCatalogue:
             upkeep=self._upkeep,
         )
 
-    def _create(self, definition: Definition) -> None:
+    def _create(self, definition: CollectionSchema) -> None:
         place = self._shelf.place(definition)
         try:
             with self._shelf.creating(definition):

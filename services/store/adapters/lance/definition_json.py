@@ -13,18 +13,18 @@ from services.common import index_config_codec
 from services.common.content import ContentType
 from services.common.index_config import IndexConfig
 from services.common.vectors import Metric
-from services.store.core.rows import Definition, Space
+from services.store.core.rows import CollectionSchema, Space
 
 FORMAT = 1
 
 
-def to_json(definition: Definition) -> str:
+def to_json(definition: CollectionSchema) -> str:
     """Return `definition` as JSON."""
     spaces = [{**asdict(space), "index": _index_fields(space.index)} for space in definition.spaces]
     return json.dumps({"format": FORMAT, **asdict(definition), "spaces": spaces}, default=_plain, indent=2)
 
 
-def from_json(text: str) -> Definition:
+def from_json(text: str) -> CollectionSchema:
     """Return the definition that `to_json` wrote.
 
     Raises:
@@ -34,7 +34,7 @@ def from_json(text: str) -> Definition:
     if fields.pop("format") != FORMAT:
         raise ValueError(f"unknown format of a collection's definition: {text[:200]}")
     spaces = tuple(_space(space) for space in fields.pop("spaces"))
-    return Definition(spaces=spaces, created=datetime.fromisoformat(fields.pop("created")), **fields)
+    return CollectionSchema(spaces=spaces, created=datetime.fromisoformat(fields.pop("created")), **fields)
 
 
 def index_to_json(index: IndexConfig) -> str:

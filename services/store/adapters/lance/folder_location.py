@@ -9,9 +9,9 @@ from pathlib import Path
 
 from services.store.adapters.fsync import DurableFiles, sync_path, sync_tree
 from services.store.adapters.lance.definition_json import from_json, to_json
-from services.store.adapters.lance.location import PREFIX, Place
+from services.store.adapters.lance.location import PREFIX, TableLocation
 from services.store.core.errors import CollectionExistsError
-from services.store.core.rows import Definition
+from services.store.core.rows import CollectionSchema
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +39,20 @@ class FolderShelf:
         """List the files."""
         return sorted(PREFIX + path.stem for path in (self._folder / "collections").glob("*.json"))
 
-    def definition(self, name: str) -> Definition | None:
+    def definition(self, name: str) -> CollectionSchema | None:
         """Read the file."""
         try:
             return from_json(self._path(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
 
-    def place(self, definition: Definition) -> Place:
+    def place(self, definition: CollectionSchema) -> TableLocation:
         """Name the folder."""
         rows = self._rows(definition)
-        return Place(str(rows), DurableFiles(rows))
+        return TableLocation(str(rows), DurableFiles(rows))
 
     @contextmanager
-    def creating(self, definition: Definition) -> Iterator[None]:
+    def creating(self, definition: CollectionSchema) -> Iterator[None]:
         """Hold the lock, so that nobody takes the name meanwhile."""
         with self._locked():
             if self._path(definition.name).exists():
@@ -63,7 +63,7 @@ class FolderShelf:
                 self.discard(definition)
                 raise
 
-    def publish(self, definition: Definition) -> None:
+    def publish(self, definition: CollectionSchema) -> None:
         """Sync the table, then write the file under another name and rename it."""
         sync_tree(self._rows(definition))
         path = self._path(definition.name)
@@ -74,20 +74,20 @@ class FolderShelf:
         for folder in (path.parent, self._folder / "rows", self._folder):
             sync_path(folder)
 
-    def retract(self, definition: Definition) -> None:
+    def retract(self, definition: CollectionSchema) -> None:
         """Remove the file."""
         path = self._path(definition.name)
         path.unlink(missing_ok=True)
         sync_path(path.parent)
 
-    def discard(self, definition: Definition) -> None:
+    def discard(self, definition: CollectionSchema) -> None:
         """Remove the folder."""
         shutil.rmtree(self._rows(definition), ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / "collections" / f"{name.removeprefix(PREFIX)}.json"
 
-    def _rows(self, definition: Definition) -> Path:
+    def _rows(self, definition: CollectionSchema) -> Path:
         return self._folder / "rows" / f"{definition.uid}.lance"
 
     @contextmanager

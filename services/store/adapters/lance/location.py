@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from services.store.core.rows import Definition
+from services.store.core.rows import CollectionSchema
 
 PREFIX = "collections/"
 
@@ -23,7 +23,7 @@ class Files(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TableLocation:
     """Where Lance finds a table, and what it needs to get there."""
 
     uri: str
@@ -31,7 +31,7 @@ class Place:
     options: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-class Shelf(Protocol):
+class TableDirectory(Protocol):
     """Definitions and places of tables, for several processes at a time. Its methods block; they are called in threads.
 
     What cannot be reached raises `ServiceUnavailableError`.
@@ -45,15 +45,15 @@ class Shelf(Protocol):
         """Return the names of all collections, ascending."""
         ...
 
-    def definition(self, name: str) -> Definition | None:
+    def definition(self, name: str) -> CollectionSchema | None:
         """Return what the collection is, None where there is none."""
         ...
 
-    def place(self, definition: Definition) -> Place:
+    def place(self, definition: CollectionSchema) -> TableLocation:
         """Return where the collection's table is."""
         ...
 
-    def creating(self, definition: Definition) -> AbstractContextManager[None]:
+    def creating(self, definition: CollectionSchema) -> AbstractContextManager[None]:
         """Let the block make the table and publish the definition; what it made is removed if it raises.
 
         Raises:
@@ -61,7 +61,7 @@ class Shelf(Protocol):
         """
         ...
 
-    def publish(self, definition: Definition) -> None:
+    def publish(self, definition: CollectionSchema) -> None:
         """Let the collection exist, durably.
 
         Raises:
@@ -69,10 +69,10 @@ class Shelf(Protocol):
         """
         ...
 
-    def retract(self, definition: Definition) -> None:
+    def retract(self, definition: CollectionSchema) -> None:
         """Let the collection exist no more, durably."""
         ...
 
-    def discard(self, definition: Definition) -> None:
+    def discard(self, definition: CollectionSchema) -> None:
         """Remove the table of a collection that does not exist, as far as it can be: the rest is left to `heal`."""
         ...

@@ -9,12 +9,12 @@ from itertools import groupby
 from typing import Any
 
 from services.common.errors import ServiceUnavailableError
-from services.common.s3.bucket import Entry, S3Bucket
-from services.common.s3.errors import AbsentError, TakenError
+from services.common.s3.bucket import ObjectInfo, S3Bucket
+from services.common.s3.errors import NoSuchKeyError, PreconditionFailedError
 from services.store.adapters.lance.definition_json import from_json, to_json
-from services.store.adapters.lance.location import PREFIX, Place
+from services.store.adapters.lance.location import PREFIX, TableLocation
 from services.store.core.errors import CollectionExistsError
-from services.store.core.rows import Definition
+from services.store.core.rows import CollectionSchema
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +45,20 @@ class S3Shelf:
         """List the definitions."""
         return sorted(entry.path.removesuffix(".json") for entry in self._bucket.entries(PREFIX))
 
-    def definition(self, name: str) -> Definition | None:
+    def definition(self, name: str) -> CollectionSchema | None:
         """Read the object."""
         try:
             return from_json(self._bucket.get(_path(name), 0, DEFINITION_BYTES).content.decode())
-        except AbsentError:
+        except NoSuchKeyError:
             return None
 
-    def place(self, definition: Definition) -> Place:
+    def place(self, definition: CollectionSchema) -> TableLocation:
         """Name the place in the bucket."""
         options = self._bucket.options
-        return Place(f"s3://{options.bucket}/{options.key(_rows(definition))}", Durable(), options.for_lance())
+        return TableLocation(f"s3://{options.bucket}/{options.key(_rows(definition))}", Durable(), options.for_lance())
 
     @contextmanager
-    def creating(self, definition: Definition) -> Iterator[None]:
+    def creating(self, definition: CollectionSchema) -> Iterator[None]:
         """Look first; only `publish` decides."""
         if self._bucket.look_up(_path(definition.name)):
             raise CollectionExistsError(definition.name)
@@ -68,21 +68,21 @@ class S3Shelf:
             self.discard(definition)
             raise
 
-    def publish(self, definition: Definition) -> None:
+    def publish(self, definition: CollectionSchema) -> None:
         """Write the definition if there is none; one that is there may be ours, where an answer was lost."""
         try:
             self._bucket.create(_path(definition.name), to_json(definition).encode())
-        except TakenError as error:
+        except PreconditionFailedError as error:
             if self.definition(definition.name) != definition:
                 raise CollectionExistsError(definition.name) from error
 
-    def retract(self, definition: Definition) -> None:
+    def retract(self, definition: CollectionSchema) -> None:
         """Remove the definition, unless it is another's meanwhile."""
         there = self.definition(definition.name)
         if there and there.uid == definition.uid:
             self._bucket.remove(_path(definition.name))
 
-    def discard(self, definition: Definition) -> None:
+    def discard(self, definition: CollectionSchema) -> None:
         """Remove the table's objects."""
         try:
             self._bucket.remove_all(entry.path for entry in self._bucket.entries(f"{_rows(definition)}/"))
@@ -101,9 +101,9 @@ def _path(name: str) -> str:
     return f"{name}.json"
 
 
-def _rows(definition: Definition) -> str:
+def _rows(definition: CollectionSchema) -> str:
     return f"rows/{definition.uid}.lance"
 
 
-def _uid(entry: Entry) -> str:
+def _uid(entry: ObjectInfo) -> str:
     return entry.path.split("/")[1].removesuffix(".lance")

@@ -38,11 +38,11 @@ from services.store.adapters.lance.arrow import (
 )
 from services.store.adapters.lance.compaction import FRAGMENT_ROWS, Fragment, worth_merging
 from services.store.adapters.lance.definition_json import index_from_json, index_to_json
-from services.store.adapters.lance.location import Files, Place
-from services.store.core.commit_notifier import CommitBell
+from services.store.adapters.lance.location import Files, TableLocation
+from services.store.core.commit_notifier import CommitNotifier
 from services.store.core.errors import RowsCorruptError
-from services.store.core.rows import Definition, Parts, Row
-from services.store.core.table import BATCH_ROWS, ChangedRows, Changes, Found, Snapshot, WriteConflictError
+from services.store.core.rows import CollectionSchema, Parts, Row
+from services.store.core.table import BATCH_ROWS, ChangedRows, Changes, RowLookup, Snapshot, WriteConflictError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ FULL_BUCKET = ("StorageFull", "QuotaExceeded", "507 Insufficient Storage")
 CONFLICTS = ("Too many concurrent writers", "ommit conflict", "Incompatible transaction")
 
 
-def create_dataset(place: Place, schema: pa.Schema, session: Any) -> Dataset:
+def create_dataset(place: TableLocation, schema: pa.Schema, session: Any) -> Dataset:
     """Create an empty table with its index."""
     dataset = lance.write_dataset(
         schema.empty_table(),
@@ -78,7 +78,7 @@ def create_dataset(place: Place, schema: pa.Schema, session: Any) -> Dataset:
     return dataset
 
 
-def open_dataset(place: Place, session: Any) -> Dataset:
+def open_dataset(place: TableLocation, session: Any) -> Dataset:
     """Open the newest commit of a table."""
     return lance.dataset(place.uri, session=session, storage_options=place.options or None)
 
@@ -88,7 +88,7 @@ class LanceTable:
 
     def __init__(
         self,
-        definition: Definition,
+        definition: CollectionSchema,
         dataset: Dataset,
         files: Files,
         exists: Callable[[], bool],
@@ -104,10 +104,10 @@ class LanceTable:
         self._executor = executor
         self._upkeep = upkeep
         self._turn = asyncio.Lock()
-        self._bell = CommitBell(definition.name, dataset.version)
+        self._bell = CommitNotifier(definition.name, dataset.version)
 
     @property
-    def definition(self) -> Definition:
+    def definition(self) -> CollectionSchema:
         """The collection as of the newest commit known here."""
         return self._definition
 
@@ -127,7 +127,7 @@ class LanceTable:
         async with self._turn:
             return
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         """Look the ids up in the index."""
         return await self._newest().get(ids, parts)
 
@@ -300,13 +300,13 @@ class LanceTable:
 class LanceSnapshot:
     """`Snapshot` over a handle that nobody changes; `run` runs blocking work, and translates its errors."""
 
-    def __init__(self, definition: Definition, dataset: Dataset, run: Run) -> None:
+    def __init__(self, definition: CollectionSchema, dataset: Dataset, run: Run) -> None:
         self._definition = definition
         self._dataset = dataset
         self._run = run
 
     @property
-    def definition(self) -> Definition:
+    def definition(self) -> CollectionSchema:
         """The collection as of the commit."""
         return self._definition
 
@@ -316,11 +316,11 @@ class LanceSnapshot:
         version: int = self._dataset.version
         return version
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         """Look the ids up in the index."""
         columns = columns_of(self._definition, parts)
         rows = await self._run(lambda: from_arrow(self._definition, _lookup(self._dataset, list(ids), columns)))
-        return Found(self.version, {row.id: row for row in rows})
+        return RowLookup(self.version, {row.id: row for row in rows})
 
     async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
         """Find the ids first, then their rows."""
@@ -344,7 +344,7 @@ class LanceSnapshot:
 
 
 async def _batches(
-    run: Run, definition: Definition, scanner: Any, decoded: Callable[[Definition, pa.RecordBatch], T]
+    run: Run, definition: CollectionSchema, scanner: Any, decoded: Callable[[CollectionSchema, pa.RecordBatch], T]
 ) -> AsyncGenerator[T, None]:
     batches = await run(lambda: (decoded(definition, each) for each in scanner.to_batches()))
     while (batch := await run(next, batches, None)) is not None:
@@ -427,7 +427,7 @@ def _commit_to_build_on(dataset: Dataset, version: int) -> Dataset:
         raise WriteConflictError from error  # tidied away since it was read: there are newer ones
 
 
-def _definition_at(dataset: Dataset, created: Definition) -> Definition:
+def _definition_at(dataset: Dataset, created: CollectionSchema) -> CollectionSchema:
     """Return the definition as of the commit that `dataset` is open at."""
     entries = dataset.config()
     keys = {space.name: INDEX_OF + space.name for space in created.spaces}

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.common.concurrency.tasks import background_tasks, run_periodically, together
+from services.common.concurrency.tasks import background_tasks, gather, run_periodically
 from services.common.errors import IdError
 
 
@@ -13,7 +13,7 @@ async def test_results_come_in_order() -> None:
         await asyncio.sleep(seconds)
         return seconds
 
-    assert await together([after(0.02), after(0.0), after(0.01)]) == [0.02, 0.0, 0.01]
+    assert await gather([after(0.02), after(0.0), after(0.01)]) == [0.02, 0.0, 0.01]
 
 
 async def test_the_first_error_is_raised_as_it_is_and_ends_the_others() -> None:
@@ -29,7 +29,7 @@ async def test_the_first_error_is_raised_as_it_is_and_ends_the_others() -> None:
             ended.set()
 
     with pytest.raises(IdError):
-        await together([wait(), fail()])
+        await gather([wait(), fail()])
     assert ended.is_set()
 
 

@@ -1,4 +1,4 @@
-"""The catalogue, and what a passport does and does not depend on."""
+"""The catalogue, and what a fingerprint does and does not depend on."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +10,8 @@ from services.common.content import ContentType
 from services.common.vectors import Metric
 from services.embedder.core import preprocessing
 from services.embedder.core.catalog import (
-    Catalogue,
     Model,
+    ModelCatalog,
     ModelFile,
     Padding,
     PictureTower,
@@ -40,9 +40,9 @@ BOTH = Model(
 )
 
 
-def passports(trunk: Model = TRUNK, both: Model = BOTH, runtime: str = "onnxruntime") -> tuple[str, str]:
-    catalogue = Catalogue([trunk, both], runtime)
-    return catalogue.passport("trunk"), catalogue.passport("both")
+def fingerprints(trunk: Model = TRUNK, both: Model = BOTH, runtime: str = "onnxruntime") -> tuple[str, str]:
+    catalogue = ModelCatalog([trunk, both], runtime)
+    return catalogue.fingerprint("trunk"), catalogue.fingerprint("both")
 
 
 def tower() -> TextTower:
@@ -55,9 +55,9 @@ def picture() -> PictureTower:
     return BOTH.image
 
 
-def test_a_passport_is_short_stable_and_hexadecimal() -> None:
+def test_a_fingerprint_is_short_stable_and_hexadecimal() -> None:
     # Written down: a change here refuses every vector stored so far, so it must be meant.
-    assert passports() == ("ac0b7c6939a86dd594132acd73feba2c", "86322c7ccd1f552d3a94e63092070ffb")
+    assert fingerprints() == ("ac0b7c6939a86dd594132acd73feba2c", "86322c7ccd1f552d3a94e63092070ffb")
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_a_passport_is_short_stable_and_hexadecimal() -> None:
         replace(tower(), prefixes=Prefixes(document="passage: ")),
     ],
 )
-def test_a_change_of_the_text_model_changes_its_passport_and_those_after_it(changed: TextTower) -> None:
-    trunk, both = passports(trunk=replace(TRUNK, text=changed))
-    assert trunk != passports()[0]
-    assert both != passports()[1]
+def test_a_change_of_the_text_model_changes_its_fingerprint_and_those_after_it(changed: TextTower) -> None:
+    trunk, both = fingerprints(trunk=replace(TRUNK, text=changed))
+    assert trunk != fingerprints()[0]
+    assert both != fingerprints()[1]
 
 
 @pytest.mark.parametrize(
@@ -91,18 +91,18 @@ def test_a_change_of_the_text_model_changes_its_passport_and_those_after_it(chan
         replace(BOTH, image=None),
     ],
 )
-def test_a_change_of_head_or_pictures_changes_that_passport_alone(changed: Model) -> None:
-    trunk, both = passports(both=changed)
-    assert trunk == passports()[0]
-    assert both != passports()[1]
+def test_a_change_of_head_or_pictures_changes_that_fingerprint_alone(changed: Model) -> None:
+    trunk, both = fingerprints(both=changed)
+    assert trunk == fingerprints()[0]
+    assert both != fingerprints()[1]
 
 
 def test_the_runtime_and_the_version_of_preprocessing_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = passports()
-    assert set(passports(runtime="memory")).isdisjoint(before)
+    before = fingerprints()
+    assert set(fingerprints(runtime="memory")).isdisjoint(before)
     monkeypatch.setattr(preprocessing, "VERSION", 2)
-    assert passports()[0] == before[0]
-    assert passports()[1] != before[1]
+    assert fingerprints()[0] == before[0]
+    assert fingerprints()[1] != before[1]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_the_runtime_and_the_version_of_preprocessing_count(monkeypatch: pytest.
         lambda model: replace(model, text=replace(model.text, graph=ModelFile(Path("moved.onnx"), "cc"))),
     ],
 )
-def test_what_leaves_the_vectors_alone_leaves_the_passport_alone(change: Callable[[Model], Model]) -> None:
-    assert passports(both=change(BOTH)) == passports()
+def test_what_leaves_the_vectors_alone_leaves_the_fingerprint_alone(change: Callable[[Model], Model]) -> None:
+    assert fingerprints(both=change(BOTH)) == fingerprints()
 
 
 def test_models_say_what_they_embed() -> None:
@@ -124,12 +124,12 @@ def test_models_say_what_they_embed() -> None:
 
 def test_an_unknown_model_is_refused_with_those_there_are() -> None:
     with pytest.raises(ModelNotFoundError) as caught:
-        Catalogue([TRUNK, BOTH], "r").get("clip")
+        ModelCatalog([TRUNK, BOTH], "r").get("clip")
     assert caught.value.metadata == {"model": "clip", "known": "both,trunk"}
 
 
 def test_pages_go_by_name() -> None:
-    catalogue = Catalogue([TRUNK, BOTH], "r")
+    catalogue = ModelCatalog([TRUNK, BOTH], "r")
     first = catalogue.page(None, 1)
     assert ([model.name for model in first.models], first.more) == (["both"], True)
     last = catalogue.page("both", 1)

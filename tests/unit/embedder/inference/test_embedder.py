@@ -9,27 +9,27 @@ import pytest
 
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.concurrency.limiter import ConcurrencyLimiter
-from services.common.errors import ArgumentError, OverloadedError, PassportError, ServiceError
+from services.common.errors import ArgumentError, FingerprintError, OverloadedError, ServiceError
 from services.common.vectors import Matrix
 from services.embedder.adapters.memory import MemoryRuntime
-from services.embedder.core.catalog import Catalogue, Prefixes, Purpose
+from services.embedder.core.catalog import ModelCatalog, Prefixes, Purpose
 from services.embedder.core.encoder import TextEncoder
 from services.embedder.core.errors import ModelNotFoundError
-from services.embedder.inference.embedder import Embedded, Embedder, Embedding, Input, Outcome, Towers
-from services.embedder.inference.projection import HeadedTextEncoder
+from services.embedder.inference.embedder import Embedded, Embedder, Embedding, Encoders, Input, Outcome
+from services.embedder.inference.projection import ProjectedTextEncoder
 from services.embedder.media.pictures import PictureLimits, PictureReader
 from tests.unit.embedder.core.test_catalog import BOTH, TRUNK, picture, tower
 from tests.unit.embedder.encoders import HeldTextEncoder, settle
 from tests.unit.embedder.files import BLUE, plain
 
-CATALOGUE = Catalogue([TRUNK, BOTH], "memory")
+CATALOGUE = ModelCatalog([TRUNK, BOTH], "memory")
 
 
 def make(executor: BoundedExecutor, trunk: TextEncoder, *, max_waiting: int = 1000) -> Embedder:
     runtime = MemoryRuntime()
     assert BOTH.text is not None
-    head = HeadedTextEncoder(trunk, runtime.head_encoder(BOTH.text))  # type: ignore[arg-type]  # it is a head
-    towers = {"trunk": Towers(trunk, None), "both": Towers(head, runtime.picture_encoder(picture()))}
+    head = ProjectedTextEncoder(trunk, runtime.head_encoder(BOTH.text))  # type: ignore[arg-type]  # it is a head
+    towers = {"trunk": Encoders(trunk, None), "both": Encoders(head, runtime.picture_encoder(picture()))}
     pictures = PictureReader(executor, PictureLimits(max_bytes=2**20, max_pixels=10_000))
     return Embedder(CATALOGUE, towers, pictures, ConcurrencyLimiter("embedder", max_waiting))
 
@@ -120,14 +120,14 @@ async def test_an_unknown_model_is_refused(embedder: Embedder) -> None:
         await embedder.embed("clip", "", ["a"])
 
 
-async def test_the_passport_must_be_the_models(embedder: Embedder) -> None:
-    mine = CATALOGUE.passport("both")
+async def test_the_fingerprint_must_be_the_models(embedder: Embedder) -> None:
+    mine = CATALOGUE.fingerprint("both")
     answer = await embedder.embed("both", mine, ["a"])
     assert isinstance(answer, Embedded)
-    assert answer.passport == mine
-    with pytest.raises(PassportError) as caught:
-        await embedder.embed("both", CATALOGUE.passport("trunk"), ["a"])
-    assert caught.value.metadata == {"expected": CATALOGUE.passport("trunk"), "actual": mine}
+    assert answer.fingerprint == mine
+    with pytest.raises(FingerprintError) as caught:
+        await embedder.embed("both", CATALOGUE.fingerprint("trunk"), ["a"])
+    assert caught.value.metadata == {"expected": CATALOGUE.fingerprint("trunk"), "actual": mine}
 
 
 @pytest.mark.parametrize("count", [0, 257])
@@ -186,7 +186,7 @@ async def test_a_text_is_seen_with_the_prefix_of_its_purpose(
     prefixed = replace(TRUNK, text=replace(tower(), prefixes=Prefixes("query: ", "passage: ")))
     pictures = PictureReader(executor, PictureLimits(1, 1))
     embedder = Embedder(
-        Catalogue([prefixed], "memory"), {"trunk": Towers(trunk, None)}, pictures, ConcurrencyLimiter("e", 9)
+        ModelCatalog([prefixed], "memory"), {"trunk": Encoders(trunk, None)}, pictures, ConcurrencyLimiter("e", 9)
     )
     await embedder.embed("trunk", "", ["shoe"], purpose)
     assert trunk.given == [[seen]]

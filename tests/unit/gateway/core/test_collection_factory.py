@@ -4,32 +4,32 @@ import pytest
 
 from services.common.errors import ArgumentError, InputNotSupportedError, NotFoundError
 from services.common.vectors import Metric
-from services.gateway.core.collection_factory import Founder, SpaceWish
+from services.gateway.core.collection_factory import CollectionFactory, SpaceSpec
 from services.gateway.core.embedder import Model
 from services.gateway.core.items import Space
 from tests.support.gateway_peers import MemoryEmbedder, MemoryStore
 from tests.unit.gateway.worlds import CLIP_MODEL, IMAGE, NAME, TEXT, TEXT_MODEL
 
 
-async def created(*wishes: SpaceWish, name: str = NAME) -> tuple[Space, ...]:
+async def created(*wishes: SpaceSpec, name: str = NAME) -> tuple[Space, ...]:
     embedder = MemoryEmbedder([CLIP_MODEL, TEXT_MODEL])
-    return (await Founder(MemoryStore(), embedder).create(name, wishes)).spaces
+    return (await CollectionFactory(MemoryStore(), embedder).create(name, wishes)).spaces
 
 
 async def test_what_is_left_out_comes_from_the_model() -> None:
-    assert await created(SpaceWish("clip", "mini"), SpaceWish("text", "words")) == (
+    assert await created(SpaceSpec("clip", "mini"), SpaceSpec("text", "words")) == (
         Space("clip", "mini", 8, Metric.COSINE, (IMAGE,), "mini/1"),
         Space("text", "words", 4, Metric.COSINE, (TEXT,), "words/1"),
     )
 
 
 async def test_what_is_asked_for_is_kept() -> None:
-    (space,) = await created(SpaceWish("clip", "mini", 8, Metric.DOT_PRODUCT, (TEXT, IMAGE)))
+    (space,) = await created(SpaceSpec("clip", "mini", 8, Metric.DOT_PRODUCT, (TEXT, IMAGE)))
     assert space == Space("clip", "mini", 8, Metric.DOT_PRODUCT, (TEXT, IMAGE), "mini/1")
 
 
 async def test_without_a_model_the_metric_is_cosine() -> None:
-    assert await created(SpaceWish("own", dimensions=4096)) == (Space("own", "", 4096, Metric.COSINE),)
+    assert await created(SpaceSpec("own", dimensions=4096)) == (Space("own", "", 4096, Metric.COSINE),)
 
 
 async def test_without_spaces_there_are_clip_and_text() -> None:
@@ -37,7 +37,7 @@ async def test_without_spaces_there_are_clip_and_text() -> None:
         Model("medley-mini", 8, Metric.COSINE, (IMAGE, TEXT), "a"),
         Model("minilm", 4, Metric.COSINE, (TEXT,), "b"),
     ]
-    collection = await Founder(MemoryStore(), MemoryEmbedder(models)).create(NAME, [])
+    collection = await CollectionFactory(MemoryStore(), MemoryEmbedder(models)).create(NAME, [])
     assert [(space.name, space.model, space.sources) for space in collection.spaces] == [
         ("clip", "medley-mini", (IMAGE,)),
         ("text", "minilm", (TEXT,)),
@@ -47,20 +47,20 @@ async def test_without_spaces_there_are_clip_and_text() -> None:
 @pytest.mark.parametrize(
     ("wishes", "error"),
     [
-        ([SpaceWish("a", dimensions=2), SpaceWish("a", dimensions=3)], ArgumentError),
-        ([SpaceWish(f"a{number}", dimensions=2) for number in range(17)], ArgumentError),
-        ([SpaceWish("A", dimensions=2)], ArgumentError),
-        ([SpaceWish("a", dimensions=0)], ArgumentError),
-        ([SpaceWish("a", dimensions=4097)], ArgumentError),
-        ([SpaceWish("a", dimensions=-1)], ArgumentError),
-        ([SpaceWish("a", dimensions=2, sources=(TEXT,))], ArgumentError),
-        ([SpaceWish("a", "mini", 9)], ArgumentError),
-        ([SpaceWish("a", "mini", sources=(TEXT, TEXT))], ArgumentError),
-        ([SpaceWish("a", "words", sources=(IMAGE,))], InputNotSupportedError),
-        ([SpaceWish("a", "none")], NotFoundError),
+        ([SpaceSpec("a", dimensions=2), SpaceSpec("a", dimensions=3)], ArgumentError),
+        ([SpaceSpec(f"a{number}", dimensions=2) for number in range(17)], ArgumentError),
+        ([SpaceSpec("A", dimensions=2)], ArgumentError),
+        ([SpaceSpec("a", dimensions=0)], ArgumentError),
+        ([SpaceSpec("a", dimensions=4097)], ArgumentError),
+        ([SpaceSpec("a", dimensions=-1)], ArgumentError),
+        ([SpaceSpec("a", dimensions=2, sources=(TEXT,))], ArgumentError),
+        ([SpaceSpec("a", "mini", 9)], ArgumentError),
+        ([SpaceSpec("a", "mini", sources=(TEXT, TEXT))], ArgumentError),
+        ([SpaceSpec("a", "words", sources=(IMAGE,))], InputNotSupportedError),
+        ([SpaceSpec("a", "none")], NotFoundError),
     ],
 )
-async def test_a_bad_space_is_refused(wishes: list[SpaceWish], error: type[Exception]) -> None:
+async def test_a_bad_space_is_refused(wishes: list[SpaceSpec], error: type[Exception]) -> None:
     with pytest.raises(error):
         await created(*wishes)
 

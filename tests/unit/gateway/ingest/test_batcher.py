@@ -5,14 +5,14 @@ import time
 
 from services.common.errors import IdError
 from services.gateway.ingest.batcher import Batches, BatchLimits, Entry
-from services.gateway.ingest.validation import Draft
+from services.gateway.ingest.validation import ValidatedItem
 
 LIMITS = BatchLimits(items=3, bytes=100, seconds=0.01)
 
 
 def entry(sequence: int, item_id: str = "", size: int = 1) -> Entry:
     item_id = item_id or f"item{sequence}"
-    return Entry(sequence, item_id, Draft(item_id, "a text", None, "", {}), None, size)
+    return Entry(sequence, item_id, ValidatedItem(item_id, "a text", None, "", {}), None, size)
 
 
 def filled(*entries: Entry, limits: BatchLimits = LIMITS) -> Batches:

@@ -8,7 +8,7 @@ import pytest
 
 from services.common.errors import ServiceError, ServiceUnavailableError
 from services.gateway.core.embedder import Content, Embedded, Purpose
-from services.gateway.ingest.item_encoder import Contents, Encoded, Encoder
+from services.gateway.ingest.item_encoder import Encoded, ItemContent, ItemEmbedder
 from tests.support.gateway_peers import CORRUPT, MemoryEmbedder
 from tests.unit.gateway.worlds import CLIP, CLIP_MODEL, IMAGE, TEXT, TEXT_MODEL, WORDS, CountingEmbedder
 
@@ -22,18 +22,18 @@ class Watched(MemoryEmbedder):
         self.largest = 0
 
     async def embed(
-        self, model: str, passport: str, inputs: Sequence[Content], purpose: Purpose
+        self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
     ) -> list[Embedded | ServiceError]:
         self.now += len(inputs)
         self.most, self.largest = max(self.most, self.now), max(self.largest, len(inputs))
         await asyncio.sleep(0.002)
         self.now -= len(inputs)
-        return await super().embed(model, passport, inputs, purpose)
+        return await super().embed(model, fingerprint, inputs, purpose)
 
 
-def encoder(retry_seconds: float = 5) -> tuple[Encoder, CountingEmbedder]:
+def encoder(retry_seconds: float = 5) -> tuple[ItemEmbedder, CountingEmbedder]:
     embedder = CountingEmbedder(MemoryEmbedder([CLIP_MODEL, TEXT_MODEL]))
-    return Encoder(embedder, retry_seconds, inputs_in_flight=64), embedder
+    return ItemEmbedder(embedder, retry_seconds, inputs_in_flight=64), embedder
 
 
 def encoded(results: Sequence[Encoded | ServiceError]) -> list[Encoded]:
@@ -43,10 +43,10 @@ def encoded(results: Sequence[Encoded | ServiceError]) -> list[Encoded]:
 async def test_vectors_come_in_order_whatever_their_kind() -> None:
     encode, _ = encoder()
     items = [
-        Contents([WORDS], text="a"),
-        Contents([CLIP], picture=b"b"),
-        Contents([WORDS, CLIP], "a", b"b"),
-        Contents([]),
+        ItemContent([WORDS], text="a"),
+        ItemContent([CLIP], picture=b"b"),
+        ItemContent([WORDS, CLIP], "a", b"b"),
+        ItemContent([]),
     ]
     results = encoded(await encode.encode(items))
     assert [sorted(result.vectors) for result in results] == [["text"], ["clip"], ["clip", "text"], []]
@@ -57,7 +57,7 @@ async def test_vectors_come_in_order_whatever_their_kind() -> None:
 
 async def test_two_spaces_of_one_model_and_content_are_embedded_once() -> None:
     encode, embedder = encoder()
-    (result,) = encoded(await encode.encode([Contents([CLIP, replace(CLIP, name="twin")], picture=b"b")]))
+    (result,) = encoded(await encode.encode([ItemContent([CLIP, replace(CLIP, name="twin")], picture=b"b")]))
     assert result.vectors["clip"] is result.vectors["twin"]
     assert embedder.embedded == [("mini", [b"b"])]
 
@@ -65,13 +65,13 @@ async def test_two_spaces_of_one_model_and_content_are_embedded_once() -> None:
 async def test_a_model_embeds_pictures_and_texts_in_calls_of_their_own() -> None:
     encode, embedder = encoder()
     space = replace(CLIP, sources=(IMAGE, TEXT))
-    await encode.encode([Contents([space], text="a"), Contents([space], "ignored", b"b")])
+    await encode.encode([ItemContent([space], text="a"), ItemContent([space], "ignored", b"b")])
     assert sorted(embedder.embedded, key=str) == [("mini", ["a"]), ("mini", [b"b"])]
 
 
 async def test_an_item_is_refused_with_its_first_error_and_alone() -> None:
     encode, _ = encoder()
-    good, bad = await encode.encode([Contents([CLIP], picture=b"good"), Contents([CLIP], picture=CORRUPT)])
+    good, bad = await encode.encode([ItemContent([CLIP], picture=b"good"), ItemContent([CLIP], picture=CORRUPT)])
     assert isinstance(good, Encoded)
     assert isinstance(bad, ServiceError)
     assert bad.reason == "MEDIA_INVALID"
@@ -80,7 +80,7 @@ async def test_an_item_is_refused_with_its_first_error_and_alone() -> None:
 async def test_a_call_that_fails_refuses_its_items_only() -> None:
     encode, embedder = encoder(retry_seconds=0)
     embedder.errors = [ServiceUnavailableError("embedder")]
-    texts, picture = await encode.encode([Contents([WORDS], text="a"), Contents([CLIP], picture=b"b")])
+    texts, picture = await encode.encode([ItemContent([WORDS], text="a"), ItemContent([CLIP], picture=b"b")])
     assert isinstance(texts, ServiceUnavailableError)
     assert isinstance(picture, Encoded)
 
@@ -88,8 +88,8 @@ async def test_a_call_that_fails_refuses_its_items_only() -> None:
 @pytest.mark.parametrize("size", [10, 300_000])
 async def test_few_inputs_are_with_the_embedder_at_a_time(size: int) -> None:
     embedder = Watched()
-    encode = Encoder(embedder, 5, inputs_in_flight=64)
-    pictures = [Contents([CLIP], picture=bytes([number]) * size) for number in range(150)]
+    encode = ItemEmbedder(embedder, 5, inputs_in_flight=64)
+    pictures = [ItemContent([CLIP], picture=bytes([number]) * size) for number in range(150)]
     results = await asyncio.gather(encode.encode(pictures), encode.encode(pictures))
     assert all(isinstance(each, Encoded) for result in results for each in result)
     assert embedder.most <= 64

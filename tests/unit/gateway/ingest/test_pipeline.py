@@ -21,8 +21,8 @@ from services.common.errors import (
 from services.gateway.core.items import Collection, Inline, NewItem, Stored
 from services.gateway.core.store import Row, RowWriter, Written
 from services.gateway.ingest.batcher import BatchLimits
-from services.gateway.ingest.item_encoder import Encoder
-from services.gateway.ingest.pipeline import Answer, Ingester, Pace, Stores
+from services.gateway.ingest.item_encoder import ItemEmbedder
+from services.gateway.ingest.pipeline import Answer, IngestLimits, IngestPipeline, Stores
 from tests.support.gateway_peers import CORRUPT
 from tests.unit.gateway.worlds import CLIP, COLLECTION, NAME, OWN, PACE, World, reasons, stream, with_pace, world
 
@@ -48,23 +48,25 @@ class RecordingWriter:
         self.gate.set()
 
     async def upsert(
-        self, collection: str, rows: Sequence[Row], passports: Mapping[str, str]
+        self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
     ) -> list[Written | ServiceError]:
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
         self.batches.append([row.id for row in rows])
-        return await self._writer.upsert(collection, rows, passports)
+        return await self._writer.upsert(collection, rows, fingerprints)
 
 
-def recorded(around: World, pace: Pace = PACE) -> tuple[Ingester, RecordingWriter]:
+def recorded(around: World, pace: IngestLimits = PACE) -> tuple[IngestPipeline, RecordingWriter]:
     writer = RecordingWriter(around.store)
     stores, limiter = Stores(writer, around.store), ConcurrencyLimiter("ingests", 2)
-    ingester = Ingester(around.catalogue, Encoder(around.embedder, 5, inputs_in_flight=64), stores, pace, limiter)
+    ingester = IngestPipeline(
+        around.catalogue, ItemEmbedder(around.embedder, 5, inputs_in_flight=64), stores, pace, limiter
+    )
     return ingester, writer
 
 
-async def one_by_one(ingester: Ingester, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer]:
+async def one_by_one(ingester: IngestPipeline, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer]:
     async with aclosing(ingester.ingest(name, items)) as lots:
         async for answers in lots:
             for answer in answers:
@@ -224,10 +226,10 @@ async def test_a_batch_that_cannot_be_committed_gets_the_error_and_the_stream_go
     assert reasons(answers) == ["COLLECTION_NOT_FOUND"] * 4 + ["written"] * 2
 
 
-async def test_an_outdated_passport_is_answered_item_by_item() -> None:
-    stale = replace(CLIP, passport="mini/0")
+async def test_an_outdated_fingerprint_is_answered_item_by_item() -> None:
+    stale = replace(CLIP, fingerprint="mini/0")
     around = await world(Collection(NAME, (stale, *COLLECTION.spaces[1:])))
-    assert reasons(await around.ingest(picture("a"), text("b"))) == ["PASSPORT_MISMATCH", "written"]
+    assert reasons(await around.ingest(picture("a"), text("b"))) == ["FINGERPRINT_MISMATCH", "written"]
 
 
 async def test_pictures_that_no_space_embeds_are_examined() -> None:

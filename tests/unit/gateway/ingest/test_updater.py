@@ -18,13 +18,13 @@ from services.common.errors import (
 )
 from services.gateway.core.items import Collection, Inline, NewItem, Stored, VectorNotAcceptedError
 from services.gateway.core.store import MergeMetadata, ReplaceMetadata
-from services.gateway.ingest.updater import UpdateWish
+from services.gateway.ingest.updater import UpdateRequest
 from tests.support.gateway_peers import CORRUPT
 from tests.unit.gateway.worlds import CLIP, IMAGE, NAME, OWN, TEXT, WORDS, World, world
 
 VECTOR = np.array([1, 2], "<f4").tobytes()
 BOTH = NewItem("x", text="words", media=Inline(b"picture"), metadata_json='{"a": 1, "b": 2}', vectors={"own": VECTOR})
-CHANGE = UpdateWish(NAME, "x")
+CHANGE = UpdateRequest(NAME, "x")
 
 
 async def with_item(item: NewItem = BOTH, collection: Collection | None = None) -> World:
@@ -145,7 +145,7 @@ async def test_own_vectors_are_something_left() -> None:
         (replace(CHANGE, metadata=MergeMetadata("{}"), expected_revision=7), ConflictError),
     ],
 )
-async def test_a_bad_change_changes_nothing(wish: UpdateWish, error: type[Exception]) -> None:
+async def test_a_bad_change_changes_nothing(wish: UpdateRequest, error: type[Exception]) -> None:
     around = await with_item()
     with pytest.raises(error):
         await around.updater.update(wish)

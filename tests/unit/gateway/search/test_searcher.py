@@ -14,9 +14,9 @@ from services.common.vectors import Matrix
 from services.gateway.core.embedder import Purpose
 from services.gateway.core.index import IndexAnswer, Scope
 from services.gateway.core.items import Collection, Inline, ItemField, NewItem, Space
-from services.gateway.core.metadata_cache import Catalogue
-from services.gateway.search.planner import ArmWish, ContentQuery, ItemQuery, VectorQuery
-from services.gateway.search.searcher import SearchAnswer, Searcher, SearchWish
+from services.gateway.core.metadata_cache import MetadataCache
+from services.gateway.search.planner import ArmSpec, ContentQuery, ItemQuery, VectorQuery
+from services.gateway.search.searcher import SearchAnswer, Searcher, SearchRequest
 from tests.support.gateway_peers import CORRUPT, MemoryIndex, MemoryItem, MemoryStore
 from tests.unit.gateway.worlds import CLIP, NAME, OWN, WORDS, World, world
 
@@ -38,12 +38,12 @@ async def stocked(count: int = 30) -> World:
     return around
 
 
-def wish(*arms: ArmWish, top_k: int = 3) -> SearchWish:
-    return SearchWish(NAME, arms, top_k=top_k)
+def wish(*arms: ArmSpec, top_k: int = 3) -> SearchRequest:
+    return SearchRequest(NAME, arms, top_k=top_k)
 
 
-def own(number: float) -> ArmWish:
-    return ArmWish(VectorQuery(np.array([number, 0], "<f4").tobytes()), space="own")
+def own(number: float) -> ArmSpec:
+    return ArmSpec(VectorQuery(np.array([number, 0], "<f4").tobytes()), space="own")
 
 
 def ids(answer: SearchAnswer[MemoryItem]) -> list[str]:
@@ -52,7 +52,7 @@ def ids(answer: SearchAnswer[MemoryItem]) -> list[str]:
 
 async def test_the_item_itself_is_found_by_text_picture_and_vector() -> None:
     around = await stocked()
-    for arm in (ArmWish(ContentQuery("text 7"), "text"), ArmWish(ContentQuery(b"picture 7")), own(7)):
+    for arm in (ArmSpec(ContentQuery("text 7"), "text"), ArmSpec(ContentQuery(b"picture 7")), own(7)):
         assert ids(await around.searcher.search(wish(arm)))[0] == "item07"
 
 
@@ -63,7 +63,7 @@ async def test_top_k_hits_come_best_first() -> None:
 
 async def test_an_item_is_no_hit_of_its_own_arm() -> None:
     around = await stocked()
-    answer = await around.searcher.search(wish(ArmWish(ItemQuery("item07"), space="own"), top_k=2))
+    answer = await around.searcher.search(wish(ArmSpec(ItemQuery("item07"), space="own"), top_k=2))
     assert ids(answer) == ["item06", "item08"]
     assert answer.hits[0][0].arms[0].rank == 1
     assert answer.runs[0].answer.candidates == 30
@@ -71,13 +71,13 @@ async def test_an_item_is_no_hit_of_its_own_arm() -> None:
 
 async def test_an_item_arm_brings_as_many_hits_as_asked() -> None:
     around = await stocked(5)
-    arm = ArmWish(ItemQuery("item00"), space="own")
-    assert len((await around.searcher.search(SearchWish(NAME, [arm], top_k=4, depth=4))).hits) == 4
+    arm = ArmSpec(ItemQuery("item00"), space="own")
+    assert len((await around.searcher.search(SearchRequest(NAME, [arm], top_k=4, depth=4))).hits) == 4
 
 
 async def test_each_distinct_query_is_embedded_once_a_model() -> None:
     around = await stocked()
-    arms = [ArmWish(ContentQuery("a")), ArmWish(ContentQuery("a"), "text"), ArmWish(ContentQuery("b"), "text")]
+    arms = [ArmSpec(ContentQuery("a")), ArmSpec(ContentQuery("a"), "text"), ArmSpec(ContentQuery("b"), "text")]
     await around.searcher.search(wish(*arms))
     assert sorted(around.embedder.embedded) == [("mini", ["a"]), ("words", ["a", "b"])]
 
@@ -86,13 +86,13 @@ async def test_items_are_embedded_as_documents_and_queries_as_queries() -> None:
     around = await stocked(3)
     assert around.embedder.purposes == {Purpose.DOCUMENT}
     around.embedder.purposes.clear()
-    await around.searcher.search(wish(ArmWish(ContentQuery("text 1"), "text"), ArmWish(ContentQuery(b"picture 1"))))
+    await around.searcher.search(wish(ArmSpec(ContentQuery("text 1"), "text"), ArmSpec(ContentQuery(b"picture 1"))))
     assert around.embedder.purposes == {Purpose.QUERY}
 
 
 async def test_reports_tell_of_every_arm() -> None:
     around = await stocked()
-    answer = await around.searcher.search(wish(own(1), ArmWish(ContentQuery("a"), weight=2)))
+    answer = await around.searcher.search(wish(own(1), ArmSpec(ContentQuery("a"), weight=2)))
     told = [(run.arm.wish, run.arm.space.name, run.arm.weight, run.answer.candidates) for run in answer.runs]
     assert told == [(0, "own", 1.0, 30), (1, "clip", 2.0, 30), (1, "text", 2.0, 30)]
     assert all(run.milliseconds > 0 for run in answer.runs)
@@ -143,11 +143,11 @@ async def test_hits_end_with_the_items() -> None:
         (wish(own(1), top_k=10_001), ArgumentError),
         (wish(), ArgumentError),
         (replace(wish(own(1)), rrf_k=0.0), ArgumentError),
-        (wish(ArmWish(ItemQuery("none"))), ItemNotFoundError),
+        (wish(ArmSpec(ItemQuery("none"))), ItemNotFoundError),
         (wish(replace(own(1), space="none")), SpaceNotFoundError),
     ],
 )
-async def test_a_bad_search_is_refused(search: SearchWish, error: type[Exception]) -> None:
+async def test_a_bad_search_is_refused(search: SearchRequest, error: type[Exception]) -> None:
     around = await stocked(2)
     with pytest.raises(error):
         await around.searcher.search(search)
@@ -156,7 +156,7 @@ async def test_a_bad_search_is_refused(search: SearchWish, error: type[Exception
 async def test_a_query_that_cannot_be_embedded_fails_the_search_with_its_own_error() -> None:
     around = await stocked(2)
     with pytest.raises(Exception, match="corrupt") as refused:
-        await around.searcher.search(wish(own(1), ArmWish(ContentQuery(CORRUPT))))
+        await around.searcher.search(wish(own(1), ArmSpec(ContentQuery(CORRUPT))))
     assert refused.value.reason == "MEDIA_INVALID"  # type: ignore[attr-defined]  # matched by its message
 
 
@@ -176,17 +176,17 @@ class Waiting:
         self.go_on = asyncio.Event()
         self.running = 0
 
-    async def search(self, scope: Scope, space: Space, vector: Matrix, passport: str, depth: int) -> IndexAnswer:
+    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexAnswer:
         self.running += 1
         await self.go_on.wait()
-        return await self._index.search(scope, space, vector, passport, depth)
+        return await self._index.search(scope, space, vector, fingerprint, depth)
 
 
 async def test_arms_run_at_the_same_time_and_one_search_too_many_is_refused() -> None:
     around = await stocked(2)
     index = Waiting(MemoryIndex(around.store))
     searcher = Searcher(around.catalogue, around.embedder, index, around.store, ConcurrencyLimiter("searches", 1))
-    first = asyncio.create_task(searcher.search(wish(own(1), own(2), ArmWish(ContentQuery("a")))))
+    first = asyncio.create_task(searcher.search(wish(own(1), own(2), ArmSpec(ContentQuery("a")))))
     await asyncio.sleep(0.05)
     assert index.running == 4
     with pytest.raises(OverloadedError):
@@ -204,11 +204,11 @@ async def test_models_and_collections_are_asked_for_once_in_a_while() -> None:
             asked.append(name)
             return await around.store.collection(name)
 
-    catalogue = Catalogue(Counting(), around.embedder, seconds=60)
+    catalogue = MetadataCache(Counting(), around.embedder, seconds=60)
     for _ in range(3):
         await catalogue.collection(NAME)
     assert asked == [NAME]
-    impatient = Catalogue(Counting(), around.embedder, seconds=0)
+    impatient = MetadataCache(Counting(), around.embedder, seconds=0)
     for _ in range(3):
         await impatient.collection(NAME)
     assert asked == [NAME] * 4

@@ -1,17 +1,17 @@
 """Items of an ingest go together as far as they are at hand and fit."""
 
-from medley._transport.chunking import Lots
+from medley._transport.chunking import RequestChunker
 from medley.v1 import gateway_service_pb2 as pb
 
 
-def lots(*sizes: int, max_items: int = 3, max_bytes: int = 100) -> Lots:
-    filled = Lots(max_items, max_bytes)
+def lots(*sizes: int, max_items: int = 3, max_bytes: int = 100) -> RequestChunker:
+    filled = RequestChunker(max_items, max_bytes)
     for number, size in enumerate(sizes):
         filled.put(pb.IngestItem(id=str(number)), size)
     return filled
 
 
-def taken(waiting: Lots) -> list[list[str]]:
+def taken(waiting: RequestChunker) -> list[list[str]]:
     """Return the ids of each lot, until none is left."""
     return [[item.id for item in lot] for lot in iter(waiting.take, [])]
 

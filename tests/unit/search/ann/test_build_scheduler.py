@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from services.search.ann.build_scheduler import Build, Builders
+from services.search.ann.build_scheduler import Build, BuildScheduler
 
 
 class Recorded:
@@ -22,14 +22,14 @@ class Recorded:
             self.log.append(f"{self.name} closed")
 
 
-def run_out(builders: Builders) -> None:
+def run_out(builders: BuildScheduler) -> None:
     while builders.step() is not None:
         pass
 
 
 def test_builds_take_turns() -> None:
     log: list[str] = []
-    builders = Builders()
+    builders = BuildScheduler()
     builders.start(Recorded("long", 3, log).run())
     builders.start(Recorded("short", 1, log).run())
     run_out(builders)
@@ -38,7 +38,7 @@ def test_builds_take_turns() -> None:
 
 def test_a_stopped_build_is_closed_and_takes_no_step() -> None:
     log: list[str] = []
-    builders = Builders()
+    builders = BuildScheduler()
     build = Recorded("a", 9, log).run()
     builders.start(build)
     builders.step()
@@ -50,7 +50,7 @@ def test_a_stopped_build_is_closed_and_takes_no_step() -> None:
 
 def test_a_build_that_stops_itself_ends_with_its_step() -> None:
     log: list[str] = []
-    builders = Builders()
+    builders = BuildScheduler()
 
     def stopping() -> Build:
         try:
@@ -69,7 +69,7 @@ def test_a_build_that_stops_itself_ends_with_its_step() -> None:
 
 def test_one_that_fails_does_not_take_the_others_along() -> None:
     log: list[str] = []
-    builders = Builders()
+    builders = BuildScheduler()
 
     def failing() -> Build:
         yield 0.0
@@ -83,7 +83,7 @@ def test_one_that_fails_does_not_take_the_others_along() -> None:
 
 def test_one_that_waits_lets_others_go_on() -> None:
     log: list[str] = []
-    builders = Builders()
+    builders = BuildScheduler()
     builders.start(Recorded("slow", 2, log, delay=0.05).run())
     builders.start(Recorded("quick", 3, log).run())
     run_out(builders)
@@ -92,7 +92,7 @@ def test_one_that_waits_lets_others_go_on() -> None:
 
 
 async def test_a_thread_builds_until_the_block_ends() -> None:
-    builders, done, log = Builders(), threading.Event(), list[str]()
+    builders, done, log = BuildScheduler(), threading.Event(), list[str]()
 
     def build() -> Build:
         yield 0.01

@@ -11,28 +11,28 @@ import numpy as np
 import pytest
 
 from services.common.filters import Comparison, Filter, Operator
-from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductCodes
+from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductQuantization
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
-from services.search.ann.build_scheduler import Builders
-from services.search.ann.manager import Generation, Upkeep, Workshop
-from services.search.ann.recall_monitor import ENOUGH, RecallGuard
+from services.search.ann.build_scheduler import BuildScheduler
+from services.search.ann.manager import BuildContext, Generation, RefreshPolicy
+from services.search.ann.recall_monitor import ENOUGH, RecallMonitor
 from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.candidate_index import Kind
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
-from services.search.core.collection_index import Found, Mode, Search, SpaceState, State
-from services.search.engines.faiss.factory import FaissCandidateMaker
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
+from services.search.core.collection_index import Mode, Search, SearchResult, SpaceState, State
+from services.search.engines.faiss.factory import FaissAnnFactory
 from services.search.engines.memory.vector_index import MemoryIndex
-from services.search.replication.replica import Follower
+from services.search.replication.replica import Replica
 from tests.support.change_feed import MemoryChangeFeed
 
 DIMENSIONS = 16
 COUNT = 3000
-GRAPH = Hnsw(neighbours=16, build_candidates=40)
+GRAPH = Hnsw(m=16, ef_construction=40)
 HNSW = IndexConfig(GRAPH)
-IVF = IndexConfig(Ivf(lists=32))
-IMPOSSIBLE = IndexConfig(Ivf(lists=32, coding=ProductCodes(7)))  # which does not divide the dimensions
+IVF = IndexConfig(Ivf(nlist=32))
+IMPOSSIBLE = IndexConfig(Ivf(nlist=32, coding=ProductQuantization(7)))  # which does not divide the dimensions
 EXACT = IndexConfig(Exact())
 A_THIRD = Comparison(("third",), Operator.EQUAL, (0,))
 A_FEW = Comparison(("few",), Operator.EQUAL, (True,))
@@ -45,29 +45,33 @@ def vectors(seed: int, count: int) -> Matrix:
     return (centres[random.integers(20, size=count)] + noise).astype(np.float32)
 
 
-def part(items: Mapping[str, Matrix] | None = None, *, deleted: Sequence[str] = ()) -> ChangePart:
+def part(items: Mapping[str, Matrix] | None = None, *, deleted: Sequence[str] = ()) -> ChangeBatch:
     items = items or {}
     rows = np.stack(list(items.values())) if items else np.empty((0, DIMENSIONS), np.float32)
     metadata = [f'{{"third": {int(key) % 3}, "few": {"true" if int(key) % 50 == 0 else "false"}}}' for key in items]
-    return ChangePart(list(items), metadata, {"a": SpaceVectors(np.arange(len(items)), rows)}, deleted)
+    return ChangeBatch(list(items), metadata, {"a": SpaceVectors(np.arange(len(items)), rows)}, deleted)
 
 
 class Collection:
     """A collection whose builds go on step by step, and beside it the exact answer."""
 
-    def __init__(self, config: IndexConfig, *, upkeep: Upkeep | None = None, guard_share: float = 1.0) -> None:
-        self.builders = Builders()
-        self.guard = RecallGuard(guard_share)
+    def __init__(
+        self, config: IndexConfig, *, upkeep: RefreshPolicy | None = None, recall_sample_rate: float = 1.0
+    ) -> None:
+        self.builders = BuildScheduler()
+        self.guard = RecallMonitor(recall_sample_rate)
         self.space = Space("a", DIMENSIONS, Metric.COSINE, config=config)
-        workshop = Workshop(FaissCandidateMaker(), self.builders, self.guard, upkeep or Upkeep(least=100, rest=0))
+        workshop = BuildContext(
+            FaissAnnFactory(), self.builders, self.guard, upkeep or RefreshPolicy(least=100, rest=0)
+        )
         self.index = LocalCollectionIndex([self.space], lambda space: FaissIndex(DIMENSIONS, space.metric), workshop)
         self.items: dict[str, Matrix] = {}
         self.commits = 0
 
-    def commit(self, *parts: ChangePart, config: IndexConfig | None = None) -> None:
+    def commit(self, *parts: ChangeBatch, config: IndexConfig | None = None) -> None:
         if config is not None:
             self.space = replace(self.space, config=config)
-            parts = (*parts, ChangePart(spaces=[self.space]))
+            parts = (*parts, ChangeBatch(spaces=[self.space]))
         for written in parts:
             self.index.write(written)
             for item_id in written.deleted_ids:
@@ -91,7 +95,9 @@ class Collection:
         (state,) = self.index.states()
         return state
 
-    def search(self, query: Matrix, top_k: int = 10, condition: Filter | None = None, *, exact: bool = False) -> Found:
+    def search(
+        self, query: Matrix, top_k: int = 10, condition: Filter | None = None, *, exact: bool = False
+    ) -> SearchResult:
         (found,) = self.index.search(Search("a", top_k, condition, exact=exact), query[None])
         return found
 
@@ -198,9 +204,9 @@ def test_what_is_mostly_removed_is_built_anew(hnsw: Collection) -> None:
 
 
 def test_a_change_of_config_waits_for_its_version(hnsw: Collection) -> None:
-    hnsw.index.write(ChangePart(spaces=[replace(hnsw.space, config=EXACT)]))
+    hnsw.index.write(ChangeBatch(spaces=[replace(hnsw.space, config=EXACT)]))
     assert hnsw.state().config == HNSW
-    hnsw.index.abandon()
+    hnsw.index.rollback()
     hnsw.commit(part())
     assert hnsw.state().config == HNSW
     assert hnsw.recall(Mode.APPROXIMATE) >= 0.97
@@ -222,7 +228,7 @@ def test_the_old_index_answers_while_another_kind_is_built(hnsw: Collection) -> 
 
 
 def test_a_config_that_changes_again_meanwhile_is_the_one_that_counts(hnsw: Collection) -> None:
-    other = IndexConfig(replace(GRAPH, neighbours=8))
+    other = IndexConfig(replace(GRAPH, m=8))
     hnsw.commit(config=IVF)
     hnsw.build(3)
     hnsw.commit(config=other)
@@ -245,7 +251,7 @@ def test_back_to_what_there_is_takes_no_build(hnsw: Collection) -> None:
 
 
 def test_parameters_of_searches_take_no_build(hnsw: Collection) -> None:
-    hnsw.commit(config=IndexConfig(replace(GRAPH, search_candidates=300)))
+    hnsw.commit(config=IndexConfig(replace(GRAPH, ef_search=300)))
     assert hnsw.build() == 1
     assert hnsw.state().state is State.READY
 
@@ -289,7 +295,7 @@ def test_a_build_that_fails_leaves_the_last_good_index(hnsw: Collection) -> None
 
 
 def test_a_failed_build_is_tried_again_later(caplog: pytest.LogCaptureFixture) -> None:
-    collection = Collection(IMPOSSIBLE, upkeep=Upkeep(retry_seconds=0.01))
+    collection = Collection(IMPOSSIBLE, upkeep=RefreshPolicy(retry_seconds=0.01))
     collection.add(0, 4200)
     for _ in range(100_000):
         collection.build(1)
@@ -329,10 +335,10 @@ def test_a_closed_collection_builds_no_more_and_still_answers() -> None:
 def test_filters_that_leave_little_are_answered_exactly(hnsw: Collection) -> None:
     assert hnsw.recall(Mode.APPROXIMATE, A_THIRD) >= 0.97
     assert hnsw.recall(Mode.EXACT, A_FEW) == 1
-    hnsw.commit(config=replace(HNSW, exact_share=0.5))
+    hnsw.commit(config=replace(HNSW, exact_below_selectivity=0.5))
     assert hnsw.recall(Mode.EXACT, A_THIRD) == 1
     assert hnsw.recall(Mode.APPROXIMATE) >= 0.97
-    hnsw.commit(config=replace(HNSW, exact_share=1.0))
+    hnsw.commit(config=replace(HNSW, exact_below_selectivity=1.0))
     assert hnsw.recall(Mode.EXACT) == 1
 
 
@@ -409,7 +415,7 @@ def wait(reached: Callable[[], bool]) -> None:
 
 
 async def test_a_process_that_ends_stops_its_builds() -> None:
-    collection = Collection(IndexConfig(Hnsw(neighbours=64, build_candidates=1000)))
+    collection = Collection(IndexConfig(Hnsw(m=64, ef_construction=1000)))
     collection.add(0, COUNT)
     async with collection.builders.working():
         wait(lambda: "vectors are in it" in collection.state().note)
@@ -418,8 +424,8 @@ async def test_a_process_that_ends_stops_its_builds() -> None:
 
 
 async def test_nothing_is_built_for_a_collection_that_was_replaced_or_dropped() -> None:
-    feed, builders, made = MemoryChangeFeed(), Builders(), list[LocalCollectionIndex]()
-    workshop = Workshop(FaissCandidateMaker(), builders, RecallGuard(0))
+    feed, builders, made = MemoryChangeFeed(), BuildScheduler(), list[LocalCollectionIndex]()
+    workshop = BuildContext(FaissAnnFactory(), builders, RecallMonitor(0))
 
     def make_index(table: Table) -> LocalCollectionIndex:
         made.append(LocalCollectionIndex(table.spaces, lambda space: MemoryIndex(DIMENSIONS, space.metric), workshop))
@@ -427,7 +433,7 @@ async def test_nothing_is_built_for_a_collection_that_was_replaced_or_dropped() 
 
     feed.create("collections/a", [Space("a", DIMENSIONS, Metric.COSINE, config=HNSW)])
     feed.commit("collections/a", part(dict(zip(map(str, range(COUNT)), vectors(1, COUNT), strict=True))))
-    follower = Follower("collections/a", feed, make_index)
+    follower = Replica("collections/a", feed, make_index)
     following = asyncio.create_task(follower.run())
     async with asyncio.timeout(10):
         await follower.reached(None)
@@ -445,11 +451,11 @@ async def test_nothing_is_built_for_a_collection_that_was_replaced_or_dropped() 
     assert builders.step() is None
 
 
-HARD = IndexConfig(Ivf(lists=64, probes=1), recall_floor=0.9)
+HARD = IndexConfig(Ivf(nlist=64, nprobe=1), recall_floor=0.9)
 
 
 @pytest.fixture
-def guarded() -> Collection:
+def degraded() -> Collection:
     collection = Collection(HARD)
     collection.commit(part(dict(zip(map(str, range(COUNT)), spread(1, COUNT), strict=True))))
     collection.build()
@@ -461,45 +467,45 @@ def spread(seed: int, count: int) -> Matrix:
     return np.random.default_rng(seed).standard_normal((count, DIMENSIONS)).astype(np.float32)
 
 
-async def test_a_space_whose_recall_falls_answers_exactly_until_it_recovers(guarded: Collection) -> None:
-    assert guarded.search(spread(5, 1)[0]).mode is Mode.APPROXIMATE
-    async with guarded.guard.working():
+async def test_a_space_whose_recall_falls_answers_exactly_until_it_recovers(degraded: Collection) -> None:
+    assert degraded.search(spread(5, 1)[0]).mode is Mode.APPROXIMATE
+    async with degraded.guard.working():
         for query in spread(6, 2 * ENOUGH):
-            guarded.search(query)
+            degraded.search(query)
             threading.Event().wait(0.002)
-        wait(lambda: guarded.state().state is State.GUARDED)
-        assert guarded.state().engine == "faiss-exact"
-        assert "below 0.9" in guarded.state().note
-        assert guarded.search(spread(5, 1)[0]).mode is Mode.EXACT
+        wait(lambda: degraded.state().state is State.DEGRADED)
+        assert degraded.state().engine == "faiss-exact"
+        assert "below 0.9" in degraded.state().note
+        assert degraded.search(spread(5, 1)[0]).mode is Mode.EXACT
         for query in spread(7, 30):
-            guarded.search(query)
-        wait(lambda: any(recall.queries >= 5 for recall in guarded.state().recall))
-        assert guarded.state().state is State.GUARDED
-        guarded.commit(config=replace(HARD, kind=Ivf(lists=64, probes=64)))
-        guarded.build()
+            degraded.search(query)
+        wait(lambda: any(recall.queries >= 5 for recall in degraded.state().recall))
+        assert degraded.state().state is State.DEGRADED
+        degraded.commit(config=replace(HARD, kind=Ivf(nlist=64, nprobe=64)))
+        degraded.build()
         for query in spread(8, 2 * ENOUGH):
-            assert guarded.search(query).mode is Mode.APPROXIMATE
+            assert degraded.search(query).mode is Mode.APPROXIMATE
             threading.Event().wait(0.002)
-        wait(lambda: any(recall.queries >= ENOUGH for recall in guarded.state().recall))
-    assert guarded.state().state is State.READY
-    assert all(recall.recall >= 0.97 for recall in guarded.state().recall)
+        wait(lambda: any(recall.queries >= ENOUGH for recall in degraded.state().recall))
+    assert degraded.state().state is State.READY
+    assert all(recall.recall >= 0.97 for recall in degraded.state().recall)
 
 
-async def test_recall_is_measured_under_filters_too(guarded: Collection) -> None:
-    guarded.commit(config=replace(HARD, recall_floor=0.0))
-    async with guarded.guard.working():
+async def test_recall_is_measured_under_filters_too(degraded: Collection) -> None:
+    degraded.commit(config=replace(HARD, recall_floor=0.0))
+    async with degraded.guard.working():
         for query in spread(6, 20):
-            guarded.search(query, condition=A_THIRD)
+            degraded.search(query, condition=A_THIRD)
             threading.Event().wait(0.002)
-        wait(lambda: any(recall.queries >= 5 for recall in guarded.state().recall))
-    (recall,) = guarded.state().recall
+        wait(lambda: any(recall.queries >= 5 for recall in degraded.state().recall))
+    (recall,) = degraded.state().recall
     assert (recall.share_above, recall.share_up_to) == (0.2, 0.5)
     assert 0.1 < recall.recall < 0.95
 
 
-async def test_exact_answers_are_not_repeated(guarded: Collection) -> None:
-    async with guarded.guard.working():
+async def test_exact_answers_are_not_repeated(degraded: Collection) -> None:
+    async with degraded.guard.working():
         for query in spread(6, 30):
-            guarded.search(query, exact=True)
-            guarded.search(query, condition=A_FEW)
-    assert guarded.state().recall == []
+            degraded.search(query, exact=True)
+            degraded.search(query, condition=A_FEW)
+    assert degraded.state().recall == []

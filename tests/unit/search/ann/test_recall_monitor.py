@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Metric
-from services.search.ann.recall_monitor import ENOUGH, WAITING_AT_MOST, WINDOW, RecallGuard, RecallRecord, recall_of
+from services.search.ann.recall_monitor import ENOUGH, WAITING_AT_MOST, WINDOW, RecallMonitor, RecallRecord, recall_of
 from services.search.core.collection_index import Recall
 
 
@@ -38,9 +38,9 @@ def test_only_the_last_queries_count() -> None:
 def test_few_queries_prove_nothing() -> None:
     record = RecallRecord()
     add(record, 1.0, 0.0, ENOUGH - 1)
-    assert not record.guarded
+    assert not record.degraded
     add(record, 1.0, 0.0, 1)
-    assert record.guarded
+    assert record.degraded
     assert "0.000 over 20 queries without a filter, below 0.9" in record.note
 
 
@@ -48,7 +48,7 @@ def test_a_space_is_guarded_for_any_share_that_falls() -> None:
     record = RecallRecord()
     add(record, 1.0, 1.0, 100)
     add(record, 0.3, 0.8, ENOUGH)
-    assert record.guarded
+    assert record.degraded
     assert "20% to 50%" in record.note
 
 
@@ -56,11 +56,11 @@ def test_it_recovers_when_what_fell_is_safely_above_again() -> None:
     record = RecallRecord()
     add(record, 0.3, 0.5, ENOUGH)
     add(record, 1.0, 1.0, WINDOW)
-    assert record.guarded
+    assert record.degraded
     add(record, 0.3, 0.91, WINDOW)
-    assert record.guarded
+    assert record.degraded
     add(record, 0.3, 1.0, WINDOW)
-    assert not record.guarded
+    assert not record.degraded
     assert record.note == ""
 
 
@@ -75,7 +75,7 @@ def test_a_tie_with_a_best_one_is_a_best_one() -> None:
 
 
 async def test_queries_are_repeated_by_another_thread_and_failures_harm_nothing() -> None:
-    guard, seen = RecallGuard(1.0), threading.Event()
+    guard, seen = RecallMonitor(1.0), threading.Event()
     names: list[str] = []
 
     def fail() -> None:
@@ -94,13 +94,13 @@ async def test_queries_are_repeated_by_another_thread_and_failures_harm_nothing(
 
 
 def test_what_cannot_be_kept_up_with_is_dropped() -> None:
-    guard = RecallGuard(1.0)
+    guard = RecallMonitor(1.0)
     assert all(guard.offer(lambda: None) for _ in range(WAITING_AT_MOST))
     assert not guard.offer(lambda: None)
 
 
 async def test_a_full_queue_does_not_hold_up_the_end() -> None:
-    guard, going = RecallGuard(1.0), threading.Event()
+    guard, going = RecallMonitor(1.0), threading.Event()
 
     def wait() -> None:
         going.wait(0.2)
@@ -115,4 +115,4 @@ async def test_a_full_queue_does_not_hold_up_the_end() -> None:
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 5000, 5000), (0.1, 300, 700)])
 def test_the_share_that_was_set_is_chosen(share: float, least: int, most: int) -> None:
-    assert least <= len(RecallGuard(share).chosen(5000)) <= most
+    assert least <= len(RecallMonitor(share).chosen(5000)) <= most

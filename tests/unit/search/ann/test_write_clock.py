@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from services.search.ann.write_clock import WriteClock
+from services.search.ann.write_clock import ModificationLog
 
 
-def write(clock: WriteClock, *slots: int) -> None:
+def write(clock: ModificationLog, *slots: int) -> None:
     with clock.writing(np.array(slots)):
         pass
 
 
 def test_slots_written_since_are_known() -> None:
-    clock = WriteClock()
+    clock = ModificationLog()
     write(clock, 0, 1, 2)
     moment = clock.now
     write(clock, 7, 1)
@@ -22,14 +22,14 @@ def test_slots_written_since_are_known() -> None:
 
 
 def test_a_slot_that_is_being_written_is_later_than_the_clock_says() -> None:
-    clock = WriteClock()
+    clock = ModificationLog()
     write(clock, 0, 1)
     with clock.writing(np.array([1])):
         assert clock.later(np.array([0, 1]), clock.now).tolist() == [False, True]
 
 
 def test_a_write_that_failed_moves_no_clock() -> None:
-    clock = WriteClock()
+    clock = ModificationLog()
     write(clock, 0)
     with pytest.raises(MemoryError), clock.writing(np.array([5])):
         raise MemoryError
@@ -39,7 +39,7 @@ def test_a_write_that_failed_moves_no_clock() -> None:
 
 
 def test_what_was_indexed_elsewhere_counts_as_old_and_the_rest_as_new() -> None:
-    clock = WriteClock()
+    clock = ModificationLog()
     write(clock, 0, 1, 2, 3)
     write(clock, 2)
     clock.forget(np.array([0, 2]))

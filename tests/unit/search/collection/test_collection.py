@@ -12,7 +12,7 @@ from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.core.vector_index import VectorIndex
 from services.search.engines.memory.vector_index import MemoryIndex
 from tests.unit.search.feeds import found_by
@@ -25,14 +25,14 @@ def memory(space: Space) -> VectorIndex:
     return MemoryIndex(space.dimensions, space.metric)
 
 
-def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangePart:
+def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangeBatch:
     """Items at (x, 0) in space "a"."""
     vectors = np.array([[x, 0] for x in items.values()], np.float32).reshape(-1, 2)
     found = {"a": SpaceVectors(np.arange(len(items)), vectors)}
-    return ChangePart(list(items), [metadata] * len(items), found, deleted)
+    return ChangeBatch(list(items), [metadata] * len(items), found, deleted)
 
 
-def commit(index: LocalCollectionIndex, number: int, *parts: ChangePart) -> None:
+def commit(index: LocalCollectionIndex, number: int, *parts: ChangeBatch) -> None:
     for written in parts:
         index.write(written)
     index.publish(Version("u", number))
@@ -59,7 +59,7 @@ def test_nothing_is_seen_before_it_is_published(index: LocalCollectionIndex) -> 
 def test_an_abandoned_change_leaves_no_trace(index: LocalCollectionIndex) -> None:
     commit(index, 1, part({"x": 1}))
     index.write(part({"x": 5, "y": 2}, deleted=["z"]))
-    index.abandon()
+    index.rollback()
     commit(index, 2, part({"w": 3}))
     assert found(index) == [("x", 1), ("w", 3)]
 
@@ -100,7 +100,7 @@ def test_ids_order_as_utf8(index: LocalCollectionIndex) -> None:
 
 
 def test_a_hit_tells_every_space_that_has_its_vector(index: LocalCollectionIndex) -> None:
-    both = ChangePart(
+    both = ChangeBatch(
         ["x", "y"],
         ["", ""],
         {
@@ -180,7 +180,7 @@ def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | t
 
 def test_ids_are_those_with_a_vector_in_the_space(index: LocalCollectionIndex) -> None:
     index.write(part({"a": 1, "b": 2}))
-    index.write(ChangePart(["bare"], ["{}"]))
+    index.write(ChangeBatch(["bare"], ["{}"]))
     index.publish(Version("u", 1))
     ids, version = index.item_ids("a")
     assert (sorted(ids), version) == (["a", "b"], Version("u", 1))

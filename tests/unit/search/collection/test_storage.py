@@ -6,24 +6,24 @@ from services.common.index_config import Exact, Hnsw, IndexConfig, VectorStorage
 from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
-from services.search.ann.build_scheduler import Builders
-from services.search.ann.manager import Upkeep, Workshop
-from services.search.ann.recall_monitor import RecallGuard
+from services.search.ann.build_scheduler import BuildScheduler
+from services.search.ann.manager import BuildContext, RefreshPolicy
+from services.search.ann.recall_monitor import RecallMonitor
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.core.collection_index import Mode, Search
-from services.search.engines.faiss.factory import FaissCandidateMaker
+from services.search.engines.faiss.factory import FaissAnnFactory
 
 DIMENSIONS, COUNT = 128, 2000
 FLOAT32_BYTES = 4 * DIMENSIONS * COUNT
 INT8, FLOAT32 = IndexConfig(Exact()), IndexConfig(Exact(VectorStorage.FLOAT32))
-HNSW = IndexConfig(Hnsw(neighbours=8, build_candidates=16))
+HNSW = IndexConfig(Hnsw(m=8, ef_construction=16))
 
 
 class Collection:
     def __init__(self, config: IndexConfig) -> None:
-        self.builders = Builders()
-        workshop = Workshop(FaissCandidateMaker(), self.builders, RecallGuard(0.0), Upkeep(least=100, rest=0))
+        self.builders = BuildScheduler()
+        workshop = BuildContext(FaissAnnFactory(), self.builders, RecallMonitor(0.0), RefreshPolicy(least=100, rest=0))
         self.index = LocalCollectionIndex(
             [_space(config)],
             lambda space: FaissIndex(DIMENSIONS, space.metric, storage=space.config.scanned),
@@ -32,15 +32,15 @@ class Collection:
         self.vectors = np.random.default_rng(0).standard_normal((COUNT, DIMENSIONS)).astype(np.float32)
         ids = [str(number) for number in range(COUNT)]
         self.commits = 0
-        self.commit(ChangePart(ids, ["{}"] * COUNT, {"a": SpaceVectors(np.arange(COUNT), self.vectors)}))
+        self.commit(ChangeBatch(ids, ["{}"] * COUNT, {"a": SpaceVectors(np.arange(COUNT), self.vectors)}))
 
-    def commit(self, part: ChangePart) -> None:
+    def commit(self, part: ChangeBatch) -> None:
         self.commits += 1
         self.index.write(part)
         self.index.publish(Version("u", self.commits))
 
     def configure(self, config: IndexConfig) -> None:
-        self.commit(ChangePart(spaces=[_space(config)]))
+        self.commit(ChangeBatch(spaces=[_space(config)]))
 
     def exact_bytes(self) -> int:
         return self.index._spaces["a"]._index.memory_bytes
@@ -72,7 +72,7 @@ def test_codes_are_kept_until_an_approximate_index_answers() -> None:
     while collection.builders.step() is not None:
         pass
     assert collection.found()[0] is Mode.APPROXIMATE
-    collection.commit(ChangePart())
+    collection.commit(ChangeBatch())
     assert collection.exact_bytes() == FLOAT32_BYTES
     collection.configure(INT8)
     assert collection.found()[0] is Mode.EXACT

@@ -14,14 +14,14 @@ from services.common.errors import (
     ArgumentError,
     DeadlineError,
     DimensionError,
+    FingerprintError,
     OverloadedError,
-    PassportError,
     ServiceError,
     SpaceNotFoundError,
     VectorError,
 )
 from services.common.filter_codec import from_json, to_message
-from services.common.rpc.client import LocalStub, stream
+from services.common.rpc.client import InProcessStub, stream
 from services.common.vectors import Matrix
 from services.search.query import batch_search, stream_buffer
 from services.search.settings import SearchSettings
@@ -42,11 +42,11 @@ def store() -> MemoryChangeFeed:
 
 
 @pytest.fixture
-async def stub(store: MemoryChangeFeed) -> AsyncIterator[LocalStub]:
+async def stub(store: MemoryChangeFeed) -> AsyncIterator[InProcessStub]:
     async with search_servicer_over(
         SearchSettings(wait_seconds=0.2, max_batch_calls=2, bulk_threads=3), store
     ) as servicer:
-        yield LocalStub(servicer)
+        yield InProcessStub(servicer)
 
 
 def points(*places: float) -> Matrix:
@@ -80,7 +80,7 @@ async def sent(requests: Iterable[Request]) -> AsyncIterator[Request]:
         yield request
 
 
-async def answered(stub: LocalStub, *requests: Request) -> list[pb.SearchIndexBatchResponse]:
+async def answered(stub: InProcessStub, *requests: Request) -> list[pb.SearchIndexBatchResponse]:
     return [each async for each in stream("search", stub.SearchIndexBatch, sent(requests))]
 
 
@@ -95,7 +95,7 @@ def nearest(x: float, count: int) -> list[tuple[str, float]]:
     return sorted(((item, abs(place - x)) for item, place in ITEMS.items()), key=lambda hit: (hit[1], hit[0]))[:count]
 
 
-async def test_rankings_come_in_the_order_of_the_vectors_however_they_arrive(stub: LocalStub) -> None:
+async def test_rankings_come_in_the_order_of_the_vectors_however_they_arrive(stub: InProcessStub) -> None:
     places = np.random.default_rng(0).integers(0, 200, 700) / 2
     parts = np.split(points(*places), [1, 2, 4, 300, 300, 650])
     requests = [
@@ -108,11 +108,11 @@ async def test_rankings_come_in_the_order_of_the_vectors_however_they_arrive(stu
     assert (ranking.mode, ranking.compared >= 3) == (pb.SEARCH_MODE_EXACT, True)
 
 
-async def test_options_mean_what_they_mean_for_one_vector(stub: LocalStub, store: MemoryChangeFeed) -> None:
+async def test_options_mean_what_they_mean_for_one_vector(stub: InProcessStub, store: MemoryChangeFeed) -> None:
     version = str(store.commit(PHOTOS, part({"odd": 3.25}, metadata='{"odd": true}')))
     odd = to_message(from_json('{"odd": true}'))
     filtered = await answered(
-        stub, options(filter=odd, version=version, passport="made by hand"), float32(points(1, 2))
+        stub, options(filter=odd, version=version, fingerprint="made by hand"), float32(points(1, 2))
     )
     assert told(filtered) == [[("odd", 2.25)], [("odd", 1.25)]]
     assert {each.candidates for each in filtered} == {1}
@@ -121,13 +121,13 @@ async def test_options_mean_what_they_mean_for_one_vector(stub: LocalStub, store
     assert [len(hits) for hits in told(await answered(stub, options(), float32(points(5))))] == [10]
 
 
-async def test_nothing_to_find_is_an_empty_ranking_a_vector(stub: LocalStub) -> None:
+async def test_nothing_to_find_is_an_empty_ranking_a_vector(stub: InProcessStub) -> None:
     (response,) = await answered(stub, options(space="deep"), float32(np.ones((3, 3), np.float32)))
     assert (told([response]), response.candidates) == ([[], [], []], 0)
 
 
 async def test_all_rankings_are_of_one_version_while_others_are_written(
-    stub: LocalStub, store: MemoryChangeFeed, monkeypatch: pytest.MonkeyPatch
+    stub: InProcessStub, store: MemoryChangeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each version moves every item by one: a ranking of another version would show."""
     monkeypatch.setattr(batch_search, "PIECE_VECTORS", 4)
@@ -159,7 +159,7 @@ NAN = float32(points(1, 2, np.nan))
         ([options(score_limit=float("nan")), ONE], ArgumentError, {"field": "score_limit"}),
         ([options(score_limit=float("-inf")), ONE], ArgumentError, {"field": "score_limit"}),
         ([options(space="round"), ONE], SpaceNotFoundError, {"space": "round"}),
-        ([options(passport="another"), ONE], PassportError, {"actual": "another"}),
+        ([options(fingerprint="another"), ONE], FingerprintError, {"actual": "another"}),
         ([options(), ONE, NAN], VectorError, {"place": "3", "problem": "has a NaN or infinite component"}),
         ([options(), ONE, Request(vectors=pb.VectorBatch(float32_le=bytes(20)))], DimensionError, {"place": "3"}),
         ([options(), Request(vectors=pb.VectorBatch(float32_le=bytes(11)))], VectorError, {"place": "1"}),
@@ -177,7 +177,7 @@ NAN = float32(points(1, 2, np.nan))
     ],
 )
 async def test_a_refusal_names_what_is_wrong_and_where(
-    stub: LocalStub, requests: Sequence[Request], error: type[ServiceError], named: dict[str, str]
+    stub: InProcessStub, requests: Sequence[Request], error: type[ServiceError], named: dict[str, str]
 ) -> None:
     with pytest.raises(error) as caught:
         await answered(stub, *requests)
@@ -186,31 +186,31 @@ async def test_a_refusal_names_what_is_wrong_and_where(
         assert f"vector {named['place']} of the batch" in str(caught.value)
 
 
-async def test_as_many_as_allowed_are_answered(stub: LocalStub) -> None:
+async def test_as_many_as_allowed_are_answered(stub: InProcessStub) -> None:
     assert len(told(await answered(stub, options(top_k=1), float32(points(*range(10_000)))))) == 10_000
 
 
-async def test_long_rankings_come_in_messages_of_bounded_size(stub: LocalStub, store: MemoryChangeFeed) -> None:
+async def test_long_rankings_come_in_messages_of_bounded_size(stub: InProcessStub, store: MemoryChangeFeed) -> None:
     version = str(store.commit(PHOTOS, part({f"{place:01000}": place for place in range(2000)})))
     responses = await answered(stub, options(top_k=2000, version=version), float32(points(*[0] * 5)))
     assert [len(hits) for hits in told(responses)] == [2000] * 5
     assert len(responses) == 5
 
 
-async def test_a_silent_caller_does_not_keep_its_place(stub: LocalStub, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_caller_does_not_keep_its_place(stub: InProcessStub, monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent() -> AsyncIterator[Request]:
         yield options()
         yield ONE
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(stream_buffer, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(stream_buffer, "TIMEOUT_SECONDS", 0.05)
     answers = stream("search", stub.SearchIndexBatch, silent())
     assert told([await anext(answers)]) == [nearest(1, 10)]
     with pytest.raises(DeadlineError):
         await anext(answers)
 
 
-async def test_calls_are_bounded_and_give_their_place_back(stub: LocalStub) -> None:
+async def test_calls_are_bounded_and_give_their_place_back(stub: InProcessStub) -> None:
     async def stalled(begun: asyncio.Event) -> AsyncIterator[Request]:
         yield options()
         begun.set()

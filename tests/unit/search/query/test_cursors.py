@@ -21,13 +21,13 @@ from services.common.errors import (
     VersionUnknownError,
 )
 from services.common.filter_codec import from_json, to_message
-from services.common.rpc.client import LocalStub, call
+from services.common.rpc.client import InProcessStub, call
 from services.common.vectors import to_bytes
 from services.common.versions import Version
 from services.search.collection import versions
 from services.search.core.change_feed import Table
 from services.search.core.collection_index import Search
-from services.search.core.errors import KeepLapsedError
+from services.search.core.errors import LeaseExpiredError
 from services.search.query.cursors import PageToken
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
@@ -52,9 +52,9 @@ def serving(store: MemoryChangeFeed, **settings: Any) -> AbstractAsyncContextMan
 
 
 @pytest.fixture
-async def stub(store: MemoryChangeFeed) -> AsyncIterator[LocalStub]:
+async def stub(store: MemoryChangeFeed) -> AsyncIterator[InProcessStub]:
     async with serving(store, max_cursors=2) as servicer:
-        yield LocalStub(servicer)
+        yield InProcessStub(servicer)
 
 
 def request(**fields: Any) -> pb.SearchIndexRequest:
@@ -64,12 +64,12 @@ def request(**fields: Any) -> pb.SearchIndexRequest:
     )
 
 
-async def page(stub: LocalStub, **fields: Any) -> pb.SearchIndexResponse:
+async def page(stub: InProcessStub, **fields: Any) -> pb.SearchIndexResponse:
     response: pb.SearchIndexResponse = await call("search", stub.SearchIndex, request(**fields))
     return response
 
 
-async def pages(stub: LocalStub, **fields: Any) -> list[pb.SearchIndexResponse]:
+async def pages(stub: InProcessStub, **fields: Any) -> list[pb.SearchIndexResponse]:
     read = [await page(stub, **fields)]
     while read[-1].next_page_token:
         read.append(await page(stub, **{**fields, "page_token": read[-1].next_page_token}))
@@ -84,7 +84,7 @@ RANKED = sorted(ITEMS.items(), key=lambda item: (item[1], item[0]))
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 50, 99, 100, 1000])
-async def test_the_pages_together_are_the_ranking(stub: LocalStub, top_k: int) -> None:
+async def test_the_pages_together_are_the_ranking(stub: InProcessStub, top_k: int) -> None:
     read = await pages(stub, top_k=top_k)
     assert told(*read) == RANKED
     assert [len(each.hits) for each in read] == [top_k] * (100 // top_k) + [100 % top_k] * (100 % top_k > 0)
@@ -92,7 +92,7 @@ async def test_the_pages_together_are_the_ranking(stub: LocalStub, top_k: int) -
 
 
 async def test_pages_go_on_in_their_version_while_everything_is_written_anew(
-    stub: LocalStub, store: MemoryChangeFeed
+    stub: InProcessStub, store: MemoryChangeFeed
 ) -> None:
     read = [await page(stub)]
     while token := read[-1].next_page_token:
@@ -107,7 +107,7 @@ async def test_pages_go_on_in_their_version_while_everything_is_written_anew(
     assert {each.version for each in read} == {"uid1.1"}
 
 
-async def test_filters_ids_and_limits_hold_on_every_page(stub: LocalStub, store: MemoryChangeFeed) -> None:
+async def test_filters_ids_and_limits_hold_on_every_page(stub: InProcessStub, store: MemoryChangeFeed) -> None:
     version = str(store.commit(PHOTOS, part({f"new{place}": place for place in range(20)}, metadata='{"old": false}')))
     old = to_message(from_json('{"old": true}'))
     assert told(*await pages(stub, version=version, filter=old)) == RANKED
@@ -119,7 +119,7 @@ async def test_filters_ids_and_limits_hold_on_every_page(stub: LocalStub, store:
     assert {each.candidates for each in read} == {100}
 
 
-async def test_a_page_can_be_read_again_and_be_of_another_size(stub: LocalStub) -> None:
+async def test_a_page_can_be_read_again_and_be_of_another_size(stub: InProcessStub) -> None:
     first = await page(stub)
     second = await page(stub, page_token=first.next_page_token)
     third = await page(stub, page_token=second.next_page_token, top_k=60)
@@ -131,7 +131,7 @@ async def test_a_page_can_be_read_again_and_be_of_another_size(stub: LocalStub) 
     assert told(await page(stub, page_token=third.next_page_token, top_k=60)) == told(last)
 
 
-async def test_what_fits_on_one_page_keeps_nothing(stub: LocalStub) -> None:
+async def test_what_fits_on_one_page_keeps_nothing(stub: InProcessStub) -> None:
     for _ in range(5):
         assert (await page(stub, top_k=100)).next_page_token == ""
 
@@ -145,7 +145,7 @@ async def test_what_fits_on_one_page_keeps_nothing(stub: LocalStub) -> None:
         ({"page_token": "ab-cd-3-uid1.7"}, VersionExpiredError, {"collection": PHOTOS, "version": "uid1.7"}),
         ({"space": "deep"}, TokenError, {"field": "space"}),
         ({"vector": vector_pb2.Vector(float32_le=bytes(4) + b"\0\0\x80\x3f")}, TokenError, {"field": "vector"}),
-        ({"passport": "made by hand"}, TokenError, {"field": "passport"}),
+        ({"fingerprint": "made by hand"}, TokenError, {"field": "fingerprint"}),
         ({"filter": to_message(from_json('{"n": 1}'))}, TokenError, {"field": "filter"}),
         ({"ids": ["i001"]}, TokenError, {"field": "ids"}),
         ({"score_limit": 3.0}, TokenError, {"field": "score_limit"}),
@@ -154,7 +154,7 @@ async def test_what_fits_on_one_page_keeps_nothing(stub: LocalStub) -> None:
     ],
 )
 async def test_a_token_goes_on_in_its_own_search_alone(
-    stub: LocalStub, fields: dict[str, Any], error: type[ServiceError], named: dict[str, str]
+    stub: InProcessStub, fields: dict[str, Any], error: type[ServiceError], named: dict[str, str]
 ) -> None:
     token = (await page(stub)).next_page_token
     with pytest.raises(error) as caught:
@@ -164,17 +164,17 @@ async def test_a_token_goes_on_in_its_own_search_alone(
 
 
 async def test_a_token_of_another_process_says_that_the_version_is_gone(
-    stub: LocalStub, store: MemoryChangeFeed
+    stub: InProcessStub, store: MemoryChangeFeed
 ) -> None:
     async with serving(store) as another:
-        token = (await page(LocalStub(another))).next_page_token
+        token = (await page(InProcessStub(another))).next_page_token
     with pytest.raises(VersionExpiredError):
         await page(stub, page_token=token)
 
 
 async def test_a_version_is_kept_for_a_while_after_its_last_page(store: MemoryChangeFeed) -> None:
     async with serving(store, cursor_seconds=0.2) as servicer:
-        stub = LocalStub(servicer)
+        stub = InProcessStub(servicer)
         token = (await page(stub)).next_page_token
         for _ in range(4):
             await asyncio.sleep(0.1)
@@ -185,7 +185,7 @@ async def test_a_version_is_kept_for_a_while_after_its_last_page(store: MemoryCh
         assert caught.value.metadata == {"collection": PHOTOS, "version": "uid1.1"}
 
 
-async def test_one_ranking_too_many_is_refused_unless_one_has_been_read(stub: LocalStub) -> None:
+async def test_one_ranking_too_many_is_refused_unless_one_has_been_read(stub: InProcessStub) -> None:
     first, second = await page(stub), await page(stub)
     with pytest.raises(OverloadedError) as caught:
         await page(stub)
@@ -200,7 +200,7 @@ async def test_one_ranking_too_many_is_refused_unless_one_has_been_read(stub: Lo
 
 
 async def test_a_dropped_collection_has_no_more_pages_nor_has_its_namesake(
-    stub: LocalStub, store: MemoryChangeFeed
+    stub: InProcessStub, store: MemoryChangeFeed
 ) -> None:
     token = (await page(stub)).next_page_token
     store.drop(PHOTOS)
@@ -236,9 +236,9 @@ def test_a_version_lapses_when_it_would_hold_too_many_rows(monkeypatch: pytest.M
     write(3)
     assert old.search(Search("flat", 1), ORIGIN[None])[0].version == Version("u", 0)
     write(4)
-    with pytest.raises(KeepLapsedError):
+    with pytest.raises(LeaseExpiredError):
         old.search(Search("flat", 1), ORIGIN[None])
-    with pytest.raises(KeepLapsedError):
+    with pytest.raises(LeaseExpiredError):
         ranking.page(0, 1)
     assert young.search(Search("flat", 1), ORIGIN[None])[0].hits[0].score == 1
     young.release()
@@ -251,18 +251,20 @@ def test_a_version_lapses_when_it_would_hold_too_many_rows(monkeypatch: pytest.M
 
 def test_a_version_that_holds_no_rows_does_not_lapse_for_a_search_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "HELD_ROWS_AT_LEAST", 1)
-    held = versions.Snapshots()
-    held.publish(versions.Snapshot(Version("u", 1), 0, np.ones(4, np.bool_)), [])
+    held = versions.VersionSet()
+    held.publish(versions.PublishedVersion(Version("u", 1), 0, np.ones(4, np.bool_)), [])
     with held.pinned():
         old = held.keep()
-        held.publish(versions.Snapshot(Version("u", 2), 1, np.array([False, False, True, False, True])), [0, 1, 3])
+        held.publish(
+            versions.PublishedVersion(Version("u", 2), 1, np.array([False, False, True, False, True])), [0, 1, 3]
+        )
         young = held.keep()
-        assert held.reclaim() == []
+        assert held.vacuum() == []
         with held.pinned_by(young) as snapshot:
             assert snapshot.version == Version("u", 2)
-    with pytest.raises(KeepLapsedError), held.pinned_by(old):
+    with pytest.raises(LeaseExpiredError), held.pinned_by(old):
         pass
-    assert held.reclaim() == [0, 1, 3]
+    assert held.vacuum() == [0, 1, 3]
 
 
 @pytest.mark.parametrize("size", [1000, 3000])

@@ -16,8 +16,8 @@ from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.change_feed import Table
-from services.search.core.collection_index import CollectionIndex, Found, Search
-from services.search.query.dynamic_batching import MergedSearches
+from services.search.core.collection_index import CollectionIndex, Search, SearchResult
+from services.search.query.dynamic_batching import SearchBatcher
 from tests.unit.search.feeds import FLAT, make_index, part
 
 ITEMS = {f"i{place:03}": float(place) for place in range(300)}
@@ -34,7 +34,7 @@ class HeldIndex:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._index, name)
 
-    def search(self, search: Search, queries: Matrix) -> Sequence[Found]:
+    def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         self.calls.append((search, queries[:, 0].tolist()))
         assert self.gate.wait(10)
         return self._index.search(search, queries)
@@ -49,17 +49,17 @@ def index() -> HeldIndex:
 
 
 @pytest.fixture
-async def merged() -> AsyncIterator[MergedSearches]:
+async def merged() -> AsyncIterator[SearchBatcher]:
     async with BoundedExecutor("search", 1) as executor:
-        yield MergedSearches(executor, max_batch=4)
+        yield SearchBatcher(executor, max_batch=4)
 
 
-def told(found: Found) -> list[tuple[str, float]]:
+def told(found: SearchResult) -> list[tuple[str, float]]:
     return [(hit.item_id, hit.score) for hit in found.hits]
 
 
 async def start(
-    merged: MergedSearches, index: CollectionIndex, x: float, search: Search, tell: Any = told
+    merged: SearchBatcher, index: CollectionIndex, x: float, search: Search, tell: Any = told
 ) -> asyncio.Task[Any]:
     task = asyncio.create_task(merged.search(index, search, np.array([x, 0], np.float32), tell))
     for _ in range(5):
@@ -72,7 +72,7 @@ def nearest(x: float, count: int) -> list[tuple[str, float]]:
 
 
 async def test_those_that_wait_share_a_call_and_each_gets_as_many_as_it_wants(
-    merged: MergedSearches, index: HeldIndex
+    merged: SearchBatcher, index: HeldIndex
 ) -> None:
     asked = [(1.0, 3), (5.0, 2), (9.0, 10), (2.5, 1), (4.0, 5), (7.0, 4)]
     tasks = [await start(merged, index, x, Search("flat", top_k)) for x, top_k in asked]
@@ -85,7 +85,7 @@ async def test_those_that_wait_share_a_call_and_each_gets_as_many_as_it_wants(
     ]
 
 
-async def test_different_questions_are_not_mixed(merged: MergedSearches, index: HeldIndex) -> None:
+async def test_different_questions_are_not_mixed(merged: SearchBatcher, index: HeldIndex) -> None:
     one, true = (Search("flat", 1, Comparison(("n",), Operator.EQUAL, (value,))) for value in (1, True))
     assert one == true, "Python says so, and the filters still differ"
     questions = [
@@ -108,7 +108,7 @@ async def test_different_questions_are_not_mixed(merged: MergedSearches, index: 
 
 
 async def test_an_error_of_the_engine_reaches_those_who_asked_for_it_alone(
-    merged: MergedSearches, index: HeldIndex
+    merged: SearchBatcher, index: HeldIndex
 ) -> None:
     tasks = [await start(merged, index, 3, Search(space, 1)) for space in ("flat", "none", "flat", "none")]
     index.gate.set()
@@ -117,8 +117,8 @@ async def test_an_error_of_the_engine_reaches_those_who_asked_for_it_alone(
     assert {type(wrong).__name__, type(wrong_too).__name__} == {"SpaceNotFoundError"}
 
 
-async def test_an_answer_that_cannot_be_told_is_the_callers_own_error(merged: MergedSearches, index: HeldIndex) -> None:
-    def cannot(found: Found) -> None:
+async def test_an_answer_that_cannot_be_told_is_the_callers_own_error(merged: SearchBatcher, index: HeldIndex) -> None:
+    def cannot(found: SearchResult) -> None:
         raise ZeroDivisionError
 
     block = await start(merged, index, 0, Search("flat", 1))
@@ -130,7 +130,7 @@ async def test_an_answer_that_cannot_be_told_is_the_callers_own_error(merged: Me
     assert isinstance(wrong, ZeroDivisionError)
 
 
-async def test_who_has_gone_is_not_searched_for(merged: MergedSearches, index: HeldIndex) -> None:
+async def test_who_has_gone_is_not_searched_for(merged: SearchBatcher, index: HeldIndex) -> None:
     block = await start(merged, index, 0, Search("flat", 1))
     gone, stays = [await start(merged, index, x, Search("flat", 1)) for x in (1, 2)]
     with deadline_in(0.02):
@@ -145,9 +145,7 @@ async def test_who_has_gone_is_not_searched_for(merged: MergedSearches, index: H
     assert [queries for _, queries in index.calls] == [[0], [2]]
 
 
-async def test_who_leaves_during_a_call_does_not_take_the_others_along(
-    merged: MergedSearches, index: HeldIndex
-) -> None:
+async def test_who_leaves_during_a_call_does_not_take_the_others_along(merged: SearchBatcher, index: HeldIndex) -> None:
     block = await start(merged, index, 0, Search("flat", 1))
     gone, stays = [await start(merged, index, x, Search("flat", 1)) for x in (1, 2)]
     index.gate.set()

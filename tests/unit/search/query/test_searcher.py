@@ -16,8 +16,8 @@ from services.common.errors import (
     CollectionNotFoundError,
     DimensionError,
     FilterError,
+    FingerprintError,
     OverloadedError,
-    PassportError,
     ServiceError,
     ServiceUnavailableError,
     SpaceNotFoundError,
@@ -26,10 +26,10 @@ from services.common.errors import (
     VersionUnknownError,
 )
 from services.common.filter_codec import from_json, to_message
-from services.common.rpc.client import STREAM_SECONDS, LocalStub, call
+from services.common.rpc.client import STREAM_SECONDS, InProcessStub, call
 from services.common.vectors import to_bytes
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, SpaceVectors
+from services.search.core.change_feed import ChangeBatch, SpaceVectors
 from services.search.core.errors import VersionNotReachedError
 from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
@@ -56,9 +56,9 @@ def serving(feed: WeakFeed, **settings: Any) -> AbstractAsyncContextManager[Sear
 
 
 @pytest.fixture
-async def stub(feed: WeakFeed) -> AsyncIterator[LocalStub]:
+async def stub(feed: WeakFeed) -> AsyncIterator[InProcessStub]:
     async with serving(feed) as servicer:
-        yield LocalStub(servicer)
+        yield InProcessStub(servicer)
 
 
 def request(x: float = 0, **fields: Any) -> pb.SearchIndexRequest:
@@ -66,17 +66,17 @@ def request(x: float = 0, **fields: Any) -> pb.SearchIndexRequest:
     return pb.SearchIndexRequest(**{"collection": PHOTOS, "space": "flat", "vector": vector, **fields})
 
 
-async def search(stub: LocalStub, asked: pb.SearchIndexRequest) -> pb.SearchIndexResponse:
+async def search(stub: InProcessStub, asked: pb.SearchIndexRequest) -> pb.SearchIndexResponse:
     response: pb.SearchIndexResponse = await call("search", stub.SearchIndex, asked)
     return response
 
 
-async def test_hits_come_best_first_with_score_and_spaces(stub: LocalStub, store: MemoryChangeFeed) -> None:
+async def test_hits_come_best_first_with_score_and_spaces(stub: InProcessStub, store: MemoryChangeFeed) -> None:
     vectors = {
         "flat": SpaceVectors(np.array([0]), np.array([[0.5, 0]], np.float32)),
         "deep": SpaceVectors(np.array([0]), np.ones((1, 3), np.float32)),
     }
-    version = str(store.commit(PHOTOS, ChangePart(["both"], ["{}"], vectors)))
+    version = str(store.commit(PHOTOS, ChangeBatch(["both"], ["{}"], vectors)))
     response = await search(stub, request(0, top_k=3, version=version))
     assert [(hit.id, hit.score, list(hit.spaces)) for hit in response.hits] == [
         ("i00", 0, ["flat"]),
@@ -86,19 +86,19 @@ async def test_hits_come_best_first_with_score_and_spaces(stub: LocalStub, store
     assert (response.version, response.mode, response.candidates) == (version, pb.SEARCH_MODE_EXACT, 21)
 
 
-async def test_ten_hits_unless_asked_otherwise(stub: LocalStub) -> None:
+async def test_ten_hits_unless_asked_otherwise(stub: InProcessStub) -> None:
     assert len((await search(stub, request())).hits) == 10
     assert len((await search(stub, request(top_k=10_000))).hits) == 20
 
 
-async def test_a_filter_bounds_the_candidates(stub: LocalStub, store: MemoryChangeFeed) -> None:
+async def test_a_filter_bounds_the_candidates(stub: InProcessStub, store: MemoryChangeFeed) -> None:
     version = str(store.commit(PHOTOS, part({"odd": 3.5}, metadata='{"even": false}')))
     filtered = request(version=version, filter=to_message(from_json('{"even": false}')))
     response = await search(stub, filtered)
     assert ([hit.id for hit in response.hits], response.candidates) == (["odd"], 1)
 
 
-async def test_a_score_limit_cuts_hits_not_candidates(stub: LocalStub) -> None:
+async def test_a_score_limit_cuts_hits_not_candidates(stub: InProcessStub) -> None:
     response = await search(stub, request(10, score_limit=1.0))
     assert [hit.id for hit in response.hits] == ["i10", "i09", "i11"]
     assert response.candidates == 20
@@ -126,7 +126,7 @@ async def test_a_score_limit_cuts_hits_not_candidates(stub: LocalStub) -> None:
             VectorError,
             {"problem": "has length zero, which cosine cannot compare"},
         ),
-        ({"passport": "another"}, PassportError, {"expected": "made by hand", "actual": "another"}),
+        ({"fingerprint": "another"}, FingerprintError, {"expected": "made by hand", "actual": "another"}),
         ({"filter": {}}, FilterError, {}),
         ({"version": "nonsense"}, TokenError, {"token": "nonsense"}),
         ({"version": "other.1"}, VersionUnknownError, {"collection": PHOTOS, "version": "other.1"}),
@@ -134,22 +134,22 @@ async def test_a_score_limit_cuts_hits_not_candidates(stub: LocalStub) -> None:
     ],
 )
 async def test_a_refusal_names_what_is_wrong(
-    stub: LocalStub, fields: dict[str, Any], error: type[ServiceError], named: dict[str, str]
+    stub: InProcessStub, fields: dict[str, Any], error: type[ServiceError], named: dict[str, str]
 ) -> None:
     with pytest.raises(error) as caught:
         await search(stub, request(**fields))
     assert named.items() <= caught.value.metadata.items()
 
 
-async def test_the_passport_of_the_space_is_accepted(stub: LocalStub) -> None:
-    assert (await search(stub, request(passport="made by hand"))).hits
+async def test_the_fingerprint_of_the_space_is_accepted(stub: InProcessStub) -> None:
+    assert (await search(stub, request(fingerprint="made by hand"))).hits
 
 
 async def test_the_callers_deadline_bounds_the_wait(feed: WeakFeed) -> None:
     async with serving(feed, wait_seconds=60.0) as servicer:
         with deadline_in(0.1), pytest.raises(VersionNotReachedError):
             async with asyncio.timeout(5):
-                await servicer.SearchIndex(request(version="uid1.9"), None)  # type: ignore[arg-type]  # as LocalStub
+                await servicer.SearchIndex(request(version="uid1.9"), None)  # type: ignore[arg-type]  # as InProcessStub
 
 
 async def test_the_deadline_of_the_first_search_is_not_that_of_following(
@@ -158,7 +158,7 @@ async def test_the_deadline_of_the_first_search_is_not_that_of_following(
     async with serving(feed, discover_seconds=3600.0) as servicer:
         store.create("collections/other", [FLAT])
         with deadline_in(5.0):
-            await search(LocalStub(servicer), request(collection="collections/other"))
+            await search(InProcessStub(servicer), request(collection="collections/other"))
     assert feed.stream_seconds == [STREAM_SECONDS, STREAM_SECONDS]
 
 
@@ -166,7 +166,7 @@ async def test_new_collections_are_found_without_being_asked_for(feed: WeakFeed,
     async with serving(feed, discover_seconds=0.05) as servicer:
         store.create("collections/other", [FLAT])
         await asyncio.sleep(0.3)
-        response = await servicer.ListIndexes(pb.ListIndexesRequest(), None)  # type: ignore[arg-type]  # as LocalStub
+        response = await servicer.ListIndexes(pb.ListIndexesRequest(), None)  # type: ignore[arg-type]  # as InProcessStub
     assert "collections/other" in {index.collection for index in response.indexes}
 
 
@@ -175,15 +175,15 @@ async def test_without_any_version_a_search_waits_rather_than_answer_from_nothin
     feed.down = True
     async with serving(feed, warm_seconds=0.05, discover_seconds=0.05) as servicer:
         with pytest.raises(ServiceUnavailableError):
-            await search(LocalStub(servicer), request())
+            await search(InProcessStub(servicer), request())
         feed.down = False
         await asyncio.sleep(0.2)
-        assert (await search(LocalStub(servicer), request())).candidates == 20
+        assert (await search(InProcessStub(servicer), request())).candidates == 20
 
 
 async def test_a_full_house_refuses_at_once(feed: WeakFeed) -> None:
     async with serving(feed, max_searches=1, wait_seconds=5.0) as servicer:
-        stub = LocalStub(servicer)
+        stub = InProcessStub(servicer)
         waiting = asyncio.create_task(search(stub, request(version="uid1.9")))
         await asyncio.sleep(0.05)
         with pytest.raises(OverloadedError) as caught:
@@ -196,7 +196,7 @@ async def test_a_full_house_refuses_at_once(feed: WeakFeed) -> None:
 
 
 async def test_a_dropped_collection_is_not_found_and_one_made_again_is(
-    stub: LocalStub, store: MemoryChangeFeed
+    stub: InProcessStub, store: MemoryChangeFeed
 ) -> None:
     store.drop(PHOTOS)
     await asyncio.sleep(0.1)
@@ -207,12 +207,12 @@ async def test_a_dropped_collection_is_not_found_and_one_made_again_is(
         await search(stub, request())
 
 
-async def test_indexes_are_listed_in_pages(stub: LocalStub, store: MemoryChangeFeed, feed: WeakFeed) -> None:
+async def test_indexes_are_listed_in_pages(stub: InProcessStub, store: MemoryChangeFeed, feed: WeakFeed) -> None:
     listed: list[tuple[str, str, int]] = []
     async with serving(feed) as servicer:
         for name in ("collections/a-b", "collections/a"):
             store.create(name, [FLAT, DEEP])
-            await search(LocalStub(servicer), request(collection=name))
+            await search(InProcessStub(servicer), request(collection=name))
         token = ""
         while True:
             page = await servicer.ListIndexes(pb.ListIndexesRequest(page_size=4, page_token=token), None)  # type: ignore[arg-type]
@@ -233,7 +233,7 @@ async def test_indexes_are_listed_in_pages(stub: LocalStub, store: MemoryChangeF
     assert last.memory_bytes > 20 * 2 * 4
 
 
-async def test_a_listing_refuses_what_is_wrong(stub: LocalStub) -> None:
+async def test_a_listing_refuses_what_is_wrong(stub: InProcessStub) -> None:
     for asked, error in (
         (pb.ListIndexesRequest(page_size=1001), ArgumentError),
         (pb.ListIndexesRequest(page_token="?"), TokenError),

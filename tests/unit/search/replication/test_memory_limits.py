@@ -11,12 +11,12 @@ from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.adapters.device_memory import DeviceMemory
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.core.errors import IndexTooLargeError
 from services.search.core.vector_index import Numbers, Ranking, Selection
 from services.search.engines.memory.vector_index import MemoryIndex
 from services.search.replication import replica as follower_module
-from services.search.replication.replicas import Followers
+from services.search.replication.replicas import Replicas
 from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import FLAT, PHOTOS, part
 
@@ -69,8 +69,8 @@ def store() -> MemoryChangeFeed:
 
 
 @pytest.fixture
-async def followers(store: MemoryChangeFeed, memory: DeviceMemory) -> AsyncIterator[Followers]:
-    followers = Followers(
+async def followers(store: MemoryChangeFeed, memory: DeviceMemory) -> AsyncIterator[Replicas]:
+    followers = Replicas(
         store,
         lambda table: LocalCollectionIndex(table.spaces, lambda space: NarrowIndex(space, memory, table.collection)),
     )
@@ -78,18 +78,18 @@ async def followers(store: MemoryChangeFeed, memory: DeviceMemory) -> AsyncItera
         yield followers
 
 
-def items(count: int, first: int = 0) -> ChangePart:
+def items(count: int, first: int = 0) -> ChangeBatch:
     return part({f"item-{number}": number for number in range(first, first + count)})
 
 
-async def found(followers: Followers, collection: str, version: Version | None) -> int:
+async def found(followers: Replicas, collection: str, version: Version | None) -> int:
     follower = await followers.follower(collection)
     async with asyncio.timeout(5):
         (state,) = (await follower.reached(version)).states()
     return state.vectors
 
 
-async def settled(followers: Followers, collection: str, version: Version) -> int:
+async def settled(followers: Replicas, collection: str, version: Version) -> int:
     async with asyncio.timeout(5):
         while True:
             try:
@@ -99,7 +99,7 @@ async def settled(followers: Followers, collection: str, version: Version) -> in
 
 
 async def test_a_collection_without_room_is_refused_with_the_bytes(
-    store: MemoryChangeFeed, followers: Followers
+    store: MemoryChangeFeed, followers: Replicas
 ) -> None:
     large = store.commit(PHOTOS, items(101))
     small = store.commit(OTHERS, items(30))
@@ -109,7 +109,7 @@ async def test_a_collection_without_room_is_refused_with_the_bytes(
     assert await settled(followers, OTHERS, small) == 30
 
 
-async def test_those_who_wait_already_are_told(store: MemoryChangeFeed, followers: Followers) -> None:
+async def test_those_who_wait_already_are_told(store: MemoryChangeFeed, followers: Replicas) -> None:
     version = store.commit(PHOTOS, items(50))
     assert await found(followers, PHOTOS, version) == 50
     waiting = asyncio.create_task(found(followers, PHOTOS, Version(version.uid, version.number + 1)))
@@ -121,7 +121,7 @@ async def test_those_who_wait_already_are_told(store: MemoryChangeFeed, follower
 
 
 async def test_an_index_that_cannot_grow_answers_for_what_it_holds(
-    store: MemoryChangeFeed, followers: Followers
+    store: MemoryChangeFeed, followers: Replicas
 ) -> None:
     before = store.commit(PHOTOS, items(80))
     assert await found(followers, PHOTOS, before) == 80
@@ -133,7 +133,7 @@ async def test_an_index_that_cannot_grow_answers_for_what_it_holds(
 
 
 async def test_failed_tries_leave_nothing_behind(
-    store: MemoryChangeFeed, followers: Followers, memory: DeviceMemory
+    store: MemoryChangeFeed, followers: Replicas, memory: DeviceMemory
 ) -> None:
     assert await found(followers, PHOTOS, store.commit(PHOTOS, items(40))) == 40
     refused = store.commit(PHOTOS, items(100, first=40))
@@ -144,7 +144,7 @@ async def test_failed_tries_leave_nothing_behind(
     assert memory.left_bytes() == 60
 
 
-async def test_it_recovers_when_another_collection_makes_room(store: MemoryChangeFeed, followers: Followers) -> None:
+async def test_it_recovers_when_another_collection_makes_room(store: MemoryChangeFeed, followers: Replicas) -> None:
     assert await found(followers, OTHERS, store.commit(OTHERS, items(60))) == 60
     version = store.commit(PHOTOS, items(50))
     with pytest.raises(IndexTooLargeError):
@@ -154,7 +154,7 @@ async def test_it_recovers_when_another_collection_makes_room(store: MemoryChang
 
 
 async def test_a_rebuild_without_room_is_refused_and_the_index_goes_on(
-    store: MemoryChangeFeed, followers: Followers
+    store: MemoryChangeFeed, followers: Replicas
 ) -> None:
     assert await found(followers, PHOTOS, store.commit(PHOTOS, items(60))) == 60
     with pytest.raises(IndexTooLargeError):
@@ -172,10 +172,10 @@ def test_a_part_that_one_space_cannot_take_leaves_no_row_and_no_slot() -> None:
     both = {name: SpaceVectors(np.arange(20), vectors) for name in ("wide", "strict")}
     for _ in range(9):
         with pytest.raises(IndexTooLargeError):
-            index.write(ChangePart([f"item-{number}" for number in range(20)], ["{}"] * 20, both))
-        index.abandon()
+            index.write(ChangeBatch([f"item-{number}" for number in range(20)], ["{}"] * 20, both))
+        index.rollback()
     assert roomy.left_bytes() == 980
-    index.write(ChangePart(["x"], ["{}"], {"strict": SpaceVectors(np.array([0]), vectors[:1])}, version=None))
+    index.write(ChangeBatch(["x"], ["{}"], {"strict": SpaceVectors(np.array([0]), vectors[:1])}, version=None))
     index.publish(Version("uid", 1))
     assert index.item_ids("strict")[0] == ["x"]
     assert index.item_ids("wide")[0] == []

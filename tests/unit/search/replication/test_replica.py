@@ -13,14 +13,14 @@ from services.common.errors import CollectionNotFoundError, ServiceUnavailableEr
 from services.common.index_config import Hnsw, IndexConfig
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart, SpaceVectors, Table
+from services.search.core.change_feed import ChangeBatch, SpaceVectors, Table
 from services.search.core.collection_index import CollectionIndex
 from services.search.replication import replica as follower_module
-from services.search.replication.replica import Follower
+from services.search.replication.replica import Replica
 from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
 
-HNSW = IndexConfig(Hnsw(neighbours=48))
+HNSW = IndexConfig(Hnsw(m=48))
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,8 @@ def feed(store: MemoryChangeFeed) -> WeakFeed:
 
 
 @pytest.fixture
-async def follower(feed: WeakFeed) -> AsyncIterator[Follower]:
-    follower = Follower(PHOTOS, feed, make_index)
+async def follower(feed: WeakFeed) -> AsyncIterator[Replica]:
+    follower = Replica(PHOTOS, feed, make_index)
     task = asyncio.create_task(follower.run())
     yield follower
     task.cancel()
@@ -50,7 +50,7 @@ async def follower(feed: WeakFeed) -> AsyncIterator[Follower]:
         await task
 
 
-async def reached(follower: Follower, version: Version | None) -> CollectionIndex:
+async def reached(follower: Replica, version: Version | None) -> CollectionIndex:
     async with asyncio.timeout(5):
         return await follower.reached(version)
 
@@ -59,16 +59,16 @@ def held(index: CollectionIndex) -> dict[str, float]:
     return {hit.item_id: hit.score for hit in found_by(index, "flat", ORIGIN, 100, None).hits}
 
 
-async def test_it_reaches_the_version_asked_for(store: MemoryChangeFeed, follower: Follower) -> None:
+async def test_it_reaches_the_version_asked_for(store: MemoryChangeFeed, follower: Replica) -> None:
     store.commit(PHOTOS, part({"x": 1}))
     assert held(await reached(follower, store.commit(PHOTOS, part({"y": 2}, deleted=["x"])))) == {"y": 2}
 
 
-async def test_an_empty_collection_has_a_version(store: MemoryChangeFeed, follower: Follower) -> None:
+async def test_an_empty_collection_has_a_version(store: MemoryChangeFeed, follower: Replica) -> None:
     assert held(await reached(follower, None)) == {}
 
 
-async def test_a_version_to_come_is_waited_for(store: MemoryChangeFeed, follower: Follower) -> None:
+async def test_a_version_to_come_is_waited_for(store: MemoryChangeFeed, follower: Replica) -> None:
     applied = await reached(follower, None)
     assert applied.version
     waiting = asyncio.create_task(reached(follower, Version(applied.version.uid, 1)))
@@ -79,7 +79,7 @@ async def test_a_version_to_come_is_waited_for(store: MemoryChangeFeed, follower
 
 
 async def test_half_a_change_is_never_seen_and_then_resumed(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     first = store.commit(PHOTOS, part({"x": 1}))
     index = await reached(follower, first)
@@ -93,7 +93,7 @@ async def test_half_a_change_is_never_seen_and_then_resumed(
 
 
 async def test_while_the_store_is_down_the_last_index_answers(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     feed.down = True
@@ -109,7 +109,7 @@ async def test_while_the_store_is_down_the_last_index_answers(
 
 async def test_a_store_that_is_down_at_first_is_waited_for(store: MemoryChangeFeed, feed: WeakFeed) -> None:
     feed.down = True
-    follower = Follower(PHOTOS, feed, make_index)
+    follower = Replica(PHOTOS, feed, make_index)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(follower.run())
         await asyncio.sleep(0.05)
@@ -118,14 +118,14 @@ async def test_a_store_that_is_down_at_first_is_waited_for(store: MemoryChangeFe
         running.cancel()
 
 
-async def test_after_a_reset_only_what_follows_is_held(store: MemoryChangeFeed, follower: Follower) -> None:
+async def test_after_a_reset_only_what_follows_is_held(store: MemoryChangeFeed, follower: Replica) -> None:
     old = await reached(follower, store.commit(PHOTOS, part({"x": 1})))
-    version = store.commit(PHOTOS, ChangePart(reset=True), part({"y": 2}))
+    version = store.commit(PHOTOS, ChangeBatch(reset=True), part({"y": 2}))
     assert held(await reached(follower, version)) == {"y": 2}
     assert held(old) == {"x": 1}
 
 
-async def test_dropping_ends_it_and_tells_those_who_wait(store: MemoryChangeFeed, follower: Follower) -> None:
+async def test_dropping_ends_it_and_tells_those_who_wait(store: MemoryChangeFeed, follower: Replica) -> None:
     index = await reached(follower, None)
     assert index.version
     waiting = asyncio.create_task(reached(follower, replace(index.version, number=99)))
@@ -137,14 +137,14 @@ async def test_dropping_ends_it_and_tells_those_who_wait(store: MemoryChangeFeed
 
 
 async def test_a_collection_made_again_with_other_spaces_is_followed_anew(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     feed.down = True
     store.drop(PHOTOS)
     store.create(PHOTOS, [DEEP])
     vectors = {"deep": SpaceVectors(np.array([0]), np.ones((1, 3), np.float32))}
-    version = store.commit(PHOTOS, ChangePart(["y"], ["{}"], vectors))
+    version = store.commit(PHOTOS, ChangeBatch(["y"], ["{}"], vectors))
     await asyncio.sleep(0.05)
     feed.down = False
     index = await reached(follower, version)
@@ -156,7 +156,7 @@ async def test_a_feed_that_does_not_tell_of_the_drop_is_left_when_a_version_show
     store: MemoryChangeFeed, feed: WeakFeed
 ) -> None:
     feed.deaf = True
-    follower = Follower(PHOTOS, feed, make_index)
+    follower = Replica(PHOTOS, feed, make_index)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(follower.run())
         before = store.commit(PHOTOS, part({"x": 1}))
@@ -172,7 +172,7 @@ async def test_a_feed_that_does_not_tell_of_the_drop_is_left_when_a_version_show
 
 
 async def test_a_foreign_version_is_not_judged_without_the_store(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     await reached(follower, None)
     with pytest.raises(VersionUnknownError) as caught:
@@ -184,7 +184,7 @@ async def test_a_foreign_version_is_not_judged_without_the_store(
 
 
 async def test_after_an_unexpected_error_the_index_is_built_anew(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower, caplog: pytest.LogCaptureFixture
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     feed.error = ZeroDivisionError("a bug")
@@ -198,7 +198,7 @@ async def test_after_an_unexpected_error_the_index_is_built_anew(
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_rebuilt_index_replaces_the_one_that_answers(store: MemoryChangeFeed, follower: Follower) -> None:
+async def test_a_rebuilt_index_replaces_the_one_that_answers(store: MemoryChangeFeed, follower: Replica) -> None:
     version = store.commit(PHOTOS, part({"x": 1, "y": 2}))
     old = await reached(follower, version)
     old.write(part({}, deleted=["x"]))
@@ -214,7 +214,7 @@ async def test_a_rebuilt_index_replaces_the_one_that_answers(store: MemoryChange
 
 
 async def test_a_rebuild_outlives_a_store_that_fails(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     version = store.commit(PHOTOS, part({"x": 1}))
     old = await reached(follower, version)
@@ -228,7 +228,7 @@ def configs(index: CollectionIndex) -> dict[str, IndexConfig]:
     return {state.space.name: state.config for state in index.states()}
 
 
-async def test_a_new_index_of_a_space_is_told_and_is_a_version(store: MemoryChangeFeed, follower: Follower) -> None:
+async def test_a_new_index_of_a_space_is_told_and_is_a_version(store: MemoryChangeFeed, follower: Replica) -> None:
     index = await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     assert configs(index) == {"flat": IndexConfig()}
     configured = store.configure(PHOTOS, "flat", HNSW)
@@ -238,7 +238,7 @@ async def test_a_new_index_of_a_space_is_told_and_is_a_version(store: MemoryChan
 
 
 async def test_what_is_built_anew_has_the_newest_choice_of_index(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     old = await reached(follower, store.configure(PHOTOS, "flat", HNSW))
@@ -249,7 +249,7 @@ async def test_what_is_built_anew_has_the_newest_choice_of_index(
         return make_index(table)
 
     follower._make_index = making  # what the choice is when the index is made, not only once it is told
-    reset = await reached(follower, store.commit(PHOTOS, ChangePart(reset=True), part({"y": 2})))
+    reset = await reached(follower, store.commit(PHOTOS, ChangeBatch(reset=True), part({"y": 2})))
     assert (made, configs(reset), held(reset)) == ([HNSW], {"flat": HNSW}, {"y": 2})
     assert reset is not old
     async with asyncio.timeout(5):
@@ -258,7 +258,7 @@ async def test_what_is_built_anew_has_the_newest_choice_of_index(
 
 
 async def test_a_choice_made_while_the_store_was_away_is_told(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     feed.down = True
@@ -269,18 +269,18 @@ async def test_a_choice_made_while_the_store_was_away_is_told(
 
 
 async def test_spaces_of_another_collection_do_not_fit(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     index = await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     assert index.version
-    feed.stray = ChangePart(version=index.version, spaces=[replace(FLAT, metric=Metric.COSINE)])
+    feed.stray = ChangeBatch(version=index.version, spaces=[replace(FLAT, metric=Metric.COSINE)])
     later = store.commit(PHOTOS, part({"y": 2}))
     assert await reached(follower, later) is index
     assert index.space("flat").metric is FLAT.metric
 
 
 async def test_it_is_behind_while_a_change_is_on_its_way(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     assert follower.lag_seconds == 0
@@ -294,12 +294,12 @@ async def test_it_is_behind_while_a_change_is_on_its_way(
 
 
 async def test_it_is_behind_a_version_it_was_told_of_while_its_stream_is_down(
-    store: MemoryChangeFeed, feed: WeakFeed, follower: Follower
+    store: MemoryChangeFeed, feed: WeakFeed, follower: Replica
 ) -> None:
     await reached(follower, store.commit(PHOTOS, part({"x": 1})))
     feed.down = True
     later = store.commit(PHOTOS, part({"y": 2}))
-    follower.told_of(later)
+    follower.observe(later)
     await asyncio.sleep(0.01)
     assert follower.lag_seconds >= 0.01
     feed.down = False

@@ -12,31 +12,33 @@ from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf
 from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search.adapters.faiss import FaissIndex
-from services.search.ann.build_scheduler import Builders
-from services.search.ann.manager import Upkeep, Workshop
-from services.search.ann.recall_monitor import RecallGuard
+from services.search.ann.build_scheduler import BuildScheduler
+from services.search.ann.manager import BuildContext, RefreshPolicy
+from services.search.ann.recall_monitor import RecallMonitor
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
-from services.search.core.collection_index import Found, Mode, Search, State
-from services.search.engines.faiss.factory import FaissCandidateMaker
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
+from services.search.core.collection_index import Mode, Search, SearchResult, State
+from services.search.engines.faiss.factory import FaissAnnFactory
 from services.search.snapshots import format
-from services.search.snapshots.catalog import Shelf
-from services.search.snapshots.repository import Archive
+from services.search.snapshots.catalog import SnapshotCatalog
+from services.search.snapshots.repository import SnapshotRepository
 from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import PHOTOS
 
 DIMENSIONS = 16
 COUNT = 3000
 FOREVER = float("inf")
-CONFIGS = [IndexConfig(Hnsw(neighbours=16, build_candidates=40)), IndexConfig(Ivf(lists=32))]
+CONFIGS = [IndexConfig(Hnsw(m=16, ef_construction=40)), IndexConfig(Ivf(nlist=32))]
 
 
 class Process:
     """What makes the indexes of one process; builds go on when told."""
 
     def __init__(self) -> None:
-        self.builders = Builders()
-        self.workshop = Workshop(FaissCandidateMaker(), self.builders, RecallGuard(0.0), Upkeep(least=50, rest=0))
+        self.builders = BuildScheduler()
+        self.workshop = BuildContext(
+            FaissAnnFactory(), self.builders, RecallMonitor(0.0), RefreshPolicy(least=50, rest=0)
+        )
 
     def make(self, table: Table) -> LocalCollectionIndex:
         return LocalCollectionIndex(table.spaces, lambda s: FaissIndex(DIMENSIONS, s.metric), self.workshop)
@@ -60,9 +62,9 @@ def store() -> MemorySnapshots:
 
 
 @pytest.fixture
-def archive(store: MemorySnapshots) -> Iterator[Archive]:
+def archive(store: MemorySnapshots) -> Iterator[SnapshotRepository]:
     with ThreadPoolExecutor(3) as pool:
-        yield Archive(Shelf(store), pool)
+        yield SnapshotRepository(SnapshotCatalog(store), pool)
 
 
 @pytest.fixture(params=CONFIGS, ids=["hnsw", "ivf"])
@@ -70,9 +72,9 @@ def table(request: pytest.FixtureRequest) -> Table:
     return Table(PHOTOS, [Space("a", DIMENSIONS, Metric.COSINE, config=request.param)], Version("uid1", 9))
 
 
-def change(numbers: range, seed: int) -> ChangePart:
+def change(numbers: range, seed: int) -> ChangeBatch:
     drawn = np.random.default_rng(seed).standard_normal((len(numbers), DIMENSIONS)).astype(np.float32)
-    return ChangePart(
+    return ChangeBatch(
         [f"{number}" for number in numbers], [""] * len(numbers), {"a": SpaceVectors(np.arange(len(numbers)), drawn)}
     )
 
@@ -89,18 +91,18 @@ def filled(table: Table, process: Process) -> LocalCollectionIndex:
     return index
 
 
-def found(index: LocalCollectionIndex, *, exact: bool = False) -> list[Found]:
+def found(index: LocalCollectionIndex, *, exact: bool = False) -> list[SearchResult]:
     queries = np.random.default_rng(5).standard_normal((20, DIMENSIONS)).astype(np.float32)
     return [next(iter(index.search(Search("a", 10, exact=exact), query[None]))) for query in queries]
 
 
-def seen(results: list[Found]) -> list[object]:
+def seen(results: list[SearchResult]) -> list[object]:
     return [
         ([(hit.item_id, hit.score) for hit in each.hits], each.candidates, each.mode, each.version) for each in results
     ]
 
 
-def test_what_was_built_answers_after_a_start_without_building(archive: Archive, table: Table) -> None:
+def test_what_was_built_answers_after_a_start_without_building(archive: SnapshotRepository, table: Table) -> None:
     before = filled(table, Process())
     archive.save(PHOTOS, before, lambda: FOREVER)
     process = Process()
@@ -113,7 +115,7 @@ def test_what_was_built_answers_after_a_start_without_building(archive: Archive,
     assert after.states()[0].state is State.READY
 
 
-def test_what_is_written_after_a_start_is_found_and_taken_in(archive: Archive, table: Table) -> None:
+def test_what_is_written_after_a_start_is_found_and_taken_in(archive: SnapshotRepository, table: Table) -> None:
     archive.save(PHOTOS, filled(table, Process()), lambda: FOREVER)
     process = Process()
     index = archive.load(table, process.make, lambda: FOREVER)
@@ -129,8 +131,10 @@ def test_what_is_written_after_a_start_is_found_and_taken_in(archive: Archive, t
         process.build()
 
 
-@pytest.mark.parametrize("config", [IndexConfig(Exact()), IndexConfig(Hnsw(neighbours=8)), IndexConfig(Ivf(lists=8))])
-def test_an_index_of_another_kind_is_left_and_built_anew(archive: Archive, table: Table, config: IndexConfig) -> None:
+@pytest.mark.parametrize("config", [IndexConfig(Exact()), IndexConfig(Hnsw(m=8)), IndexConfig(Ivf(nlist=8))])
+def test_an_index_of_another_kind_is_left_and_built_anew(
+    archive: SnapshotRepository, table: Table, config: IndexConfig
+) -> None:
     before = filled(table, Process())
     archive.save(PHOTOS, before, lambda: FOREVER)
     process = Process()
@@ -144,7 +148,7 @@ def test_an_index_of_another_kind_is_left_and_built_anew(archive: Archive, table
 
 
 def test_an_index_that_another_library_wrote_is_built_anew(
-    archive: Archive, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    archive: SnapshotRepository, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = filled(table, Process())
     with monkeypatch.context() as patched:

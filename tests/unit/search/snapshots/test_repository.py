@@ -19,12 +19,12 @@ from services.common.index_config import Hnsw, IndexConfig
 from services.common.vectors import Metric
 from services.common.versions import Version
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.change_feed import ChangePart, Space, SpaceVectors, Table
+from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
 from services.search.core.collection_index import Search
 from services.search.snapshots import catalog
 from services.search.snapshots import format as format_module
-from services.search.snapshots.catalog import MANIFEST, Shelf
-from services.search.snapshots.repository import Archive
+from services.search.snapshots.catalog import MANIFEST, SnapshotCatalog
+from services.search.snapshots.repository import SnapshotRepository
 from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import PHOTOS, make_index
 
@@ -43,14 +43,14 @@ def store() -> MemorySnapshots:
 
 
 @pytest.fixture
-def shelf(store: MemorySnapshots) -> Shelf:
-    return Shelf(store)
+def shelf(store: MemorySnapshots) -> SnapshotCatalog:
+    return SnapshotCatalog(store)
 
 
 @pytest.fixture
-def archive(shelf: Shelf) -> Iterator[Archive]:
+def archive(shelf: SnapshotCatalog) -> Iterator[SnapshotRepository]:
     with ThreadPoolExecutor(3) as pool:
-        yield Archive(shelf, pool)
+        yield SnapshotRepository(shelf, pool)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def patience() -> float:
     return FOREVER
 
 
-def change(ids: list[str], seed: int) -> ChangePart:
+def change(ids: list[str], seed: int) -> ChangeBatch:
     """Every item has a vector in "flat", two of three in "deep", few in "rare"."""
     random = np.random.default_rng(seed)
     shares = {"flat": 1.0, "deep": 2 / 3, "rare": 0.02}
@@ -75,7 +75,7 @@ def change(ids: list[str], seed: int) -> ChangePart:
     metadata = [
         json.dumps({"n": number % 5, "text": "é" * (number % 40)}) if number % 3 else "{}" for number in range(len(ids))
     ]
-    return ChangePart(ids, metadata, vectors)
+    return ChangeBatch(ids, metadata, vectors)
 
 
 def filled(number: int = 7) -> LocalCollectionIndex:
@@ -107,7 +107,7 @@ def answers(index: LocalCollectionIndex) -> list[object]:
     return told
 
 
-def test_what_is_loaded_answers_as_what_was_saved(archive: Archive) -> None:
+def test_what_is_loaded_answers_as_what_was_saved(archive: SnapshotRepository) -> None:
     index = filled()
     archive.save(PHOTOS, index, patience)
     loaded = archive.load(TABLE, make_index, patience)
@@ -119,7 +119,7 @@ def test_what_is_loaded_answers_as_what_was_saved(archive: Archive) -> None:
     assert answers(loaded) == answers(index), "it goes on as the other one does"
 
 
-def test_an_empty_collection_is_saved_and_loaded(archive: Archive) -> None:
+def test_an_empty_collection_is_saved_and_loaded(archive: SnapshotRepository) -> None:
     index = make_index(TABLE)
     index.publish(Version("uid1", 0))
     archive.save(PHOTOS, index, patience)
@@ -128,7 +128,7 @@ def test_an_empty_collection_is_saved_and_loaded(archive: Archive) -> None:
     assert (loaded.version, loaded.item_ids("flat")[0]) == (Version("uid1", 0), [])
 
 
-def test_a_snapshot_of_a_snapshot_is_the_same(archive: Archive) -> None:
+def test_a_snapshot_of_a_snapshot_is_the_same(archive: SnapshotRepository) -> None:
     index = filled()
     for _ in range(3):
         archive.save(PHOTOS, index, patience)
@@ -138,7 +138,7 @@ def test_a_snapshot_of_a_snapshot_is_the_same(archive: Archive) -> None:
         index = loaded
 
 
-def test_a_version_is_saved_whole_while_others_are_written(shelf: Shelf, store: MemorySnapshots) -> None:
+def test_a_version_is_saved_whole_while_others_are_written(shelf: SnapshotCatalog, store: MemorySnapshots) -> None:
     index, begun, go_on = filled(), threading.Event(), threading.Event()
     before = answers(index)
 
@@ -151,14 +151,14 @@ def test_a_version_is_saved_whole_while_others_are_written(shelf: Shelf, store: 
         files, get, remove = store.files, store.get, store.remove
 
     with ThreadPoolExecutor(3) as pool, ThreadPoolExecutor(1) as saver:
-        saving = saver.submit(Archive(Shelf(Slow()), pool).save, PHOTOS, index, patience)
+        saving = saver.submit(SnapshotRepository(SnapshotCatalog(Slow()), pool).save, PHOTOS, index, patience)
         assert begun.wait(10)
         for number in range(8, 20):
             index.write(change([f"item-{i:03d}" for i in range(200)], number))
             index.publish(Version("uid1", number))
         go_on.set()
         saving.result(10)
-        loaded = Archive(shelf, pool).load(TABLE, make_index, patience)
+        loaded = SnapshotRepository(shelf, pool).load(TABLE, make_index, patience)
     assert isinstance(loaded, LocalCollectionIndex)
     assert answers(loaded) == before
 
@@ -171,7 +171,7 @@ def damages(content: bytes) -> list[bytes | None]:
 
 
 def test_a_damaged_snapshot_is_passed_over_whichever_file_it_is(
-    archive: Archive, store: MemorySnapshots, caplog: pytest.LogCaptureFixture
+    archive: SnapshotRepository, store: MemorySnapshots, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = filled(6)
     archive.save(PHOTOS, index, patience)
@@ -196,7 +196,7 @@ def test_a_damaged_snapshot_is_passed_over_whichever_file_it_is(
 
 
 def test_a_snapshot_that_could_not_be_used_is_replaced_at_the_same_version(
-    archive: Archive, shelf: Shelf, store: MemorySnapshots
+    archive: SnapshotRepository, shelf: SnapshotCatalog, store: MemorySnapshots
 ) -> None:
     archive.save(PHOTOS, filled(6), patience)
     archive.save(PHOTOS, filled(7), patience)
@@ -209,7 +209,7 @@ def test_a_snapshot_that_could_not_be_used_is_replaced_at_the_same_version(
     assert damaged.folder not in [found.folder for found in shelf.snapshots(PHOTOS)]
 
 
-def test_where_every_snapshot_is_damaged_none_is_loaded(archive: Archive, store: MemorySnapshots) -> None:
+def test_where_every_snapshot_is_damaged_none_is_loaded(archive: SnapshotRepository, store: MemorySnapshots) -> None:
     archive.save(PHOTOS, filled(), patience)
     for file in store.files(""):
         if not file.path.endswith(MANIFEST):
@@ -222,7 +222,7 @@ def test_where_every_snapshot_is_damaged_none_is_loaded(archive: Archive, store:
     [
         (replace(TABLE, version=Version("uid2", 9)), "made anew"),
         (replace(TABLE, version=Version("uid1", 6)), "the store is at"),
-        (replace(TABLE, spaces=[replace(SPACES[0], passport="two"), *SPACES[1:]]), "two"),
+        (replace(TABLE, spaces=[replace(SPACES[0], fingerprint="two"), *SPACES[1:]]), "two"),
         (replace(TABLE, spaces=[replace(SPACES[0], dimensions=4), *SPACES[1:]]), "spaces"),
         (replace(TABLE, spaces=[replace(SPACES[0], metric=Metric.EUCLIDEAN), *SPACES[1:]]), "euclidean"),
         (replace(TABLE, spaces=SPACES[1:]), "spaces"),
@@ -230,14 +230,14 @@ def test_where_every_snapshot_is_damaged_none_is_loaded(archive: Archive, store:
     ],
 )
 def test_a_snapshot_of_something_else_is_passed_over(
-    archive: Archive, table: Table, why: str, caplog: pytest.LogCaptureFixture
+    archive: SnapshotRepository, table: Table, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     archive.save(PHOTOS, filled(), patience)
     assert archive.load(table, make_index, patience) is None
     assert why in caplog.text
 
 
-def test_how_a_space_is_indexed_may_have_changed(archive: Archive) -> None:
+def test_how_a_space_is_indexed_may_have_changed(archive: SnapshotRepository) -> None:
     archive.save(PHOTOS, filled(), patience)
     spaces = [replace(space, config=IndexConfig(Hnsw())) for space in SPACES]
     loaded = archive.load(replace(TABLE, spaces=spaces), make_index, patience)
@@ -246,7 +246,7 @@ def test_how_a_space_is_indexed_may_have_changed(archive: Archive) -> None:
 
 
 def test_another_format_is_passed_over(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    archive: SnapshotRepository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("services.search.snapshots.manifest.FORMAT", 99)
     archive.save(PHOTOS, filled(), patience)
@@ -256,7 +256,7 @@ def test_another_format_is_passed_over(
 
 
 def test_two_snapshots_stay_and_what_a_crash_left_goes_in_time(
-    archive: Archive, shelf: Shelf, store: MemorySnapshots, monkeypatch: pytest.MonkeyPatch
+    archive: SnapshotRepository, shelf: SnapshotCatalog, store: MemorySnapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = shelf.fresh_folder(PHOTOS, Version("uid1", 1))
     left.put("rows-00000.arrow", b"half a file")
@@ -270,7 +270,9 @@ def test_two_snapshots_stay_and_what_a_crash_left_goes_in_time(
     assert store.get("photos/notes.txt") == b"somebody's own"
 
 
-def test_snapshots_of_a_collection_made_anew_replace_those_of_the_one_before(archive: Archive, shelf: Shelf) -> None:
+def test_snapshots_of_a_collection_made_anew_replace_those_of_the_one_before(
+    archive: SnapshotRepository, shelf: SnapshotCatalog
+) -> None:
     archive.save(PHOTOS, filled(), patience)
     index = make_index(TABLE)
     index.publish(Version("uid2", 0))
@@ -278,7 +280,7 @@ def test_snapshots_of_a_collection_made_anew_replace_those_of_the_one_before(arc
     assert [found.version.uid for found in shelf.snapshots(PHOTOS)] == ["uid2"]
 
 
-def test_collections_do_not_touch_each_others_snapshots(archive: Archive) -> None:
+def test_collections_do_not_touch_each_others_snapshots(archive: SnapshotRepository) -> None:
     archive.save(PHOTOS, filled(), patience)
     archive.save(f"{PHOTOS}-more", filled(), patience)
     assert archive.collections() == {PHOTOS, f"{PHOTOS}-more"}
@@ -287,10 +289,10 @@ def test_collections_do_not_touch_each_others_snapshots(archive: Archive) -> Non
     assert archive.load(TABLE, make_index, patience) is None
 
 
-def test_writers_at_once_do_not_tear_each_others_snapshots(shelf: Shelf) -> None:
+def test_writers_at_once_do_not_tear_each_others_snapshots(shelf: SnapshotCatalog) -> None:
     indexes = [filled(number) for number in (4, 5, 6, 7)]
     with ThreadPoolExecutor(4) as pool, ThreadPoolExecutor(4) as writers:
-        archives = [Archive(shelf, pool) for _ in indexes]
+        archives = [SnapshotRepository(shelf, pool) for _ in indexes]
         for _ in range(5):
             list(writers.map(lambda each: each[0].save(PHOTOS, each[1], patience), zip(archives, indexes, strict=True)))
             loaded = archives[0].load(TABLE, make_index, patience)
@@ -317,7 +319,7 @@ class Failing(MemorySnapshots):
 def test_a_snapshot_that_fails_leaves_the_last_good_one_and_nothing_else(error: Exception) -> None:
     store = Failing(error)
     with ThreadPoolExecutor(3) as pool:
-        archive = Archive(Shelf(store), pool)
+        archive = SnapshotRepository(SnapshotCatalog(store), pool)
         archive.save(PHOTOS, filled(6), patience)
         before = store.files("")
         for files in range(len(before)):
@@ -330,7 +332,9 @@ def test_a_snapshot_that_fails_leaves_the_last_good_one_and_nothing_else(error: 
     assert loaded.version == Version("uid1", 6)
 
 
-def test_a_snapshot_whose_files_were_removed_meanwhile_is_not_completed(shelf: Shelf, store: MemorySnapshots) -> None:
+def test_a_snapshot_whose_files_were_removed_meanwhile_is_not_completed(
+    shelf: SnapshotCatalog, store: MemorySnapshots
+) -> None:
     class Forgetful(MemorySnapshots):
         def put(self, path: str, content: bytes) -> None:
             if "rows-00003" not in path:
@@ -338,11 +342,11 @@ def test_a_snapshot_whose_files_were_removed_meanwhile_is_not_completed(shelf: S
 
     forgetful = Forgetful()
     with ThreadPoolExecutor(3) as pool, pytest.raises(TimeoutError, match="rows-00003"):
-        Archive(Shelf(forgetful), pool).save(PHOTOS, filled(), patience)
+        SnapshotRepository(SnapshotCatalog(forgetful), pool).save(PHOTOS, filled(), patience)
     assert forgetful.files("") == []
 
 
-def test_no_time_is_told_and_nothing_is_left(archive: Archive, store: MemorySnapshots) -> None:
+def test_no_time_is_told_and_nothing_is_left(archive: SnapshotRepository, store: MemorySnapshots) -> None:
     left = iter([5.0, 4.0, 3.0])
     with pytest.raises(TimeoutError):
         archive.save(PHOTOS, filled(), lambda: next(left, 0.0))
@@ -362,14 +366,14 @@ def test_a_store_that_is_away_is_not_asked_again_at_once(caplog: pytest.LogCaptu
             raise ServiceUnavailableError("the folder")
 
     with ThreadPoolExecutor(3) as pool:
-        archive = Archive(Shelf(Away()), pool)
+        archive = SnapshotRepository(SnapshotCatalog(Away()), pool)
         for _ in range(3):
             assert archive.load(TABLE, make_index, patience) is None
     assert len(asked) == 1
     assert "the folder does not answer" in caplog.text
 
 
-def test_it_knows_whether_an_index_is_saved_as_it_is(archive: Archive) -> None:
+def test_it_knows_whether_an_index_is_saved_as_it_is(archive: SnapshotRepository) -> None:
     index = filled()
     assert not archive.holds(PHOTOS, index)
     assert not archive.was_replaced(PHOTOS, index)
@@ -381,7 +385,7 @@ def test_it_knows_whether_an_index_is_saved_as_it_is(archive: Archive) -> None:
     loaded = archive.load(TABLE, make_index, patience)
     assert loaded is not None
     assert archive.holds(PHOTOS, loaded)
-    loaded.write(ChangePart(deleted_ids=["item-003"]))
+    loaded.write(ChangeBatch(deleted_ids=["item-003"]))
     loaded.publish(Version("uid1", 8))
     assert not archive.holds(PHOTOS, loaded)
     assert not archive.was_replaced(PHOTOS, loaded)
@@ -390,7 +394,9 @@ def test_it_knows_whether_an_index_is_saved_as_it_is(archive: Archive) -> None:
     assert archive.age_seconds(PHOTOS, Version("uid2", 1)) == FOREVER
 
 
-def test_what_is_dropped_is_gone_whole_or_half_written(archive: Archive, shelf: Shelf, store: MemorySnapshots) -> None:
+def test_what_is_dropped_is_gone_whole_or_half_written(
+    archive: SnapshotRepository, shelf: SnapshotCatalog, store: MemorySnapshots
+) -> None:
     for number in (5, 6):
         archive.save(PHOTOS, filled(number), patience)
     shelf.fresh_folder(PHOTOS, Version("uid1", 6)).put("rows-00000.arrow", b"half a file")
@@ -406,14 +412,14 @@ def test_what_is_dropped_is_gone_whole_or_half_written(archive: Archive, shelf: 
     assert store.files("") == []
 
 
-def test_what_is_dropped_while_it_is_written_is_not_completed(shelf: Shelf, store: MemorySnapshots) -> None:
+def test_what_is_dropped_while_it_is_written_is_not_completed(shelf: SnapshotCatalog, store: MemorySnapshots) -> None:
     with ThreadPoolExecutor(3) as pool:
-        archive, other = Archive(shelf, pool), Archive(shelf, pool)
+        archive, other = SnapshotRepository(shelf, pool), SnapshotRepository(shelf, pool)
         for dropper in (archive, other):
             for dropped_at in range(1, 12, 5):
                 left = [FOREVER] * dropped_at
 
-                def dropping(left: list[float] = left, dropper: Archive = dropper) -> float:
+                def dropping(left: list[float] = left, dropper: SnapshotRepository = dropper) -> float:
                     if left:
                         left.pop()
                         if not left:

@@ -8,18 +8,18 @@ import pytest
 
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.versions import Version
-from services.search.core.change_feed import ChangePart
+from services.search.core.change_feed import ChangeBatch
 from services.search.core.collection_index import CollectionIndex
-from services.search.replication.replicas import Followers
-from services.search.snapshots.catalog import Shelf
-from services.search.snapshots.repository import Archive
-from services.search.snapshots.scheduler import Pace, Snapshotter
+from services.search.replication.replicas import Replicas
+from services.search.snapshots.catalog import SnapshotCatalog
+from services.search.snapshots.repository import SnapshotRepository
+from services.search.snapshots.scheduler import Schedule, SnapshotScheduler
 from tests.support.change_feed import MemoryChangeFeed
 from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
 
-OFTEN = Pace(between=0.01, load=5, stop=5)
-SELDOM = Pace(between=3600, load=5, stop=5)
+OFTEN = Schedule(between=0.01, load=5, stop=5)
+SELDOM = Schedule(between=3600, load=5, stop=5)
 
 
 @pytest.fixture
@@ -40,16 +40,16 @@ def files() -> MemorySnapshots:
 
 
 @asynccontextmanager
-async def process(feed: WeakFeed, files: MemorySnapshots, pace: Pace = SELDOM) -> AsyncIterator[Followers]:
+async def process(feed: WeakFeed, files: MemorySnapshots, pace: Schedule = SELDOM) -> AsyncIterator[Replicas]:
     """A search service as a process runs it, from start to graceful stop."""
     async with BoundedExecutor("files", 3) as pool, BoundedExecutor("snapshots", 3) as executor:
-        snapshotter = Snapshotter(Archive(Shelf(files), pool), make_index, executor, pace)
-        followers = Followers(feed, make_index, snapshotter.restored)
+        snapshotter = SnapshotScheduler(SnapshotRepository(SnapshotCatalog(files), pool), make_index, executor, pace)
+        followers = Replicas(feed, make_index, snapshotter.restored)
         async with snapshotter.saving(feed, followers), followers.following(0.05, 5):
             yield followers
 
 
-async def reached(followers: Followers, version: Version | None) -> CollectionIndex:
+async def reached(followers: Replicas, version: Version | None) -> CollectionIndex:
     async with asyncio.timeout(5):
         return await (await followers.follower(PHOTOS)).reached(version)
 
@@ -65,7 +65,7 @@ def held(index: CollectionIndex) -> dict[str, float]:
 
 
 def saved(files: MemorySnapshots) -> list[Version]:
-    return [snapshot.version for snapshot in Shelf(files).snapshots(PHOTOS) if snapshot.complete]
+    return [snapshot.version for snapshot in SnapshotCatalog(files).snapshots(PHOTOS) if snapshot.complete]
 
 
 async def test_after_a_stop_the_next_process_asks_only_for_what_changed(
@@ -101,7 +101,7 @@ async def test_a_snapshot_that_the_store_cannot_go_on_from_is_rebuilt(
 ) -> None:
     async with process(feed, files) as followers:
         await reached(followers, store.commit(PHOTOS, part({"x": 1})))
-    version = store.commit(PHOTOS, ChangePart(reset=True), part({"y": 2}))
+    version = store.commit(PHOTOS, ChangeBatch(reset=True), part({"y": 2}))
     async with process(feed, files) as followers:
         assert held(await reached(followers, version)) == {"y": 2}
 
@@ -193,10 +193,10 @@ async def test_processes_that_share_a_store_do_not_all_save(
 async def test_saving_ends_in_time_when_the_process_stops(
     store: MemoryChangeFeed, feed: WeakFeed, files: MemorySnapshots
 ) -> None:
-    async with process(feed, files, Pace(3600, 5, 0.0)) as followers:
+    async with process(feed, files, Schedule(3600, 5, 0.0)) as followers:
         version = store.commit(PHOTOS, part({"x": 1}))
         await reached(followers, version)
         later = store.commit(PHOTOS, part({"y": 1}))
         await reached(followers, later)
     assert later not in saved(files)
-    assert all(snapshot.complete for snapshot in Shelf(files).snapshots(PHOTOS))
+    assert all(snapshot.complete for snapshot in SnapshotCatalog(files).snapshots(PHOTOS))

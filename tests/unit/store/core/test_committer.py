@@ -12,7 +12,7 @@ from services.store.core.committer import Committed, Committer
 from services.store.core.mutations import Delete, Update, Upsert, Written
 from services.store.core.rows import EVERYTHING, NOTHING, Row
 from services.store.core.table import WriteConflictError
-from services.store.core.validation import Admitted
+from services.store.core.validation import ValidatedRow
 from tests.unit.store.rows import NOW, PHOTOS, row
 
 
@@ -41,7 +41,7 @@ def committer(table: MemoryTable, max_rows: int = 100) -> Committer:
 
 
 def upsert(*ids: str, expected_revision: int | None = None) -> Upsert:
-    return Upsert([Admitted(row(row_id), expected_revision) for row_id in ids])
+    return Upsert([ValidatedRow(row(row_id), expected_revision) for row_id in ids])
 
 
 async def test_writes_that_come_together_share_a_commit() -> None:

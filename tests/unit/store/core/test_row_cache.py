@@ -10,9 +10,9 @@ import pytest
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
 from services.store.adapters.memory_tables import MemoryCatalogue
-from services.store.core.row_cache import KEPT, ROW_BYTES, CachedCatalogue, CachedTable, RecentRows
+from services.store.core.row_cache import KEPT, ROW_BYTES, CachedCatalog, CachedTable, RowCache
 from services.store.core.rows import EVERYTHING, NOTHING, Part, Parts
-from services.store.core.table import ChangedRows, Changes, Found, Table
+from services.store.core.table import ChangedRows, Changes, RowLookup, Table
 from tests.unit.store.rows import PHOTOS, row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +30,7 @@ class Watched:
     def version(self) -> int:
         return self.inner.version
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         self.asked.append(set(ids))
         return await self.inner.get(ids, parts)
 
@@ -58,7 +58,7 @@ def watched(table: Table) -> Watched:
 
 @pytest.fixture
 def cached(watched: Watched) -> CachedTable:
-    return CachedTable(watched, RecentRows(10**6))  # type: ignore[arg-type]  # as much of a table as is used
+    return CachedTable(watched, RowCache(10**6))  # type: ignore[arg-type]  # as much of a table as is used
 
 
 async def texts(table: Table, ids: list[str]) -> dict[str, str | None]:
@@ -116,12 +116,12 @@ async def test_what_cannot_be_told_apart_is_forgotten(cached: CachedTable, table
 
 async def test_an_answer_is_of_one_commit(table: Table) -> None:
     class Late(Watched):
-        async def get(self, ids: Collection[str], parts: Parts) -> Found:
+        async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
             if len(self.asked) == 1:
                 await table.write([row("a", text="new")], [], table.version)
             return await super().get(ids, parts)
 
-    cached = CachedTable(Late(table), RecentRows(10**6))  # type: ignore[arg-type]
+    cached = CachedTable(Late(table), RowCache(10**6))  # type: ignore[arg-type]
     await texts(cached, ["a"])
     assert await texts(cached, ["a", "b"]) == {"a": "new", "b": "two"}
 
@@ -161,7 +161,7 @@ async def test_vectors_are_not_kept(cached: CachedTable, watched: Watched) -> No
 
 
 async def test_the_row_asked_for_longest_ago_goes_first(watched: Watched) -> None:
-    cached = CachedTable(watched, RecentRows(ROW_BYTES + 100))  # type: ignore[arg-type]
+    cached = CachedTable(watched, RowCache(ROW_BYTES + 100))  # type: ignore[arg-type]
     for row_id in ("a", "b", "b", "a"):
         await texts(cached, [row_id])
     assert watched.asked == [{"a"}, {"b"}, {"a"}]
@@ -173,17 +173,17 @@ class TestCatalogue:
         return MemoryCatalogue()
 
     @pytest.fixture
-    async def recent(self) -> RecentRows:
-        return RecentRows(ROW_BYTES * 100)
+    async def recent(self) -> RowCache:
+        return RowCache(ROW_BYTES * 100)
 
     @pytest.fixture
-    async def catalogue(self, inner: MemoryCatalogue, recent: RecentRows) -> AsyncIterator[CachedCatalogue]:
-        cached = CachedCatalogue(inner, recent)
+    async def catalogue(self, inner: MemoryCatalogue, recent: RowCache) -> AsyncIterator[CachedCatalog]:
+        cached = CachedCatalog(inner, recent)
         async with cached.loading():
             yield cached
 
     async def test_a_table_opened_is_read_into_memory(
-        self, inner: MemoryCatalogue, catalogue: CachedCatalogue, recent: RecentRows
+        self, inner: MemoryCatalogue, catalogue: CachedCatalog, recent: RowCache
     ) -> None:
         table = await inner.create(PHOTOS)
         await table.write([row(f"i{number}") for number in range(50)], [], table.version)
@@ -191,16 +191,14 @@ class TestCatalogue:
         await asyncio.gather(*catalogue._loading)
         assert len(recent.recall(PHOTOS.uid, [f"i{number}" for number in range(50)])) == 50
 
-    async def test_no_more_than_there_is_room_for(self, inner: MemoryCatalogue, catalogue: CachedCatalogue) -> None:
+    async def test_no_more_than_there_is_room_for(self, inner: MemoryCatalogue, catalogue: CachedCatalog) -> None:
         table = await inner.create(PHOTOS)
         await table.write([row(f"i{number}") for number in range(5000)], [], table.version)
         opened = await catalogue.open(PHOTOS.name)
         await asyncio.gather(*catalogue._loading)
         assert len((await opened.get([f"i{number}" for number in range(200)], KEPT)).rows) == 200
 
-    async def test_nothing_is_told_of_a_collection_dropped(
-        self, catalogue: CachedCatalogue, recent: RecentRows
-    ) -> None:
+    async def test_nothing_is_told_of_a_collection_dropped(self, catalogue: CachedCatalog, recent: RowCache) -> None:
         table = await catalogue.create(PHOTOS)
         await table.write([row("a")], [], table.version)
         await catalogue.drop(PHOTOS.name)
@@ -216,7 +214,7 @@ class Halting(Watched):
         super().__init__(table)
         self.found, self.told = asyncio.Event(), asyncio.Event()
 
-    async def get(self, ids: Collection[str], parts: Parts) -> Found:
+    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
         found = await super().get(ids, parts)
         await self.found.wait()
         return found
@@ -257,7 +255,7 @@ async def caught_up_while(halting: Halting, cached: CachedTable, late: Coroutine
 
 @pytest.mark.parametrize("late", ["read", "write"])
 async def test_what_arrives_while_the_cache_catches_up_is_not_taken_for_the_newest(halting: Halting, late: str) -> None:
-    cached = CachedTable(halting, RecentRows(10**6))  # type: ignore[arg-type]  # as much of a table as is used
+    cached = CachedTable(halting, RowCache(10**6))  # type: ignore[arg-type]  # as much of a table as is used
     halting.found.set()
     await cached.get(["a"], KEPT)
     halting.found.clear()
@@ -286,7 +284,7 @@ async def test_a_cache_that_could_not_catch_up_knows_what_it_knew(watched: Watch
 
 
 async def test_reading_into_memory_late_takes_no_older_row_for_the_newest(table: Table) -> None:
-    cached = CachedTable(table, RecentRows(10**6))
+    cached = CachedTable(table, RowCache(10**6))
     await cached.get(["a", "b"], KEPT)
     await table.write([], ["a"], table.version)
     await cached.load()

@@ -11,7 +11,7 @@ from services.store.core.collections import Collections
 from services.store.core.media_store import Announcement
 from services.store.core.rows import Media, Parts, Row
 from services.store.core.table import Table
-from services.store.maintenance.garbage_collection import Retention, Upkeep
+from services.store.maintenance.garbage_collection import GarbageCollector, Retention
 from tests.unit.store.rows import PHOTOS, SPACES, row
 
 DAY = timedelta(days=1)
@@ -55,8 +55,8 @@ class TestCollectMedia:
         return Collections(catalogue, max_waiting_rows=100, clock=clock)
 
     @pytest.fixture
-    def upkeep(self, collections: Collections, media: MemoryMedia, clock: Clock) -> Upkeep:
-        return Upkeep(collections, media, Retention(DAY, DAY, DAY), clock=clock)
+    def upkeep(self, collections: Collections, media: MemoryMedia, clock: Clock) -> GarbageCollector:
+        return GarbageCollector(collections, media, Retention(DAY, DAY, DAY), clock=clock)
 
     async def refer(self, table: Table, row_id: str, sha256: str) -> None:
         reference = Media(sha256, "image/png", 1)
@@ -66,7 +66,7 @@ class TestCollectMedia:
         return (await media.put(one(content), Announcement())).sha256
 
     async def test_what_a_row_of_any_collection_refers_to_is_kept(
-        self, collections: Collections, media: MemoryMedia, upkeep: Upkeep, clock: Clock
+        self, collections: Collections, media: MemoryMedia, upkeep: GarbageCollector, clock: Clock
     ) -> None:
         hashes = [await self.put(media, content) for content in (b"a", b"b", b"left")]
         await self.refer(await collections.create("collections/a", SPACES), "x", hashes[0])
@@ -75,13 +75,13 @@ class TestCollectMedia:
         assert await upkeep.collect_media() == 1
         assert set(await media.claim(hashes)) == set(hashes[:2])
 
-    async def test_what_is_new_has_its_time(self, media: MemoryMedia, upkeep: Upkeep) -> None:
+    async def test_what_is_new_has_its_time(self, media: MemoryMedia, upkeep: GarbageCollector) -> None:
         sha256 = await self.put(media, b"a")
         assert await upkeep.collect_media() == 0
         assert await media.claim([sha256])
 
     async def test_what_a_removed_row_referred_to_goes(
-        self, collections: Collections, media: MemoryMedia, upkeep: Upkeep, clock: Clock
+        self, collections: Collections, media: MemoryMedia, upkeep: GarbageCollector, clock: Clock
     ) -> None:
         table = await collections.create("collections/a", SPACES)
         sha256 = await self.put(media, b"a")
@@ -91,7 +91,7 @@ class TestCollectMedia:
         assert await upkeep.collect_media() == 1
 
     async def test_what_a_tagged_version_refers_to_is_kept(
-        self, collections: Collections, media: MemoryMedia, upkeep: Upkeep, clock: Clock
+        self, collections: Collections, media: MemoryMedia, upkeep: GarbageCollector, clock: Clock
     ) -> None:
         table = await collections.create("collections/a", SPACES)
         sha256 = await self.put(media, b"a")
@@ -104,7 +104,7 @@ class TestCollectMedia:
         assert await upkeep.collect_media() == 1
 
     async def test_a_table_that_cannot_be_read_protects_everything(
-        self, catalogue: MemoryCatalogue, media: MemoryMedia, upkeep: Upkeep, clock: Clock
+        self, catalogue: MemoryCatalogue, media: MemoryMedia, upkeep: GarbageCollector, clock: Clock
     ) -> None:
         catalogue._tables[PHOTOS.name] = Unreadable(PHOTOS)
         sha256 = await self.put(media, b"a")
@@ -114,7 +114,7 @@ class TestCollectMedia:
         assert await media.claim([sha256])
 
     async def test_what_is_claimed_during_the_search_is_kept(
-        self, collections: Collections, upkeep: Upkeep, clock: Clock, media: MemoryMedia
+        self, collections: Collections, upkeep: GarbageCollector, clock: Clock, media: MemoryMedia
     ) -> None:
         sha256 = await self.put(media, b"a")
         clock.now += 2 * DAY
@@ -135,7 +135,7 @@ class TestCollectMedia:
         self,
         catalogue: MemoryCatalogue,
         media: MemoryMedia,
-        upkeep: Upkeep,
+        upkeep: GarbageCollector,
         clock: Clock,
         caplog: pytest.LogCaptureFixture,
     ) -> None:

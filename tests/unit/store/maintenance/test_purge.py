@@ -13,7 +13,7 @@ from services.store.core.collections import Collections
 from services.store.core.media_store import Announcement
 from services.store.core.rows import Media
 from services.store.core.table import Table
-from services.store.maintenance.purge import Purger
+from services.store.maintenance.purge import Purge
 from tests.unit.store.rows import SPACES, row
 
 
@@ -29,7 +29,7 @@ class Shop:
         self.slept = 0.0
         self.media = MemoryMedia()
         self.collections = Collections(MemoryCatalogue(), max_waiting_rows=100, clock=lambda: self.now)
-        self.purger = Purger(self.collections, self.media, clock=lambda: self.now, sleep=self.sleep)
+        self.purger = Purge(self.collections, self.media, clock=lambda: self.now, sleep=self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         self.slept += seconds
@@ -79,7 +79,7 @@ async def test_a_write_that_comes_meanwhile_keeps_them(shop: Shop) -> None:
         if 30 <= shop.slept < 31:
             await refer(table, "late", sha256)
 
-    shop.purger = Purger(shop.collections, shop.media, clock=lambda: shop.now, sleep=late)
+    shop.purger = Purge(shop.collections, shop.media, clock=lambda: shop.now, sleep=late)
     (media,) = (await shop.purger.purge("collections/a", ["x"], [sha256])).media
     assert media.kept_by == "collections/a/items/late"
     assert await shop.media.claim([sha256])
