@@ -114,7 +114,8 @@ def _index() -> None:
 def server(_index: None, wheels: dict[str, Wheel], tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The server, with the versions that are locked."""
     environment = Environment.made(tmp_path_factory.mktemp("server"))
-    environment.pip("install", "--no-compile", "--require-hashes", "-r", ROOT / "requirements" / "server.txt")
+    locked = ("--no-deps", "--require-hashes", "-r", ROOT / "requirements" / "server.txt")
+    environment.pip("install", "--no-compile", *locked)
     environment.pip("install", "--no-deps", *(wheel.path for wheel in wheels.values()))
     environment.pip("check")
     return environment
