@@ -77,7 +77,8 @@ class Restore:
         for space in manifest.spaces:
             if space.model and fingerprints.get(space.model) != space.fingerprint:
                 raise BackupError(
-                    f"the vectors of {space.name} were made by {space.model} under the fingerprint {space.fingerprint!r}, "
+                    f"the vectors of {space.name} were made by {space.model} "
+                    f"under the fingerprint {space.fingerprint!r}, "
                     f"the server has {fingerprints.get(space.model)!r}: --re-embed makes them anew"
                 )
 

@@ -1,4 +1,4 @@
-"""What every `TableCatalog` and `Table` of the store does. Subclass, give the `catalogue` fixture, inherit the tests."""
+"""What each `TableCatalog` and `Table` of the store does. Subclass, give the `catalogue` fixture, inherit the tests."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """Calling another service: over gRPC, or directly when it lives in the same process. One way for both.
 
-A client adapter holds a stub: the generated one over a channel, or a `InProcessStub`, which has the same methods but calls
-the servicer. Either way the adapter awaits `call(...)` or iterates `stream(...)`, which bound the time by what is left
-of the caller's deadline and raise the `ServiceError` the other service raised.
+A client adapter holds a stub: the generated one over a channel, or an `InProcessStub`, which has the same methods but
+calls the servicer. Either way the adapter awaits `call(...)` or iterates `stream(...)`, which bound the time by what is
+left of the caller's deadline and raise the `ServiceError` the other service raised.
 """
 
 import asyncio

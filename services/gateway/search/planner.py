@@ -54,8 +54,8 @@ class ArmSpec:
 class PlannedArm:
     """A query in one space.
 
-    `wish` numbers the arm it came from, `query` is a content still to be embedded or the vector itself, `fingerprint` that
-    of the vector (empty where the caller answers for it), `left_out` an item that is no hit of the arm.
+    `wish` numbers the arm it came from, `query` is a content still to be embedded or the vector itself, `fingerprint`
+    that of the vector (empty where the caller answers for it), `left_out` an item that is no hit of the arm.
     """
 
     wish: int

@@ -124,7 +124,7 @@ class Committer:
 
 
 class WriteBatch:
-    """Plans applied one after the other, in memory, to rows as they were read."""
+    """Mutations applied one after the other, in memory, to rows as they were read."""
 
     def __init__(self, rows: dict[str, Row], now: datetime) -> None:
         self.changed: set[str] = set()
@@ -133,6 +133,7 @@ class WriteBatch:
         self._now = now
 
     def enter(self, plan: Mutation[T]) -> T | ServiceError:
+        """Apply `plan` and return its answer, or the error for which it changes nothing."""
         try:
             decision = plan.decide(self._rows, self._now)
         except ServiceError as error:
@@ -146,6 +147,7 @@ class WriteBatch:
         return decision.answer
 
     def changes(self) -> tuple[list[Row], list[str]]:
+        """Return the rows to write and the ids to delete, each by id."""
         rows = [self._rows[row_id] for row_id in sorted(self.changed & self._rows.keys())]
         return rows, sorted(self.changed & self._before - self._rows.keys())
 

@@ -1,6 +1,6 @@
 """A model at a Triton server: whether it may be asked, and why not.
 
-It is ready once its signature, its fingerprint and its golden vectors are those of the catalogue. From then on a canary,
+It is ready once its signature, its fingerprint and its golden vectors are those of the catalog. From then on a canary,
 one golden input at intervals, tells whether it still computes: a server whose Python process died says that it is ready
 all the same. A model that fails is examined anew at the same intervals, and is ready again when it passes.
 """

@@ -15,7 +15,7 @@ Tower = TextTower | TextHead | PictureTower
 IDENTITY = "onnxruntime cpu"
 """What every flavour says of itself in a fingerprint: the same as the runtime in process.
 
-A fingerprint names the arithmetic, not the host. That a server really computes as the process does is not taken on trust:
+A fingerprint names the arithmetic, not the host. That a server computes as the process does is not taken on trust:
 each model carries golden vectors made in process, and a client admits no server that misses them.
 """
 
