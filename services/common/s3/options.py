@@ -10,7 +10,8 @@ class S3Options:
     """An S3 endpoint and a bucket of it; what is empty is not given.
 
     `timeout_seconds` is how long a call to it may take with all its retries, `read_timeout_seconds` how long the
-    endpoint may send nothing. Without `access_key` the credentials are those of the environment or of the machine's role.
+    endpoint may send nothing. Without `access_key` the credentials are those of the environment or of the
+    machine's role.
     """
 
     endpoint: str
