@@ -5,7 +5,7 @@ import warnings
 
 from medley.v1 import embedder_service_pb2 as medley_dot_v1_dot_embedder__service__pb2
 
-GRPC_GENERATED_VERSION = '1.81.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in medley/v1/embedder_service_pb2_grpc.py depends on'
+        + f' but the generated code in medley/v1/embedder_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class EmbedderServiceStub:
+class EmbedderServiceStub(object):
     """EmbedderService turns media and text into vectors. It owns decoding and preprocessing.
     """
 
@@ -57,7 +57,7 @@ class EmbedderServiceStub:
                 _registered_method=True)
 
 
-class EmbedderServiceServicer:
+class EmbedderServiceServicer(object):
     """EmbedderService turns media and text into vectors. It owns decoding and preprocessing.
     """
 
@@ -120,7 +120,7 @@ def add_EmbedderServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class EmbedderService:
+class EmbedderService(object):
     """EmbedderService turns media and text into vectors. It owns decoding and preprocessing.
     """
 

@@ -5,7 +5,7 @@ import warnings
 
 from medley.v1 import search_service_pb2 as medley_dot_v1_dot_search__service__pb2
 
-GRPC_GENERATED_VERSION = '1.81.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in medley/v1/search_service_pb2_grpc.py depends on'
+        + f' but the generated code in medley/v1/search_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class SearchServiceStub:
+class SearchServiceStub(object):
     """SearchService finds the items nearest to a vector. Its indexes follow the store and can be rebuilt from it.
     """
 
@@ -67,7 +67,7 @@ class SearchServiceStub:
                 _registered_method=True)
 
 
-class SearchServiceServicer:
+class SearchServiceServicer(object):
     """SearchService finds the items nearest to a vector. Its indexes follow the store and can be rebuilt from it.
     """
 
@@ -158,7 +158,7 @@ def add_SearchServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class SearchService:
+class SearchService(object):
     """SearchService finds the items nearest to a vector. Its indexes follow the store and can be rebuilt from it.
     """
 

@@ -5,7 +5,7 @@ import warnings
 
 from medley.v1 import store_service_pb2 as medley_dot_v1_dot_store__service__pb2
 
-GRPC_GENERATED_VERSION = '1.81.1'
+GRPC_GENERATED_VERSION = '1.75.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in medley/v1/store_service_pb2_grpc.py depends on'
+        + f' but the generated code in medley/v1/store_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class StoreServiceStub:
+class StoreServiceStub(object):
     """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
     durable when it is answered.
     """
@@ -143,7 +143,7 @@ class StoreServiceStub:
                 _registered_method=True)
 
 
-class StoreServiceServicer:
+class StoreServiceServicer(object):
     """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
     durable when it is answered.
     """
@@ -416,7 +416,7 @@ def add_StoreServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class StoreService:
+class StoreService(object):
     """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
     durable when it is answered.
     """
