@@ -30,8 +30,8 @@ async def test_engines_for_processors_are_there(engine: str) -> None:
 
 
 async def test_without_torch_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("torch_device", "torch_index"):
-        monkeypatch.delitem(sys.modules, f"services.search.adapters.{name}", raising=False)
+    for name in ("device", "scan", "vectors", "vector_index"):
+        monkeypatch.delitem(sys.modules, f"services.search.engines.torch.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley\[torch\]'"):
         await started(engine="torch", device="cpu")
@@ -63,7 +63,7 @@ async def on_a_device() -> AsyncIterator[tuple[SearchServicer, MemoryChangeFeed]
     pytest.importorskip("torch", reason="needs the extra torch")
     store = MemoryChangeFeed()
     store.create(PHOTOS, [FLAT])
-    settings = SearchSettings(engine="torch", device="cpu", gpu_memory_bytes=52 * 2**20, wait_seconds=5)
+    settings = SearchSettings(engine="torch", device="cpu", gpu_memory_bytes=52 * 2**20, wait_seconds=30)
     async with search_servicer_over(settings, store) as servicer:
         yield servicer, store
 
