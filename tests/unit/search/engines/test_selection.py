@@ -33,7 +33,7 @@ async def test_without_torch_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     for name in ("device", "scan", "vectors", "vector_index"):
         monkeypatch.delitem(sys.modules, f"services.search.engines.torch.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley\[torch\]'"):
+    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley-server\[torch\]'"):
         await started(engine="torch", device="cpu")
 
 
@@ -41,7 +41,7 @@ async def test_without_faiss_for_gpus_its_extra_is_named() -> None:
     faiss = pytest.importorskip("faiss")
     if hasattr(faiss, "StandardGpuResources"):
         pytest.skip("the package for GPUs is installed")
-    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley\[gpu\]'"):
+    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley-server\[gpu\]'"):
         await started(engine="faiss-gpu", gpu_memory_bytes=2**30)
 
 
