@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from services.common.vectors import Metric
-from services.search.adapters.torch_device import TorchDevice
-from services.search.adapters.torch_index import Directions
-from services.search.adapters.torch_scan import Queries, TorchScan
-from services.search.adapters.torch_vectors import TorchVectors
 from services.search.core.vector_index import Selection
+from services.search.engines.device.bounds import Rounded, directions
+from services.search.engines.torch.device import TorchDevice
+from services.search.engines.torch.scan import Queries, TorchScan
+from services.search.engines.torch.vectors import TorchVectors
 
 TOP_K = 10
 WANTED = 26  # what the engine takes to rank 10
@@ -126,9 +126,8 @@ class Bench:
         return received()[1]
 
     def _asked(self, batch: int) -> Queries:
-        directions = Directions.of(self._queries[:batch])
         halves = np.zeros((-(-batch // 8) * 8, self._drawn.dimensions), np.float16)
-        halves[:batch] = directions.halves
+        halves[:batch] = Rounded.of(directions(self._queries[:batch])[0]).halves
         return Queries(batch, self._device.tensor(halves), None, None)
 
     def _put(self, begin: int, halves: Any) -> None:

@@ -221,8 +221,8 @@ def _engine(settings: SearchSettings) -> MakeVectorIndex:
 
 def _torch_engine(settings: SearchSettings) -> MakeVectorIndex:
     with _needing("torch"):
-        from services.search.adapters.torch_device import TorchDevice
-        from services.search.adapters.torch_index import TorchIndex
+        from services.search.engines.torch.device import TorchDevice
+        from services.search.engines.torch.vector_index import TorchIndex
 
     device = TorchDevice(settings.device, settings.gpu_memory_bytes)
     return lambda name, space: TorchIndex(space.dimensions, space.metric, device, f"{name}/{space.name}")
@@ -230,10 +230,16 @@ def _torch_engine(settings: SearchSettings) -> MakeVectorIndex:
 
 def _faiss_gpu_engine(settings: SearchSettings) -> MakeVectorIndex:
     with _needing("gpu"):
-        from services.search.adapters.faiss_gpu import FaissDevice, FaissGpuIndex
+        from services.search.engines.faiss.gpu_vector_index import FaissDevice, FaissGpuIndex
 
         device = FaissDevice(settings.device, settings.gpu_memory_bytes)
-    return lambda name, space: FaissGpuIndex(space.dimensions, space.metric, device, f"{name}/{space.name}")
+    from services.search.adapters.faiss import FaissIndex
+
+    def make_index(name: str, space: Space) -> FaissGpuIndex:
+        host = FaissIndex(space.dimensions, space.metric)
+        return FaissGpuIndex(space.dimensions, space.metric, host, device, f"{name}/{space.name}")
+
+    return make_index
 
 
 @contextmanager

@@ -109,8 +109,8 @@ class TestTorch(CollectionIndexContract):
     @pytest.fixture
     def make_collection(self) -> MakeCollection:
         pytest.importorskip("torch", reason="needs the extra torch")
-        from services.search.adapters.torch_device import TorchDevice
-        from services.search.adapters.torch_index import TorchIndex
+        from services.search.engines.torch.device import TorchDevice
+        from services.search.engines.torch.vector_index import TorchIndex
 
         device = TorchDevice("cpu")
         return MakeCollection(

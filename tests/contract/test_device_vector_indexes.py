@@ -7,9 +7,9 @@ pytest.importorskip("torch", reason="needs the extra torch")
 import torch
 
 from services.common.vectors import Metric
-from services.search.adapters import torch_vectors
-from services.search.adapters.torch_device import TorchDevice
-from services.search.adapters.torch_index import TorchIndex
+from services.search.engines.torch import vectors
+from services.search.engines.torch.device import TorchDevice
+from services.search.engines.torch.vector_index import TorchIndex
 from tests.contract.vector_index import MakeIndex, VectorIndexContract
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -34,7 +34,7 @@ class TestTorchIndexOfManySegmentsAndChunks(TestTorchIndex):
         monkeypatch.setattr(device, "_work_bytes", 1)
 
         def make(dimensions: int, metric: Metric) -> TorchIndex:
-            monkeypatch.setattr(torch_vectors, "SEGMENT_BYTES", 2 * 256 * dimensions)
+            monkeypatch.setattr(vectors, "SEGMENT_BYTES", 2 * 256 * dimensions)
             return TorchIndex(dimensions, metric, device)
 
         return make

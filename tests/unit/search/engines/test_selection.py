@@ -30,10 +30,10 @@ async def test_engines_for_processors_are_there(engine: str) -> None:
 
 
 async def test_without_torch_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("torch_device", "torch_index"):
-        monkeypatch.delitem(sys.modules, f"services.search.adapters.{name}", raising=False)
+    for name in ("device", "scan", "vectors", "vector_index"):
+        monkeypatch.delitem(sys.modules, f"services.search.engines.torch.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley\[torch\]'"):
+    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley-server\[torch\]'"):
         await started(engine="torch", device="cpu")
 
 
@@ -41,7 +41,7 @@ async def test_without_faiss_for_gpus_its_extra_is_named() -> None:
     faiss = pytest.importorskip("faiss")
     if hasattr(faiss, "StandardGpuResources"):
         pytest.skip("the package for GPUs is installed")
-    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley\[gpu\]'"):
+    with pytest.raises(ServiceUnavailableError, match=r"pip install 'medley-server\[gpu\]'"):
         await started(engine="faiss-gpu", gpu_memory_bytes=2**30)
 
 
@@ -63,7 +63,7 @@ async def on_a_device() -> AsyncIterator[tuple[SearchServicer, MemoryChangeFeed]
     pytest.importorskip("torch", reason="needs the extra torch")
     store = MemoryChangeFeed()
     store.create(PHOTOS, [FLAT])
-    settings = SearchSettings(engine="torch", device="cpu", gpu_memory_bytes=52 * 2**20, wait_seconds=5)
+    settings = SearchSettings(engine="torch", device="cpu", gpu_memory_bytes=52 * 2**20, wait_seconds=30)
     async with search_servicer_over(settings, store) as servicer:
         yield servicer, store
 

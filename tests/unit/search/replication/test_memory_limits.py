@@ -9,11 +9,11 @@ import pytest
 from services.common.concurrency.retry import Backoff
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
-from services.search.adapters.device_memory import DeviceMemory
 from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.core.errors import IndexTooLargeError
 from services.search.core.vector_index import Numbers, Ranking, Selection
+from services.search.engines.device.memory import DeviceMemory
 from services.search.engines.memory.vector_index import MemoryIndex
 from services.search.replication import replica as follower_module
 from services.search.replication.replicas import Replicas
@@ -30,14 +30,14 @@ class NarrowIndex:
 
     def __init__(self, space: Space, memory: DeviceMemory, name: str = "") -> None:
         self._index = MemoryIndex(space.dimensions, space.metric)
-        self._account = memory.account(name)
+        self._reservation = memory.reservation(name)
 
     @property
     def memory_bytes(self) -> int:
-        return self._account.taken_bytes
+        return self._reservation.reserved_bytes
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
-        self._account.take(max(0, int(slots.max()) + 1 - self._account.taken_bytes))
+        self._reservation.grow(max(0, int(slots.max()) + 1 - self._reservation.reserved_bytes))
         self._index.write(slots, vectors)
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:

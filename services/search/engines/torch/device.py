@@ -5,22 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from services.common.errors import ServiceUnavailableError
-from services.search.adapters.device_memory import DeviceMemory
 from services.search.core.errors import IndexTooLargeError
+from services.search.engines.device.memory import DeviceMemory
 
-QUERIES_AT_A_TIME = 64
 ROWS_MULTIPLE = 128
 _WORK_BYTES = {"cuda": 128 * 2**20, "cpu": 16 * 2**20}
 """Memory for the scores of a chunk, and for a chunk in float32 where halves cannot be multiplied as they are."""
 _WORKSPACES = 3  # what a search takes at a time: scores, what is derived from them, masks and candidates
 _UNUSED_SHARE = 0.02  # of a card's memory that is never planned: its libraries' own, and gaps between tensors
-
-Halves = NDArray[np.float16]
 
 
 class TorchDevice:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from services.common.vectors import Matrix
-from services.search.adapters.torch_device import ROWS_MULTIPLE, Halves, TorchDevice
 from services.search.core.scoring import Doubles
 from services.search.core.vector_index import Numbers
+from services.search.engines.device.bounds import Halves
+from services.search.engines.torch.device import ROWS_MULTIPLE, TorchDevice
 
 SEGMENT_BYTES = 2**30
 FIRST_BYTES = 2**18
@@ -43,12 +44,12 @@ class TorchVectors:
         self._with_lengths = with_lengths
         self._row_bytes = 2 * dimensions + 4 * with_lengths
         self._segment_rows = _whole(SEGMENT_BYTES // self._row_bytes)
-        self._account = device.memory.account(name)
+        self._reservation = device.memory.reservation(name)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes taken of the device."""
-        return self._account.taken_bytes
+        """Bytes reserved of the device."""
+        return self._reservation.reserved_bytes
 
     def reserve(self, extent: int) -> None:
         """Have room for slots below `extent`.
@@ -63,15 +64,15 @@ class TorchVectors:
             else:
                 self._append(last, extent, kept=self.segments[:-1])
 
-    def write(self, slots: Numbers, directions: Halves, lengths: Doubles) -> None:
-        """Store row i of `directions`, of length lengths[i], in slots[i]; there must be room."""
+    def write(self, slots: Numbers, halves: Halves, lengths: Doubles) -> None:
+        """Store row i of `halves`, a direction, of length lengths[i], in slots[i]; there must be room."""
         with self._device.queueing:
             numbers = slots // self._segment_rows
             for number in np.unique(numbers):
                 chosen = numbers == number
                 segment = self.segments[number]
                 places = self._device.tensor(slots[chosen] - segment.begin)
-                segment.directions.index_copy_(0, places, self._device.tensor(directions[chosen]))
+                segment.directions.index_copy_(0, places, self._device.tensor(halves[chosen]))
                 if self._with_lengths:
                     segment.lengths.index_copy_(0, places, self._device.tensor(_float32(lengths[chosen])))
 
@@ -96,14 +97,14 @@ class TorchVectors:
         least = max(extent - old.begin, int(old.rows * GROWTH), FIRST_BYTES // self._row_bytes)
         rows = min(self._segment_rows, _whole(least))
         wanted_bytes = rows * self._row_bytes
-        self._account.take(wanted_bytes)
+        self._reservation.grow(wanted_bytes)
         try:
             with self._device.allocating(wanted_bytes), self._device.queueing:
                 self.segments = (*kept, self._longer(old, rows))
         except BaseException:
-            self._account.give(wanted_bytes)
+            self._reservation.shrink(wanted_bytes)
             raise
-        self._account.give(old.rows * self._row_bytes)
+        self._reservation.shrink(old.rows * self._row_bytes)
 
     def _longer(self, old: Segment, rows: int) -> Segment:
         directions = self._empty(rows)

@@ -10,25 +10,25 @@ from services.search.core.errors import IndexTooLargeError
 REMEMBERED_SECONDS = 600.0
 
 
-class Account:
-    """What one index takes of a device; it is given back when the index, and its account with it, is gone."""
+class MemoryReservation:
+    """What one index takes of a device; it is released when the index, and its reservation with it, is gone."""
 
     def __init__(self, memory: "DeviceMemory", name: str) -> None:
         self._memory = memory
         self.name = name
-        self.taken_bytes = 0
+        self.reserved_bytes = 0
 
-    def take(self, wanted_bytes: int) -> None:
-        """Count `wanted_bytes` as taken, before they are.
+    def grow(self, wanted_bytes: int) -> None:
+        """Reserve `wanted_bytes` more, before they are allocated.
 
         Raises:
             IndexTooLargeError: the device has less left.
         """
-        self._memory.book(self, wanted_bytes)
+        self._memory.resize(self, wanted_bytes)
 
-    def give(self, unused_bytes: int) -> None:
-        """Count `unused_bytes` as free again."""
-        self._memory.book(self, -unused_bytes)
+    def shrink(self, unused_bytes: int) -> None:
+        """Release `unused_bytes`."""
+        self._memory.resize(self, -unused_bytes)
 
 
 class DeviceMemory:
@@ -49,35 +49,35 @@ class DeviceMemory:
         self._limit_bytes = limit_bytes
         self._free_bytes = free_bytes
         self._workspace_bytes = workspace_bytes
-        self._accounts: weakref.WeakSet[Account] = weakref.WeakSet()
+        self._reservations: weakref.WeakSet[MemoryReservation] = weakref.WeakSet()
         self._refused: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
 
-    def account(self, name: str = "") -> Account:
-        """Open an account for the index called `name`; "" is nobody's name."""
-        account = Account(self, name)
+    def reservation(self, name: str = "") -> MemoryReservation:
+        """Return an empty reservation for the index called `name`; "" is nobody's name."""
+        reservation = MemoryReservation(self, name)
         with self._lock:
-            self._accounts.add(account)
-        return account
+            self._reservations.add(reservation)
+        return reservation
 
-    def book(self, account: Account, change_bytes: int) -> None:
-        """Let `account` take `change_bytes` more, or fewer where negative.
+    def resize(self, reservation: MemoryReservation, change_bytes: int) -> None:
+        """Let `reservation` have `change_bytes` more, or fewer where negative.
 
         Raises:
             IndexTooLargeError: the device has less left.
         """
         with self._lock:
             left = self._left()
-            needed = max(change_bytes, 0 if account.taken_bytes else self._remembered(account.name))
+            needed = max(change_bytes, 0 if reservation.reserved_bytes else self._remembered(reservation.name))
             if change_bytes > 0 and left is not None and needed > left:
-                self._remember(account, change_bytes)
+                self._remember(reservation, change_bytes)
                 raise IndexTooLargeError(self.device, needed, max(0, left))
-            account.taken_bytes += change_bytes
+            reservation.reserved_bytes += change_bytes
 
-    def _remember(self, account: Account, wanted_bytes: int) -> None:
+    def _remember(self, reservation: MemoryReservation, wanted_bytes: int) -> None:
         """Remember how many bytes the index had come to, unless that is why it is refused."""
-        if account.name and (account.taken_bytes or account.name not in self._refused):
-            self._refused[account.name] = (account.taken_bytes + wanted_bytes, time.monotonic())
+        if reservation.name and (reservation.reserved_bytes or reservation.name not in self._refused):
+            self._refused[reservation.name] = (reservation.reserved_bytes + wanted_bytes, time.monotonic())
 
     def _remembered(self, name: str) -> int:
         """Return the bytes that the index called `name` came to lately, 0 where it was never refused."""
@@ -95,7 +95,7 @@ class DeviceMemory:
     def _left(self) -> int | None:
         bounds = []
         if self._limit_bytes is not None:
-            bounds.append(self._limit_bytes - sum(account.taken_bytes for account in self._accounts))
+            bounds.append(self._limit_bytes - sum(reservation.reserved_bytes for reservation in self._reservations))
         if self._free_bytes is not None:
             bounds.append(self._free_bytes())
         return min(bounds) - self._workspace_bytes if bounds else None

@@ -1,7 +1,7 @@
 """Scans of vectors on a device of PyTorch: the best keys of all, or every slot whose key reaches a limit.
 
-A key says how near a vector may be at most, higher is nearer: what the half-precision product may be off by is in it,
-so that a key below a limit proves that the true score is. See `torch_index` for the proof.
+Keys are those of `services.search.engines.device.bounds`. Under cosine they are what a product says, without what it
+may be off by, which is the same for all vectors: it is added to the few that are found.
 """
 
 import weakref
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from services.common.vectors import Metric
-from services.search.adapters.torch_device import ROWS_MULTIPLE, TorchDevice
-from services.search.adapters.torch_vectors import Segment
 from services.search.core.vector_index import Bits, Numbers, Selection
+from services.search.engines.device.bounds import SLACK
+from services.search.engines.torch.device import ROWS_MULTIPLE, TorchDevice
+from services.search.engines.torch.vectors import Segment
 
 GROUPS_PER_WANTED = 4
-SLACK = 2.0**-20
 MASKS_AT_MOST = 16
 
 
@@ -60,9 +60,10 @@ class TorchScan:
     def within(
         self, segments: Sequence[Segment], queries: Queries, limit: np.float32, selection: Selection
     ) -> Callable[[], Numbers]:
-        """Queue a search for each slot whose key for the only one of `queries` is at least `limit`."""
+        """Queue a search for each slot whose key for the only one of `queries` is at least `limit`, -inf for any."""
+        least = max(float(limit), torch.finfo(torch.float32).min)  # slots not selected have -inf
         found = [
-            self._device.sending((part[0] >= limit).nonzero()[:, 0] + begin)
+            self._device.sending((part[0] >= least).nonzero()[:, 0] + begin)
             for begin, part in self._chunks(segments, queries, selection)
         ]
         return lambda: np.concatenate([np.empty(0, np.int64), *(received()[0] for received in found)])

@@ -11,12 +11,12 @@ import torch
 
 from services.common.errors import ServiceUnavailableError
 from services.common.vectors import Matrix, Metric
-from services.search.adapters import torch_scan
-from services.search.adapters.torch_device import TorchDevice
-from services.search.adapters.torch_index import TorchIndex
 from services.search.core.errors import IndexTooLargeError
 from services.search.core.vector_index import Selection
 from services.search.engines.memory.vector_index import MemoryIndex
+from services.search.engines.torch import scan
+from services.search.engines.torch.device import TorchDevice
+from services.search.engines.torch.vector_index import TorchIndex
 
 MIB = 2**20
 
@@ -30,7 +30,7 @@ def test_the_best_lie_in_the_groups_whose_best_are_best() -> None:
     keys = torch.from_numpy(gaussian(3, 128 * 1000))
     keys[1, 128 * 500 : 128 * 500 + 40] = 9.0  # many of the best in one group
     keys[2] = keys[2].round()  # ties
-    best, places = torch_scan._best(keys, 30)
+    best, places = scan._best(keys, 30)
     assert torch.equal(best, keys.topk(30).values)
     assert torch.equal(keys.gather(1, places), best)
 
@@ -98,13 +98,13 @@ def test_a_device_that_is_full_after_all_is_told_like_one_that_was_known_to_be()
 
 
 def test_a_selection_is_brought_to_the_device_once() -> None:
-    masks = torch_scan._Masks(TorchDevice("cpu"))
+    masks = scan._Masks(TorchDevice("cpu"))
     bits = np.packbits(np.arange(256) % 3 == 0, bitorder="little")
     first = masks.of(bits)
     assert masks.of(bits).packed is first.packed
     assert masks.of(bits.copy()).packed is not first.packed
     assert first.between(128, 256).tolist() == [*(place % 3 == 0 for place in range(128, 256)), *[False] * 128]
-    others = [np.full(4, number, np.uint8) for number in range(torch_scan.MASKS_AT_MOST)]
+    others = [np.full(4, number, np.uint8) for number in range(scan.MASKS_AT_MOST)]
     for other in others:
         masks.of(other)
     assert masks.of(bits).packed is not first.packed

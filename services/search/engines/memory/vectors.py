@@ -1,4 +1,4 @@
-"""Prepared float32 vectors in the memory of this process, for engines that scan a copy of them elsewhere."""
+"""Prepared float32 vectors in the memory of this process, by slot."""
 
 import numpy as np
 
@@ -8,29 +8,29 @@ from services.search.core.vector_index import Numbers
 SEGMENT_BYTES = 64 * 2**20
 
 
-class HostVectors:
+class SegmentedVectors:
     """Vectors by slot, in segments of fixed size whose memory the system hands out as it is touched.
 
-    Growing copies nothing, and a reader is never moved from under.
+    Growing copies nothing, and a reader goes on reading what it has begun to.
     """
 
     def __init__(self, dimensions: int) -> None:
         self._dimensions = dimensions
         self._segment_rows = max(1, SEGMENT_BYTES // (4 * dimensions))
         self._segments: list[Matrix] = []
-        self.extent = 0
+        self._extent = 0
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the slots ever used."""
-        return self.extent * self._dimensions * 4
+        return self._extent * self._dimensions * 4
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
         """Store row i of `vectors` in slots[i]."""
         extent = int(slots.max(initial=-1)) + 1
         while len(self._segments) * self._segment_rows < extent:
             self._segments.append(np.empty((self._segment_rows, self._dimensions), np.float32))
-        self.extent = max(self.extent, extent)
+        self._extent = max(self._extent, extent)
         segments, places = np.divmod(slots, self._segment_rows)
         for segment in np.unique(segments):
             chosen = segments == segment

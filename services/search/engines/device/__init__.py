@@ -1,0 +1,1 @@
+"""What engines on devices share: the search, its proof, and the planning of memory."""
