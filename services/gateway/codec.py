@@ -116,9 +116,9 @@ def _space_spec(message: collection_pb2.Space) -> SpaceSpec:
 
 async def _new_items(requests: AsyncIterator[pb.IngestItemsRequest]) -> AsyncIterator[NewItem]:
     async for request in requests:
-        if request.WhichOneof("part") != "lot":
+        if request.WhichOneof("part") != "chunk":
             raise ArgumentError("part", request.WhichOneof("part"), "must be a chunk of items after the first message")
-        for item in request.lot.items:
+        for item in request.chunk.items:
             yield _new_item(item)
 
 

@@ -342,7 +342,7 @@ async def test_media_that_are_not_there_cannot_be_downloaded(gateway: "pb_grpc.G
 
 async def test_ingest_begins_with_its_target(gateway: "pb_grpc.GatewayServiceAsyncStub", things: str) -> None:
     async def no_target() -> AsyncIterator[pb.IngestItemsRequest]:
-        yield pb.IngestItemsRequest(lot=pb.IngestChunk(items=[item("a", text="x")]))
+        yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[item("a", text="x")]))
 
     async def nothing() -> AsyncIterator[pb.IngestItemsRequest]:
         for request in list[pb.IngestItemsRequest]():
@@ -359,7 +359,7 @@ async def test_a_second_target_ends_the_stream_after_what_came_before_is_answere
 ) -> None:
     async def two_targets() -> AsyncIterator[pb.IngestItemsRequest]:
         yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=scratch))
-        yield pb.IngestItemsRequest(lot=pb.IngestChunk(items=[item("a", text="x")]))
+        yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[item("a", text="x")]))
         yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=scratch))
 
     answers = gateway.IngestItems(two_targets(), timeout=SECONDS)

@@ -42,7 +42,7 @@ async def acknowledged_until_cut(
         number = 0
         while True:
             each = item(f"item{number}", text=f"text {number}", vectors={"own": vector(number + 1, 1)})
-            yield pb.IngestItemsRequest(lot=pb.IngestChunk(items=[each]))
+            yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[each]))
             number += 1
 
     written: dict[str, int] = {}
