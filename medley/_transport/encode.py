@@ -152,7 +152,7 @@ def ingest_target(collection: str) -> pb.IngestItemsRequest:
 
 def ingest_chunk(items: Iterable[pb.IngestItem]) -> pb.IngestItemsRequest:
     """Return the message of some items."""
-    return pb.IngestItemsRequest(lot=pb.IngestChunk(items=items))
+    return pb.IngestItemsRequest(chunk=pb.IngestChunk(items=items))
 
 
 def ingest_item(item: NewItem) -> pb.IngestItem:

@@ -26,76 +26,76 @@ class _FindingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingKi
     FINDING_KIND_UNSPECIFIED: _FindingKind.ValueType  # 0
     """Never sent."""
     FINDING_KIND_MEDIA_MISSING: _FindingKind.ValueType  # 1
-    """An item refers to media that are not there. Repaired on request by dropping the reference."""
+    """An item refers to media that are missing. Repaired on request by removing the reference."""
     FINDING_KIND_MEDIA_DAMAGED: _FindingKind.ValueType  # 2
-    """The bytes of an item's media have another SHA-256 or size than their name and row say. Repaired on request by removing
-    the object and dropping the reference; the same media may then be stored again.
+    """The bytes of an item's media do not match the SHA-256 or size in their name and row. Repaired on request by removing the
+    object and the reference; the same media can then be stored again.
     """
     FINDING_KIND_MEDIA_UNREFERENCED: _FindingKind.ValueType  # 3
     """A stored object that no item of any collection refers to, past the grace period. Repaired by removing it."""
     FINDING_KIND_VECTOR_INVALID: _FindingKind.ValueType  # 4
-    """A vector with another length than its space's, a NaN or infinite component, or no length under cosine. Repaired by
-    embedding the item's content again, where a model makes the vectors.
+    """A vector of the wrong dimensions, with a NaN or infinite component, or of norm 0 under cosine. Repaired by embedding the
+    item's content again if the space has a model.
     """
     FINDING_KIND_VECTOR_MISSING: _FindingKind.ValueType  # 5
-    """An item has what its space's model embeds, and no vector there. Repaired by embedding it."""
+    """An item has content that a space's model embeds, but no vector in the space. Repaired by embedding it."""
     FINDING_KIND_SPACES_DIFFER: _FindingKind.ValueType  # 6
-    """The spaces a row names are not those in which it has vectors. Repaired by writing the row again."""
+    """The spaces listed in a row differ from those in which it has vectors. Repaired by writing the row again."""
     FINDING_KIND_FINGERPRINT_FOREIGN: _FindingKind.ValueType  # 7
-    """The catalogue's model makes vectors under another fingerprint than the space has, so that the space cannot be searched
-    any more. Not repaired in place: back the collection up, and restore it embedding anew.
+    """The space's model now has another fingerprint than the space, so the space can no longer be searched. Not repaired in
+    place: back up the collection and restore it with new embeddings.
     """
     FINDING_KIND_INDEX_MISSING: _FindingKind.ValueType  # 8
-    """The index lacks an item's vector. Repaired by building the index anew."""
+    """The index lacks an item's vector. Repaired by rebuilding the index."""
     FINDING_KIND_INDEX_EXTRA: _FindingKind.ValueType  # 9
-    """The index has a vector of an item that has none in the store. Repaired by building the index anew."""
+    """The index has a vector of an item that has none in the store. Repaired by rebuilding the index."""
     FINDING_KIND_INDEX_DIFFERS: _FindingKind.ValueType  # 10
-    """The index scores an item's own vector as no equal vector scores. Repaired by building the index anew."""
+    """The index does not score an item's own vector as an equal vector. Repaired by rebuilding the index."""
     FINDING_KIND_NOT_CHECKED: _FindingKind.ValueType  # 11
-    """A service that the check needs does not answer, so that a part of it was left out."""
+    """A service that the check needs does not answer, so a part of the check was skipped."""
     FINDING_KIND_ROWS_LOST: _FindingKind.ValueType  # 12
-    """Files of the collection's rows are missing, so that its rows cannot all be read. Not repaired: restore a backup."""
+    """Files with rows of the collection are missing, so not all rows can be read. Not repaired: restore a backup."""
 
 class FindingKind(_FindingKind, metaclass=_FindingKindEnumTypeWrapper):
-    """What a check found wrong."""
+    """Kind of a finding."""
 
 FINDING_KIND_UNSPECIFIED: FindingKind.ValueType  # 0
 """Never sent."""
 FINDING_KIND_MEDIA_MISSING: FindingKind.ValueType  # 1
-"""An item refers to media that are not there. Repaired on request by dropping the reference."""
+"""An item refers to media that are missing. Repaired on request by removing the reference."""
 FINDING_KIND_MEDIA_DAMAGED: FindingKind.ValueType  # 2
-"""The bytes of an item's media have another SHA-256 or size than their name and row say. Repaired on request by removing
-the object and dropping the reference; the same media may then be stored again.
+"""The bytes of an item's media do not match the SHA-256 or size in their name and row. Repaired on request by removing the
+object and the reference; the same media can then be stored again.
 """
 FINDING_KIND_MEDIA_UNREFERENCED: FindingKind.ValueType  # 3
 """A stored object that no item of any collection refers to, past the grace period. Repaired by removing it."""
 FINDING_KIND_VECTOR_INVALID: FindingKind.ValueType  # 4
-"""A vector with another length than its space's, a NaN or infinite component, or no length under cosine. Repaired by
-embedding the item's content again, where a model makes the vectors.
+"""A vector of the wrong dimensions, with a NaN or infinite component, or of norm 0 under cosine. Repaired by embedding the
+item's content again if the space has a model.
 """
 FINDING_KIND_VECTOR_MISSING: FindingKind.ValueType  # 5
-"""An item has what its space's model embeds, and no vector there. Repaired by embedding it."""
+"""An item has content that a space's model embeds, but no vector in the space. Repaired by embedding it."""
 FINDING_KIND_SPACES_DIFFER: FindingKind.ValueType  # 6
-"""The spaces a row names are not those in which it has vectors. Repaired by writing the row again."""
+"""The spaces listed in a row differ from those in which it has vectors. Repaired by writing the row again."""
 FINDING_KIND_FINGERPRINT_FOREIGN: FindingKind.ValueType  # 7
-"""The catalogue's model makes vectors under another fingerprint than the space has, so that the space cannot be searched
-any more. Not repaired in place: back the collection up, and restore it embedding anew.
+"""The space's model now has another fingerprint than the space, so the space can no longer be searched. Not repaired in
+place: back up the collection and restore it with new embeddings.
 """
 FINDING_KIND_INDEX_MISSING: FindingKind.ValueType  # 8
-"""The index lacks an item's vector. Repaired by building the index anew."""
+"""The index lacks an item's vector. Repaired by rebuilding the index."""
 FINDING_KIND_INDEX_EXTRA: FindingKind.ValueType  # 9
-"""The index has a vector of an item that has none in the store. Repaired by building the index anew."""
+"""The index has a vector of an item that has none in the store. Repaired by rebuilding the index."""
 FINDING_KIND_INDEX_DIFFERS: FindingKind.ValueType  # 10
-"""The index scores an item's own vector as no equal vector scores. Repaired by building the index anew."""
+"""The index does not score an item's own vector as an equal vector. Repaired by rebuilding the index."""
 FINDING_KIND_NOT_CHECKED: FindingKind.ValueType  # 11
-"""A service that the check needs does not answer, so that a part of it was left out."""
+"""A service that the check needs does not answer, so a part of the check was skipped."""
 FINDING_KIND_ROWS_LOST: FindingKind.ValueType  # 12
-"""Files of the collection's rows are missing, so that its rows cannot all be read. Not repaired: restore a backup."""
+"""Files with rows of the collection are missing, so not all rows can be read. Not repaired: restore a backup."""
 Global___FindingKind: _TypeAlias = FindingKind  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):
-    """One thing that is wrong."""
+    """A problem found by a check."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -108,21 +108,21 @@ class Finding(_message.Message):
     REPAIRED_FIELD_NUMBER: _builtins.int
     NOT_REPAIRED_BECAUSE_FIELD_NUMBER: _builtins.int
     kind: Global___FindingKind.ValueType
-    """What kind of thing."""
+    """Its kind."""
     collection: _builtins.str
-    """`collections/{name}`; empty for what belongs to none."""
+    """`collections/{name}`; empty if it concerns none."""
     id: _builtins.str
-    """Id of the item; empty where none is concerned."""
+    """Id of the item; empty if it concerns none."""
     space: _builtins.str
-    """Name of the space; empty where none is concerned."""
+    """Name of the space; empty if it concerns none."""
     sha256: _builtins.str
-    """Hash of the object; empty where none is concerned."""
+    """Hash of the object; empty if it concerns none."""
     detail: _builtins.str
-    """What was found and what should be, for people to read."""
+    """What was found and what was expected, for people to read."""
     repaired: _builtins.bool
     """Whether it was repaired."""
     not_repaired_because: _builtins.str
-    """Why it was not repaired although that was asked for; empty where it was, or was not asked for."""
+    """Why a requested repair failed; empty if it succeeded or was not requested."""
     def __init__(
         self,
         *,
@@ -145,8 +145,8 @@ Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class MediaSample(_message.Message):
-    """Which of the referenced media have their bytes read and compared with their hash. That they are there with the right size
-    is always checked, for all.
+    """Which of the referenced media are read and compared with their hash. That all of them exist and have the right size is
+    always checked.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -154,9 +154,9 @@ class MediaSample(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     ALL_FIELD_NUMBER: _builtins.int
     objects: _builtins.int
-    """Objects to read, chosen at random; 0 reads none."""
+    """Number of random objects to read; 0 reads none."""
     all: _builtins.bool
-    """True reads all, whatever `objects` says."""
+    """True reads all objects and ignores `objects`."""
     def __init__(
         self,
         *,

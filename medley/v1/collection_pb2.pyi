@@ -33,25 +33,25 @@ class _ContentTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContentTy
     CONTENT_TYPE_TEXT: _ContentType.ValueType  # 1
     """Text."""
     CONTENT_TYPE_IMAGE: _ContentType.ValueType  # 2
-    """A still picture."""
+    """A still image."""
     CONTENT_TYPE_VIDEO: _ContentType.ValueType  # 3
-    """A moving picture."""
+    """A video."""
     CONTENT_TYPE_AUDIO: _ContentType.ValueType  # 4
-    """Sound."""
+    """Audio."""
 
 class ContentType(_ContentType, metaclass=_ContentTypeEnumTypeWrapper):
-    """A kind of content: what an item is, what a model embeds, what a space is made from."""
+    """Type of content: of an item, of a model's input, of a space's source."""
 
 CONTENT_TYPE_UNSPECIFIED: ContentType.ValueType  # 0
 """Unset."""
 CONTENT_TYPE_TEXT: ContentType.ValueType  # 1
 """Text."""
 CONTENT_TYPE_IMAGE: ContentType.ValueType  # 2
-"""A still picture."""
+"""A still image."""
 CONTENT_TYPE_VIDEO: ContentType.ValueType  # 3
-"""A moving picture."""
+"""A video."""
 CONTENT_TYPE_AUDIO: ContentType.ValueType  # 4
-"""Sound."""
+"""Audio."""
 Global___ContentType: _TypeAlias = ContentType  # noqa: Y015
 
 @_typing.final
@@ -67,7 +67,7 @@ class Collection(_message.Message):
     name: _builtins.str
     """`collections/{name}`; the name has 1 to 63 characters of a-z, 0-9, "_" and "-" and begins with a letter."""
     version: _builtins.str
-    """Output only. Token of the newest committed version; see `version` in the write responses."""
+    """Output only. Token of the newest committed version, like `version` in the write responses."""
     @_builtins.property
     def spaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Space]:
         """The vector columns; 1 to 16, names unique."""
@@ -108,20 +108,20 @@ class Space(_message.Message):
     name: _builtins.str
     """Required. 1 to 63 characters of a-z, 0-9 and "_", beginning with a letter."""
     model: _builtins.str
-    """The catalogue's model that makes the vectors. Empty: callers bring their own with every item."""
+    """Name of the model that makes the vectors. Empty: callers provide the vectors with each item."""
     dimensions: _builtins.int
-    """Length of every vector, 1 to 4096. Required without a model; with one, 0 or the model's own."""
+    """Length of every vector, 1 to 4096. Required without a model; with one, 0 or the model's length."""
     metric: _vector_pb2.Metric.ValueType
-    """How vectors compare. Unset: cosine, or what the model was trained for."""
+    """How vectors are compared. Unset: the model's metric, or cosine without a model."""
     fingerprint: _builtins.str
-    """Output only. Fingerprint of everything that makes a vector (weights, preprocessing, runtime, precision). Vectors under
-    another fingerprint are refused. Empty without a model.
+    """Output only. Fingerprint of everything that determines a vector (weights, preprocessing, runtime, precision). Vectors
+    with another fingerprint are refused. Empty without a model.
     """
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[Global___ContentType.ValueType]:
-        """Which content of an item is embedded: the first of these that the item has. Unset: pictures for a model that takes
-        pictures, else text. (Texts among pictures lie nearer to a query in words than any picture does, and would hide the
-        pictures: name both only where that is wanted.) Always empty without a model.
+        """Which content of an item is embedded: the first of these that the item has. Unset: images for a model that takes images,
+        otherwise text. (In a space of both, texts score closer to a text query than any image and crowd the images out: name
+        both only if that is intended.) Always empty without a model.
         """
 
     @_builtins.property
@@ -149,7 +149,7 @@ Global___Space: _TypeAlias = Space  # noqa: Y015
 
 @_typing.final
 class Tag(_message.Message):
-    """A name for a version of a collection, which is kept as long as the name is."""
+    """A name for a version of a collection; the version is kept as long as the tag exists."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -38,7 +38,7 @@ class CreateCollectionRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> _collection_pb2.Collection:
-        """Required. Its name and spaces. Without spaces it gets two: `clip` (model `medley-mini`, pictures) and `text` (model
+        """Required. Its name and spaces. Without spaces it gets two: `clip` (model `medley-mini`, images) and `text` (model
         `minilm`, texts).
         """
 
@@ -134,7 +134,7 @@ class ListCollectionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Collections wanted at most, 1 to 1000; 0 means 100."""
+    """Most collections to return, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     def __init__(
@@ -281,26 +281,26 @@ class IngestItemsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TARGET_FIELD_NUMBER: _builtins.int
-    LOT_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def target(self) -> Global___IngestTarget:
         """The first message."""
 
     @_builtins.property
-    def lot(self) -> Global___IngestChunk:
+    def chunk(self) -> Global___IngestChunk:
         """The next items."""
 
     def __init__(
         self,
         *,
         target: Global___IngestTarget | None = ...,
-        lot: Global___IngestChunk | None = ...,
+        chunk: Global___IngestChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "part", b"part", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lot", b"lot", "part", b"part", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "part", b"part", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["target", "lot"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["target", "chunk"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -308,14 +308,14 @@ Global___IngestItemsRequest: _TypeAlias = IngestItemsRequest  # noqa: Y015
 
 @_typing.final
 class IngestChunk(_message.Message):
-    """Items of one message: a single one, or as many as are at hand, which costs less."""
+    """Items of one message; several in a message cost less than one each."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestItem]:
-        """The items, one at least."""
+        """The items, at least one."""
 
     def __init__(
         self,
@@ -419,7 +419,7 @@ Global___IngestItem: _TypeAlias = IngestItem  # noqa: Y015
 
 @_typing.final
 class MediaSource(_message.Message):
-    """Media given to a request."""
+    """Media in a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -454,7 +454,7 @@ class IngestItemsResponse(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestedItem]:
-        """The next items, one at least, in the order they were sent."""
+        """The next items, at least one, in the order they were sent."""
 
     def __init__(
         self,
@@ -471,7 +471,7 @@ Global___IngestItemsResponse: _TypeAlias = IngestItemsResponse  # noqa: Y015
 
 @_typing.final
 class IngestedItem(_message.Message):
-    """What became of an item."""
+    """The outcome of an item."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -484,7 +484,7 @@ class IngestedItem(_message.Message):
     """Id of the item."""
     @_builtins.property
     def result(self) -> _item_pb2.ItemResult:
-        """Whether it was written, or why not."""
+        """The written item, or the error."""
 
     def __init__(
         self,
@@ -626,8 +626,8 @@ class GetItemsRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     as_of: _builtins.str
-    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
-    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """Version token or tag to read; empty reads the newest version. A version is kept for a while (15 minutes by default), a
+    tagged one until the tag is deleted; media to which no item refers any more may be gone.
     """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -635,7 +635,7 @@ class GetItemsRequest(_message.Message):
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemField.ValueType]:
-        """Fields wanted; none means text, metadata and media."""
+        """Fields to return; none means text, metadata and media."""
 
     def __init__(
         self,
@@ -662,7 +662,7 @@ class GetItemsResponse(_message.Message):
     LOOKUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lookups(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemLookup]:
-        """One answer an id, in order."""
+        """One result for each id, in order."""
 
     def __init__(
         self,
@@ -692,12 +692,12 @@ class ListItemsRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     page_size: _builtins.int
-    """Items wanted at most, 1 to 1000; 0 means 100."""
+    """Most items to return, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter; empty for the first."""
     as_of: _builtins.str
-    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
-    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """Version token or tag to read; empty reads the newest version. A version is kept for a while (15 minutes by default), a
+    tagged one until the tag is deleted; media to which no item refers any more may be gone.
     """
     @_builtins.property
     def where(self) -> _filter_pb2.Where:
@@ -705,7 +705,7 @@ class ListItemsRequest(_message.Message):
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemField.ValueType]:
-        """Fields wanted; none means text, metadata and media."""
+        """Fields to return; none means text, metadata and media."""
 
     def __init__(
         self,
@@ -765,8 +765,8 @@ class CountItemsRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     as_of: _builtins.str
-    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
-    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """Version token or tag to read; empty reads the newest version. A version is kept for a while (15 minutes by default), a
+    tagged one until the tag is deleted; media to which no item refers any more may be gone.
     """
     @_builtins.property
     def where(self) -> _filter_pb2.Where:
@@ -937,7 +937,7 @@ class DownloadMediaRequest(_message.Message):
     """Required. Hash of the object."""
     @_builtins.property
     def range(self) -> _store_service_pb2.ByteRange:
-        """The bytes wanted; unset means all."""
+        """The bytes to return; unset means all."""
 
     def __init__(
         self,
@@ -991,9 +991,9 @@ class GetMediaUrlRequest(_message.Message):
     sha256: _builtins.str
     """Required. Hash of the object."""
     expires_seconds: _builtins.int
-    """How long the URL is good for, in seconds, 1 to 604,800; 0 means 3,600."""
+    """How long the URL is valid, in seconds, 1 to 604,800; 0 means 3,600."""
     mime_type: _builtins.str
-    """MIME type that the object is served as; empty: application/octet-stream."""
+    """MIME type to serve the object with; empty means application/octet-stream."""
     def __init__(
         self,
         *,
@@ -1017,7 +1017,7 @@ class GetMediaUrlResponse(_message.Message):
 
     URL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The URL. Who has it may read the object, so it is a secret."""
+    """The URL. Anybody who has it can read the object, so keep it secret."""
     def __init__(
         self,
         *,
@@ -1049,22 +1049,22 @@ class SearchRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     top_k: _builtins.int
-    """Hits wanted, 1 to 10,000; 0 means 10."""
+    """Number of hits to return, 1 to 10,000; 0 means 10."""
     depth: _builtins.int
-    """Items each arm brings to the fusion, `top_k` to 10,000; 0 means the larger of `top_k` and 100, for a lone arm `top_k`
-    and a few to spare.
+    """Hits that each arm contributes to the fusion, `top_k` to 10,000; 0 means the larger of `top_k` and 100, or for a single
+    arm `top_k` and a few spare hits.
     """
     version: _builtins.str
-    """Version token the answer must be at least as new as; empty asks for none."""
+    """Version token that the searched version must be at least as new as; empty accepts any version."""
     exact: _builtins.bool
-    """True compares every candidate, however the spaces are indexed."""
+    """True compares every candidate instead of using an approximate index."""
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]:
-        """The arms, 1 to 16: each gives one ranked list."""
+        """The arms, 1 to 16: each returns one ranked list."""
 
     @_builtins.property
     def fusion(self) -> Global___Fusion:
-        """How the lists become one. Unset: RRF with its defaults."""
+        """How the lists are fused. Unset: RRF with its defaults."""
 
     @_builtins.property
     def where(self) -> _filter_pb2.Where:
@@ -1072,7 +1072,7 @@ class SearchRequest(_message.Message):
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemField.ValueType]:
-        """Fields of the items wanted; none means text, metadata and media."""
+        """Fields of the items to return; none means text, metadata and media."""
 
     def __init__(
         self,
@@ -1110,15 +1110,15 @@ class Arm(_message.Message):
     text: _builtins.str
     """A text; the space's model embeds it."""
     image: _builtins.bytes
-    """A picture's bytes; the space's model embeds it."""
+    """The bytes of an image file; the space's model embeds it."""
     item_id: _builtins.str
-    """Id of an item of the collection; its vector in the space is the query, and it is no hit of this arm itself."""
+    """Id of an item of the collection; its vector in the space is the query. The item is excluded from the hits of this arm."""
     space: _builtins.str
-    """The space. Empty: one arm in every space whose model takes the query (for an item: in which it has a vector); not
-    allowed with a vector.
+    """The space. Empty: one arm in every space whose model takes the query, or for an item in which it has a vector. Required
+    with a vector.
     """
     weight: _builtins.float
-    """Weight in the fusion, over 0; 0 means 1."""
+    """Weight in the fusion, positive; 0 means 1."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
         """A vector of the space's dimensions."""
@@ -1145,7 +1145,7 @@ Global___Arm: _TypeAlias = Arm  # noqa: Y015
 
 @_typing.final
 class Fusion(_message.Message):
-    """How ranked lists become one."""
+    """How ranked lists are fused into one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1184,7 +1184,7 @@ class ReciprocalRankFusion(_message.Message):
 
     K_FIELD_NUMBER: _builtins.int
     k: _builtins.float
-    """Damps the lead of the first ranks, over 0; unset means 60."""
+    """Positive; a larger k reduces the advantage of the first ranks. Unset means 60."""
     def __init__(
         self,
         *,
@@ -1210,14 +1210,16 @@ class SearchResponse(_message.Message):
     ARMS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Version token the answer holds for."""
+    """Version token of the searched version; the oldest one if the arms searched different versions."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
         """Hits, best first; equal scores by id."""
 
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmReport]:
-        """One report an arm, after empty spaces were spelt out: ArmScore.arm counts these."""
+        """One report for each arm that ran; an arm without a space runs once for each space that fits. ArmScore.arm is an index
+        into this list.
+        """
 
     def __init__(
         self,
@@ -1236,7 +1238,7 @@ Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
 
 @_typing.final
 class Hit(_message.Message):
-    """An item found."""
+    """An item of the ranking."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1245,10 +1247,10 @@ class Hit(_message.Message):
     ARMS_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
-    """Place in the ranking, from 1."""
+    """Rank, from 1."""
     score: _builtins.float
-    """Fused score, higher is better. It orders this answer only: it is no measure of relevance and does not compare between
-    queries.
+    """Fused score, higher is better. It orders the hits of this response only: it does not measure relevance and cannot be
+    compared between queries.
     """
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmScore]:
@@ -1256,7 +1258,7 @@ class Hit(_message.Message):
 
     @_builtins.property
     def item(self) -> _item_pb2.Item:
-        """The item, with the fields asked for."""
+        """The item, with the requested fields."""
 
     def __init__(
         self,
@@ -1276,7 +1278,7 @@ Global___Hit: _TypeAlias = Hit  # noqa: Y015
 
 @_typing.final
 class ArmScore(_message.Message):
-    """What one arm says of a hit."""
+    """Rank and score of a hit in one arm."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1284,9 +1286,9 @@ class ArmScore(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     arm: _builtins.int
-    """The arm, counted from 0 in SearchResponse.arms."""
+    """Index of the arm in SearchResponse.arms, from 0."""
     rank: _builtins.int
-    """Place in the arm's list, from 1."""
+    """Rank in the arm's list, from 1."""
     score: _builtins.float
     """Raw score under the arm's metric; see Metric for range and direction."""
     def __init__(
@@ -1306,7 +1308,7 @@ Global___ArmScore: _TypeAlias = ArmScore  # noqa: Y015
 
 @_typing.final
 class ArmReport(_message.Message):
-    """What one arm did."""
+    """How one arm ran."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1319,7 +1321,7 @@ class ArmReport(_message.Message):
     MILLISECONDS_FIELD_NUMBER: _builtins.int
     COMPARED_FIELD_NUMBER: _builtins.int
     request_arm: _builtins.int
-    """Its place in SearchRequest.arms, from 0."""
+    """Its index in SearchRequest.arms, from 0."""
     space: _builtins.str
     """The space searched."""
     metric: _vector_pb2.Metric.ValueType
@@ -1327,7 +1329,7 @@ class ArmReport(_message.Message):
     weight: _builtins.float
     """Its weight."""
     mode: _search_service_pb2.SearchMode.ValueType
-    """How its list was found."""
+    """Whether its hits were found exactly or approximately."""
     candidates: _builtins.int
     """Items that had a vector in the space and satisfied the filter."""
     milliseconds: _builtins.float
@@ -1419,7 +1421,7 @@ class ServiceStatus(_message.Message):
     """Its name: `embedder`, `store` or `search`."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Unset while it answers; otherwise what is wrong."""
+        """Unset while it answers; otherwise the error."""
 
     def __init__(
         self,
@@ -1445,14 +1447,14 @@ class CollectionStatus(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     INDEXES_FIELD_NUMBER: _builtins.int
     items: _builtins.int
-    """Items in it."""
+    """Number of items."""
     @_builtins.property
     def collection(self) -> _collection_pb2.Collection:
         """The collection."""
 
     @_builtins.property
     def indexes(self) -> _containers.RepeatedCompositeFieldContainer[_search_service_pb2.Index]:
-        """Its indexes; current where `version` is the collection's."""
+        """Its indexes; an index is up to date if its `version` is the collection's."""
 
     def __init__(
         self,
@@ -1483,11 +1485,11 @@ class CheckCollectionsRequest(_message.Message):
     collection: _builtins.str
     """`collections/{name}`. Empty: every collection, and the stored objects that belong to none."""
     vector_sample: _builtins.int
-    """Items of each collection whose vectors are compared with the index, chosen at random, at most 10,000; 0 compares none."""
+    """Number of random items in each collection whose vectors are compared with the index, at most 10,000; 0 compares none."""
     repair: _builtins.bool
-    """True repairs what can be without loss: objects nobody refers to are removed, vectors are made anew, indexes rebuilt."""
+    """True repairs what can be repaired without loss: unreferenced objects are removed, vectors made again, indexes rebuilt."""
     drop_lost_media: _builtins.bool
-    """True drops the references to media that are missing or damaged, and the damaged objects. Not without `repair`."""
+    """True removes references to missing or damaged media, and the damaged objects. Requires `repair`."""
     @_builtins.property
     def media(self) -> _check_pb2.MediaSample:
         """Media to read in each collection; unset reads none."""
@@ -1519,11 +1521,11 @@ class CheckCollectionsResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def finding(self) -> _check_pb2.Finding:
-        """Something wrong."""
+        """A finding."""
 
     @_builtins.property
     def progress(self) -> Global___CheckProgress:
-        """How far it has come."""
+        """The progress."""
 
     def __init__(
         self,
@@ -1543,7 +1545,7 @@ Global___CheckCollectionsResponse: _TypeAlias = CheckCollectionsResponse  # noqa
 
 @_typing.final
 class CheckProgress(_message.Message):
-    """How far the check of one collection has come."""
+    """Progress of the check of one collection."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1555,20 +1557,20 @@ class CheckProgress(_message.Message):
     VECTORS_COMPARED_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
-    """The collection; empty while objects that belong to none are looked for."""
+    """The collection; empty while unreferenced objects are searched for."""
     version: _builtins.str
     """Version token of the rows checked."""
     rows_total: _builtins.int
-    """Rows it has."""
+    """Number of rows."""
     rows: _builtins.int
     """Rows checked so far."""
     vectors_compared: _builtins.int
-    """Vectors in the indexes that were found to be the items', by their scores."""
+    """Vectors in the indexes whose scores show that they are the items'."""
     done: _builtins.bool
     """True when the check of the collection, or of the objects, is done."""
     @_builtins.property
     def media(self) -> _store_service_pb2.CheckedMedia:
-        """Media looked at so far."""
+        """Media checked so far."""
 
     def __init__(
         self,
@@ -1601,9 +1603,9 @@ class TagCollectionRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     tag: _builtins.str
-    """Required. Name of the tag; see Tag.name. One that names the version already is answered as it is."""
+    """Required. Name of the tag; see Tag.name. A tag that already names the version is returned unchanged."""
     version: _builtins.str
-    """Version token to name; empty names the newest."""
+    """Version token to tag; empty tags the newest version."""
     def __init__(
         self,
         *,
@@ -1765,7 +1767,7 @@ class RestoreItemsRequest(_message.Message):
     """Required. `collections/{name}`."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[_store_service_pb2.Row]:
-        """The items as rows, 1 to 10,000; each replaces the item of its id. Media are references to objects stored before."""
+        """The items as rows, 1 to 10,000; each replaces the item of its id. Media are references to stored objects."""
 
     @_builtins.property
     def fingerprints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -1795,7 +1797,7 @@ class RestoreItemsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemResult]:
-        """One result an item, in order."""
+        """One result for each item, in order."""
 
     def __init__(
         self,
@@ -1827,7 +1829,7 @@ class EraseItemsRequest(_message.Message):
 
     @_builtins.property
     def sha256s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Hashes of media that the items had, where they are deleted already: as an earlier receipt tells them."""
+        """Hashes of the media of items that were deleted earlier, from their earlier receipts."""
 
     def __init__(
         self,
@@ -1853,7 +1855,7 @@ class EraseItemsResponse(_message.Message):
     RECEIPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Receipt]:
-        """One receipt an id, in order."""
+        """One receipt for each id, in order."""
 
     def __init__(
         self,
@@ -1870,7 +1872,7 @@ Global___EraseItemsResponse: _TypeAlias = EraseItemsResponse  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """What was removed of an item, and what was looked at to be sure."""
+    """Proof of the removal of an item: what was removed, and the checks made after it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1890,16 +1892,16 @@ class Receipt(_message.Message):
     sha256: _builtins.str
     """Hash of its media; empty when it had none."""
     existed: _builtins.bool
-    """Whether there was an item of the id; if not, what follows was looked at all the same."""
+    """Whether the item existed; the checks are made in either case."""
     complete: _builtins.bool
-    """True when nothing is left: every check passed."""
+    """True when nothing is left, that is, every check passed."""
     deleted_version: _builtins.str
     """Version token of the first version without the item."""
     purged_version: _builtins.str
-    """Version token after the purge: no older version without a tag can be read."""
+    """Version token after the purge: older versions can no longer be read, unless tagged."""
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceiptCheck]:
-        """What was looked at, one check each."""
+        """The checks."""
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -1928,7 +1930,7 @@ Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
 
 @_typing.final
 class ReceiptCheck(_message.Message):
-    """Something that was looked at."""
+    """One check of a receipt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1936,11 +1938,11 @@ class ReceiptCheck(_message.Message):
     GONE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     what: _builtins.str
-    """What: `row`, `older versions`, `media`, `thumbnails`, or `index {space}`."""
+    """What was checked: `row`, `older versions`, `media`, `thumbnails`, `index {space}` or `snapshots`."""
     gone: _builtins.bool
-    """True when nothing of the item is there."""
+    """True when nothing of the item is left there."""
     detail: _builtins.str
-    """How that is known, or what is left, for people to read."""
+    """The evidence, or what is left, for people to read."""
     def __init__(
         self,
         *,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class GatewayServiceStub(object):
-    """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
-    state, so that it scales by replicas.
+    """GatewayService is the public API. It serves each call with the embedder, the store and the search service. It is
+    stateless, so it scales with replicas.
     """
 
     def __init__(self, channel):
@@ -149,13 +149,13 @@ class GatewayServiceStub(object):
 
 
 class GatewayServiceServicer(object):
-    """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
-    state, so that it scales by replicas.
+    """GatewayService is the public API. It serves each call with the embedder, the store and the search service. It is
+    stateless, so it scales with replicas.
     """
 
     def CreateCollection(self, request, context):
-        """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
-        indexed otherwise.
+        """CreateCollection creates an empty collection. If it exists with the same spaces, it is returned unchanged, even if the
+        request asks for other indexes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,8 +176,8 @@ class GatewayServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSpace(self, request, context):
-        """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
-        and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
+        """UpdateSpace changes how a space is indexed. Searches use the old index while the new one is built, then switch to it;
+        SearchService.ListIndexes and GetStatus report the progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,23 +191,23 @@ class GatewayServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def IngestItems(self, request_iterator, context):
-        """IngestItems embeds and stores items as they come and answers each, in order, once it is durable or refused. An id that
-        comes again replaces the item sent before. The server reads no faster than it commits.
+        """IngestItems embeds and stores items as they arrive and answers each, in order, when it is durable or refused. An item
+        replaces an earlier one of the same id. The server reads no faster than it commits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateItem(self, request, context):
-        """UpdateItem changes any of an item's text, metadata and media; the item keeps the rest, and vectors made from what
-        changed are made anew.
+        """UpdateItem changes an item's text, metadata or media. Fields left out are kept; vectors made from changed content are
+        made again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetItems(self, request, context):
-        """GetItems returns items by id, in the order asked.
+        """GetItems returns items by id, in the order of the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,8 +235,8 @@ class GatewayServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UploadMedia(self, request_iterator, context):
-        """UploadMedia stores an object for items that will refer to it by its hash. One no item refers to is removed after a
-        grace period.
+        """UploadMedia stores an object for items that will refer to it by its hash. An object to which no item refers is removed
+        after a grace period.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,37 +250,37 @@ class GatewayServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetMediaUrl(self, request, context):
-        """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
-        where media are kept in an S3 bucket are there such URLs.
+        """GetMediaUrl returns a presigned URL, from which anybody can read an object for a limited time without these services.
+        It requires that media are stored in an S3 bucket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself.
+        """Search ranks the items of a collection by one or more arms, fused into one ranking with the scores of each arm.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """GetStatus returns what the services are doing: their health, models, indexes and how far these lag.
+        """GetStatus returns the status of the services: their health, models, collections and indexes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckCollections(self, request, context):
-        """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
-        need not stop. It repairs only what it is told to.
+        """CheckCollections checks that rows, media, vectors and indexes agree and streams what it finds; writers need not stop.
+        It repairs only what the request allows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TagCollection(self, request, context):
-        """TagCollection names a version, which is then kept until the name is deleted.
+        """TagCollection gives a version a name, and keeps the version until the name is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,15 +294,15 @@ class GatewayServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTag(self, request, context):
-        """DeleteTag deletes a tag; its version is then kept no longer than others.
+        """DeleteTag deletes a tag; its version then expires like any other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestoreItems(self, request, context):
-        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another fingerprint than the
-        space's are refused, all of them.
+        """RestoreItems writes items with existing vectors, as a backup contains them. If a fingerprint differs from its space's,
+        nothing is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -310,7 +310,7 @@ class GatewayServiceServicer(object):
 
     def EraseItems(self, request, context):
         """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
-        May take a minute.
+        It may take a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -438,8 +438,8 @@ def add_GatewayServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GatewayService(object):
-    """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
-    state, so that it scales by replicas.
+    """GatewayService is the public API. It serves each call with the embedder, the store and the search service. It is
+    stateless, so it scales with replicas.
     """
 
     @staticmethod

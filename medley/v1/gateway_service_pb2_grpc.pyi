@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GatewayServiceStub:
-    """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
-    state, so that it scales by replicas.
+    """GatewayService is the public API. It serves each call with the embedder, the store and the search service. It is
+    stateless, so it scales with replicas.
     """
 
     @_typing.overload
@@ -36,29 +36,29 @@ class GatewayServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GatewayServiceAsyncStub: ...
     CreateCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.CreateCollectionRequest, _gateway_service_pb2.CreateCollectionResponse]
-    """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
-    indexed otherwise.
+    """CreateCollection creates an empty collection. If it exists with the same spaces, it is returned unchanged, even if the
+    request asks for other indexes.
     """
     GetCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCollectionRequest, _gateway_service_pb2.GetCollectionResponse]
     """GetCollection returns one collection."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListCollectionsRequest, _gateway_service_pb2.ListCollectionsResponse]
     """ListCollections returns the collections, by name."""
     UpdateSpace: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.UpdateSpaceRequest, _gateway_service_pb2.UpdateSpaceResponse]
-    """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
-    and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
+    """UpdateSpace changes how a space is indexed. Searches use the old index while the new one is built, then switch to it;
+    SearchService.ListIndexes and GetStatus report the progress.
     """
     DropCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DropCollectionRequest, _gateway_service_pb2.DropCollectionResponse]
     """DropCollection removes a collection with all its items."""
     IngestItems: _grpc.StreamStreamMultiCallable[_gateway_service_pb2.IngestItemsRequest, _gateway_service_pb2.IngestItemsResponse]
-    """IngestItems embeds and stores items as they come and answers each, in order, once it is durable or refused. An id that
-    comes again replaces the item sent before. The server reads no faster than it commits.
+    """IngestItems embeds and stores items as they arrive and answers each, in order, when it is durable or refused. An item
+    replaces an earlier one of the same id. The server reads no faster than it commits.
     """
     UpdateItem: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.UpdateItemRequest, _gateway_service_pb2.UpdateItemResponse]
-    """UpdateItem changes any of an item's text, metadata and media; the item keeps the rest, and vectors made from what
-    changed are made anew.
+    """UpdateItem changes an item's text, metadata or media. Fields left out are kept; vectors made from changed content are
+    made again.
     """
     GetItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetItemsRequest, _gateway_service_pb2.GetItemsResponse]
-    """GetItems returns items by id, in the order asked."""
+    """GetItems returns items by id, in the order of the request."""
     ListItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListItemsRequest, _gateway_service_pb2.ListItemsResponse]
     """ListItems returns the items that satisfy a filter, by id (UTF-8 order)."""
     CountItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.CountItemsRequest, _gateway_service_pb2.CountItemsResponse]
@@ -66,69 +66,69 @@ class GatewayServiceStub:
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteItemsRequest, _gateway_service_pb2.DeleteItemsResponse]
     """DeleteItems removes items by id, or those that satisfy a filter."""
     UploadMedia: _grpc.StreamUnaryMultiCallable[_gateway_service_pb2.UploadMediaRequest, _gateway_service_pb2.UploadMediaResponse]
-    """UploadMedia stores an object for items that will refer to it by its hash. One no item refers to is removed after a
-    grace period.
+    """UploadMedia stores an object for items that will refer to it by its hash. An object to which no item refers is removed
+    after a grace period.
     """
     DownloadMedia: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadMediaRequest, _gateway_service_pb2.DownloadMediaResponse]
     """DownloadMedia returns an object, or a range of its bytes, in chunks."""
     GetMediaUrl: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetMediaUrlRequest, _gateway_service_pb2.GetMediaUrlResponse]
-    """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
-    where media are kept in an S3 bucket are there such URLs.
+    """GetMediaUrl returns a presigned URL, from which anybody can read an object for a limited time without these services.
+    It requires that media are stored in an S3 bucket.
     """
     Search: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.SearchRequest, _gateway_service_pb2.SearchResponse]
-    """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
+    """Search ranks the items of a collection by one or more arms, fused into one ranking with the scores of each arm."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]
-    """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+    """GetStatus returns the status of the services: their health, models, collections and indexes."""
     CheckCollections: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.CheckCollectionsRequest, _gateway_service_pb2.CheckCollectionsResponse]
-    """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
-    need not stop. It repairs only what it is told to.
+    """CheckCollections checks that rows, media, vectors and indexes agree and streams what it finds; writers need not stop.
+    It repairs only what the request allows.
     """
     TagCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.TagCollectionRequest, _gateway_service_pb2.TagCollectionResponse]
-    """TagCollection names a version, which is then kept until the name is deleted."""
+    """TagCollection gives a version a name, and keeps the version until the name is deleted."""
     ListTags: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListTagsRequest, _gateway_service_pb2.ListTagsResponse]
     """ListTags returns the tags of a collection, by name."""
     DeleteTag: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]
-    """DeleteTag deletes a tag; its version is then kept no longer than others."""
+    """DeleteTag deletes a tag; its version then expires like any other."""
     RestoreItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]
-    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another fingerprint than the
-    space's are refused, all of them.
+    """RestoreItems writes items with existing vectors, as a backup contains them. If a fingerprint differs from its space's,
+    nothing is written.
     """
     EraseItems: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]
     """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
-    May take a minute.
+    It may take a minute.
     """
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
-    """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
-    state, so that it scales by replicas.
+    """GatewayService is the public API. It serves each call with the embedder, the store and the search service. It is
+    stateless, so it scales with replicas.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.CreateCollectionRequest, _gateway_service_pb2.CreateCollectionResponse]  # type: ignore[assignment]
-    """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
-    indexed otherwise.
+    """CreateCollection creates an empty collection. If it exists with the same spaces, it is returned unchanged, even if the
+    request asks for other indexes.
     """
     GetCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCollectionRequest, _gateway_service_pb2.GetCollectionResponse]  # type: ignore[assignment]
     """GetCollection returns one collection."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListCollectionsRequest, _gateway_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """ListCollections returns the collections, by name."""
     UpdateSpace: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.UpdateSpaceRequest, _gateway_service_pb2.UpdateSpaceResponse]  # type: ignore[assignment]
-    """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
-    and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
+    """UpdateSpace changes how a space is indexed. Searches use the old index while the new one is built, then switch to it;
+    SearchService.ListIndexes and GetStatus report the progress.
     """
     DropCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DropCollectionRequest, _gateway_service_pb2.DropCollectionResponse]  # type: ignore[assignment]
     """DropCollection removes a collection with all its items."""
     IngestItems: _aio.StreamStreamMultiCallable[_gateway_service_pb2.IngestItemsRequest, _gateway_service_pb2.IngestItemsResponse]  # type: ignore[assignment]
-    """IngestItems embeds and stores items as they come and answers each, in order, once it is durable or refused. An id that
-    comes again replaces the item sent before. The server reads no faster than it commits.
+    """IngestItems embeds and stores items as they arrive and answers each, in order, when it is durable or refused. An item
+    replaces an earlier one of the same id. The server reads no faster than it commits.
     """
     UpdateItem: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.UpdateItemRequest, _gateway_service_pb2.UpdateItemResponse]  # type: ignore[assignment]
-    """UpdateItem changes any of an item's text, metadata and media; the item keeps the rest, and vectors made from what
-    changed are made anew.
+    """UpdateItem changes an item's text, metadata or media. Fields left out are kept; vectors made from changed content are
+    made again.
     """
     GetItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetItemsRequest, _gateway_service_pb2.GetItemsResponse]  # type: ignore[assignment]
-    """GetItems returns items by id, in the order asked."""
+    """GetItems returns items by id, in the order of the request."""
     ListItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListItemsRequest, _gateway_service_pb2.ListItemsResponse]  # type: ignore[assignment]
     """ListItems returns the items that satisfy a filter, by id (UTF-8 order)."""
     CountItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.CountItemsRequest, _gateway_service_pb2.CountItemsResponse]  # type: ignore[assignment]
@@ -136,41 +136,41 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     DeleteItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteItemsRequest, _gateway_service_pb2.DeleteItemsResponse]  # type: ignore[assignment]
     """DeleteItems removes items by id, or those that satisfy a filter."""
     UploadMedia: _aio.StreamUnaryMultiCallable[_gateway_service_pb2.UploadMediaRequest, _gateway_service_pb2.UploadMediaResponse]  # type: ignore[assignment]
-    """UploadMedia stores an object for items that will refer to it by its hash. One no item refers to is removed after a
-    grace period.
+    """UploadMedia stores an object for items that will refer to it by its hash. An object to which no item refers is removed
+    after a grace period.
     """
     DownloadMedia: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadMediaRequest, _gateway_service_pb2.DownloadMediaResponse]  # type: ignore[assignment]
     """DownloadMedia returns an object, or a range of its bytes, in chunks."""
     GetMediaUrl: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetMediaUrlRequest, _gateway_service_pb2.GetMediaUrlResponse]  # type: ignore[assignment]
-    """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
-    where media are kept in an S3 bucket are there such URLs.
+    """GetMediaUrl returns a presigned URL, from which anybody can read an object for a limited time without these services.
+    It requires that media are stored in an S3 bucket.
     """
     Search: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.SearchRequest, _gateway_service_pb2.SearchResponse]  # type: ignore[assignment]
-    """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
+    """Search ranks the items of a collection by one or more arms, fused into one ranking with the scores of each arm."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]  # type: ignore[assignment]
-    """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+    """GetStatus returns the status of the services: their health, models, collections and indexes."""
     CheckCollections: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.CheckCollectionsRequest, _gateway_service_pb2.CheckCollectionsResponse]  # type: ignore[assignment]
-    """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
-    need not stop. It repairs only what it is told to.
+    """CheckCollections checks that rows, media, vectors and indexes agree and streams what it finds; writers need not stop.
+    It repairs only what the request allows.
     """
     TagCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.TagCollectionRequest, _gateway_service_pb2.TagCollectionResponse]  # type: ignore[assignment]
-    """TagCollection names a version, which is then kept until the name is deleted."""
+    """TagCollection gives a version a name, and keeps the version until the name is deleted."""
     ListTags: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListTagsRequest, _gateway_service_pb2.ListTagsResponse]  # type: ignore[assignment]
     """ListTags returns the tags of a collection, by name."""
     DeleteTag: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteTagRequest, _gateway_service_pb2.DeleteTagResponse]  # type: ignore[assignment]
-    """DeleteTag deletes a tag; its version is then kept no longer than others."""
+    """DeleteTag deletes a tag; its version then expires like any other."""
     RestoreItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.RestoreItemsRequest, _gateway_service_pb2.RestoreItemsResponse]  # type: ignore[assignment]
-    """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another fingerprint than the
-    space's are refused, all of them.
+    """RestoreItems writes items with existing vectors, as a backup contains them. If a fingerprint differs from its space's,
+    nothing is written.
     """
     EraseItems: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.EraseItemsRequest, _gateway_service_pb2.EraseItemsResponse]  # type: ignore[assignment]
     """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
-    May take a minute.
+    It may take a minute.
     """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
-    """GatewayService is the public API. It plans each call over the embedder, the store and the search service, and holds no
-    state, so that it scales by replicas.
+    """GatewayService is the public API. It serves each call with the embedder, the store and the search service. It is
+    stateless, so it scales with replicas.
     """
 
     @_abc_1.abstractmethod
@@ -179,8 +179,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.CreateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.CreateCollectionResponse, _abc.Awaitable[_gateway_service_pb2.CreateCollectionResponse]]:
-        """CreateCollection creates an empty collection; the same one again is answered as it is, also where its spaces are
-        indexed otherwise.
+        """CreateCollection creates an empty collection. If it exists with the same spaces, it is returned unchanged, even if the
+        request asks for other indexes.
         """
 
     @_abc_1.abstractmethod
@@ -205,8 +205,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.UpdateSpaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.UpdateSpaceResponse, _abc.Awaitable[_gateway_service_pb2.UpdateSpaceResponse]]:
-        """UpdateSpace changes how a space is indexed. Searches go on meanwhile: the new index is built beside the one that answers
-        and then takes its place; SearchService.ListIndexes and GetStatus tell how far it is.
+        """UpdateSpace changes how a space is indexed. Searches use the old index while the new one is built, then switch to it;
+        SearchService.ListIndexes and GetStatus report the progress.
         """
 
     @_abc_1.abstractmethod
@@ -223,8 +223,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_gateway_service_pb2.IngestItemsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.IngestItemsResponse], _abc.AsyncIterator[_gateway_service_pb2.IngestItemsResponse]]:
-        """IngestItems embeds and stores items as they come and answers each, in order, once it is durable or refused. An id that
-        comes again replaces the item sent before. The server reads no faster than it commits.
+        """IngestItems embeds and stores items as they arrive and answers each, in order, when it is durable or refused. An item
+        replaces an earlier one of the same id. The server reads no faster than it commits.
         """
 
     @_abc_1.abstractmethod
@@ -233,8 +233,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.UpdateItemRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.UpdateItemResponse, _abc.Awaitable[_gateway_service_pb2.UpdateItemResponse]]:
-        """UpdateItem changes any of an item's text, metadata and media; the item keeps the rest, and vectors made from what
-        changed are made anew.
+        """UpdateItem changes an item's text, metadata or media. Fields left out are kept; vectors made from changed content are
+        made again.
         """
 
     @_abc_1.abstractmethod
@@ -243,7 +243,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.GetItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.GetItemsResponse, _abc.Awaitable[_gateway_service_pb2.GetItemsResponse]]:
-        """GetItems returns items by id, in the order asked."""
+        """GetItems returns items by id, in the order of the request."""
 
     @_abc_1.abstractmethod
     def ListItems(
@@ -275,8 +275,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_gateway_service_pb2.UploadMediaRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.UploadMediaResponse, _abc.Awaitable[_gateway_service_pb2.UploadMediaResponse]]:
-        """UploadMedia stores an object for items that will refer to it by its hash. One no item refers to is removed after a
-        grace period.
+        """UploadMedia stores an object for items that will refer to it by its hash. An object to which no item refers is removed
+        after a grace period.
         """
 
     @_abc_1.abstractmethod
@@ -293,8 +293,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.GetMediaUrlRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.GetMediaUrlResponse, _abc.Awaitable[_gateway_service_pb2.GetMediaUrlResponse]]:
-        """GetMediaUrl returns a URL that anybody may read an object by, for some time, past these services: for large media. Only
-        where media are kept in an S3 bucket are there such URLs.
+        """GetMediaUrl returns a presigned URL, from which anybody can read an object for a limited time without these services.
+        It requires that media are stored in an S3 bucket.
         """
 
     @_abc_1.abstractmethod
@@ -303,7 +303,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.SearchResponse, _abc.Awaitable[_gateway_service_pb2.SearchResponse]]:
-        """Search ranks the items of a collection by one or more arms, fused into one ranking that explains itself."""
+        """Search ranks the items of a collection by one or more arms, fused into one ranking with the scores of each arm."""
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -311,7 +311,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.GetStatusResponse, _abc.Awaitable[_gateway_service_pb2.GetStatusResponse]]:
-        """GetStatus returns what the services are doing: their health, models, indexes and how far these lag."""
+        """GetStatus returns the status of the services: their health, models, collections and indexes."""
 
     @_abc_1.abstractmethod
     def CheckCollections(
@@ -319,8 +319,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.CheckCollectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.CheckCollectionsResponse], _abc.AsyncIterator[_gateway_service_pb2.CheckCollectionsResponse]]:
-        """CheckCollections proves that rows, media, vectors and indexes agree, or tells where they do not, as it goes; writers
-        need not stop. It repairs only what it is told to.
+        """CheckCollections checks that rows, media, vectors and indexes agree and streams what it finds; writers need not stop.
+        It repairs only what the request allows.
         """
 
     @_abc_1.abstractmethod
@@ -329,7 +329,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.TagCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.TagCollectionResponse, _abc.Awaitable[_gateway_service_pb2.TagCollectionResponse]]:
-        """TagCollection names a version, which is then kept until the name is deleted."""
+        """TagCollection gives a version a name, and keeps the version until the name is deleted."""
 
     @_abc_1.abstractmethod
     def ListTags(
@@ -345,7 +345,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.DeleteTagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.DeleteTagResponse, _abc.Awaitable[_gateway_service_pb2.DeleteTagResponse]]:
-        """DeleteTag deletes a tag; its version is then kept no longer than others."""
+        """DeleteTag deletes a tag; its version then expires like any other."""
 
     @_abc_1.abstractmethod
     def RestoreItems(
@@ -353,8 +353,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.RestoreItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.RestoreItemsResponse, _abc.Awaitable[_gateway_service_pb2.RestoreItemsResponse]]:
-        """RestoreItems writes items with vectors made before, as a backup holds them. Vectors under another fingerprint than the
-        space's are refused, all of them.
+        """RestoreItems writes items with existing vectors, as a backup contains them. If a fingerprint differs from its space's,
+        nothing is written.
         """
 
     @_abc_1.abstractmethod
@@ -364,7 +364,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.EraseItemsResponse, _abc.Awaitable[_gateway_service_pb2.EraseItemsResponse]]:
         """EraseItems deletes items and proves that nothing of them is left: rows, older versions, vectors, index entries, media.
-        May take a minute.
+        It may take a minute.
         """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -30,7 +30,7 @@ class _ItemField:
 class _ItemFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemField.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ITEM_FIELD_UNSPECIFIED: _ItemField.ValueType  # 0
-    """Refused."""
+    """Invalid."""
     ITEM_FIELD_TEXT: _ItemField.ValueType  # 1
     """`text`."""
     ITEM_FIELD_METADATA: _ItemField.ValueType  # 2
@@ -43,10 +43,10 @@ class _ItemFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemField.V
     """`vectors`."""
 
 class ItemField(_ItemField, metaclass=_ItemFieldEnumTypeWrapper):
-    """A part of an item that a reader may ask for. Id, content type, spaces, revision and times always come."""
+    """A part of an item that a reader may request. Id, content type, spaces, revision and times are always returned."""
 
 ITEM_FIELD_UNSPECIFIED: ItemField.ValueType  # 0
-"""Refused."""
+"""Invalid."""
 ITEM_FIELD_TEXT: ItemField.ValueType  # 1
 """`text`."""
 ITEM_FIELD_METADATA: ItemField.ValueType  # 2
@@ -99,20 +99,20 @@ class Item(_message.Message):
     id: _builtins.str
     """Id, unique in its collection: 1 to 1024 bytes of UTF-8 without NUL."""
     content_type: _collection_pb2.ContentType.ValueType
-    """What the item is: that of its media, TEXT without media."""
+    """Content type of its media; TEXT without media."""
     text: _builtins.str
     """Its text; unset when it has none."""
     metadata_json: _builtins.str
-    """Its metadata, a JSON object; "{}" when it has none. Unset when the field was not asked for."""
+    """Its metadata, a JSON object; "{}" when it has none. Unset when not requested."""
     revision: _builtins.int
-    """Counts the writes of this row, from 1; a write may be made conditional on it."""
+    """Counts the writes of this row, from 1; a write can be made conditional on it."""
     @_builtins.property
     def media(self) -> Global___Media:
         """Its media; unset when it has none."""
 
     @_builtins.property
     def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
-        """Its vectors by space, where asked for."""
+        """Its vectors by space, if requested."""
 
     @_builtins.property
     def spaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -157,7 +157,7 @@ Global___Item: _TypeAlias = Item  # noqa: Y015
 
 @_typing.final
 class Media(_message.Message):
-    """A stored object, named by its content."""
+    """A stored object, addressed by the hash of its content."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -178,9 +178,7 @@ class Media(_message.Message):
     height: _builtins.int
     """Height in pixels as shown; 0 where it does not apply."""
     data: _builtins.bytes
-    """The bytes themselves, where asked for and not over the server's inline limit (1 MiB unless set otherwise); larger
-    media are read by stream.
-    """
+    """The bytes, if requested and within the server's inline limit (1 MiB by default); larger media are read as a stream."""
     def __init__(
         self,
         *,
@@ -203,7 +201,7 @@ Global___Media: _TypeAlias = Media  # noqa: Y015
 
 @_typing.final
 class ItemResult(_message.Message):
-    """An answer about one item of a batch."""
+    """The result of writing one item of a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -215,7 +213,7 @@ class ItemResult(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """It was refused, with an ErrorInfo among the details; the others of the batch went on."""
+        """The item was refused; the details contain an ErrorInfo. Other items of the batch are not affected."""
 
     def __init__(
         self,
@@ -265,7 +263,7 @@ Global___ItemWritten: _TypeAlias = ItemWritten  # noqa: Y015
 
 @_typing.final
 class ItemLookup(_message.Message):
-    """One item asked for by id."""
+    """The result of reading one item by id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -277,7 +275,7 @@ class ItemLookup(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why not: NOT_FOUND, or INVALID_ARGUMENT for an id that cannot be."""
+        """The error: NOT_FOUND, or INVALID_ARGUMENT for an invalid id."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from services.gateway.wiring import gateway_servicer
 
 
 async def main(settings: GatewaySettings) -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM."""
     async with gateway_servicer(settings) as servicer:
         register = partial(pb_grpc.add_GatewayServiceServicer_to_server, servicer)
         async with run_server(settings, "medley.v1.GatewayService", register) as port:

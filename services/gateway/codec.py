@@ -1,4 +1,4 @@
-"""The gateway's requests as values, and its values as responses."""
+"""Converts the gateway's requests and responses."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
@@ -12,30 +12,30 @@ from services.common.filter_codec import from_where
 from services.common.rpc.statuses import to_status
 from services.common.vectors import Metric
 from services.gateway.core.collection_factory import SpaceSpec
-from services.gateway.core.items import Inline, MediaSource, NewItem, Stored
-from services.gateway.core.store import MergeMetadata, MetadataChange, ReplaceMetadata, Written
+from services.gateway.core.items import InlineMedia, MediaSource, NewItem, StoredMedia
+from services.gateway.core.store import MergeMetadata, MetadataChange, ReplaceMetadata, WrittenRow
 from services.gateway.enums import FIELDS, MODES
-from services.gateway.ingest.pipeline import Answer
+from services.gateway.ingest.pipeline import IngestResult
 from services.gateway.ingest.updater import UpdateRequest
 from services.gateway.search.fusion import RRF_K, FusedHit
 from services.gateway.search.planner import ArmSpec, ContentQuery, ItemQuery, Query, VectorQuery
-from services.gateway.search.searcher import ArmRun, SearchAnswer, SearchRequest
+from services.gateway.search.searcher import ArmResult, SearchRequest, SearchResult
 
 
-def from_create(request: pb.CreateCollectionRequest) -> tuple[str, list[SpaceSpec]]:
-    """Return the name and the spaces wished for.
+def from_create_request(request: pb.CreateCollectionRequest) -> tuple[str, list[SpaceSpec]]:
+    """Return the name and the spaces to create.
 
     Raises:
         ArgumentError: an enum's value is not known.
     """
-    return request.collection.name, list(map(_space, request.collection.spaces))
+    return request.collection.name, list(map(_space_spec, request.collection.spaces))
 
 
-async def from_ingest(requests: AsyncIterator[pb.IngestItemsRequest]) -> tuple[str, AsyncIterator[NewItem]]:
-    """Return the collection that the first of `requests` names, and the items of the others as they come.
+async def from_ingest_requests(requests: AsyncIterator[pb.IngestItemsRequest]) -> tuple[str, AsyncIterator[NewItem]]:
+    """Return the collection named by the first of `requests`, and the items of the others as they arrive.
 
     Raises:
-        ArgumentError: the first is no target; while iterating, another is no lot.
+        ArgumentError: the first is not a target; while iterating, another is not a chunk.
     """
     first = await anext(aiter(requests), pb.IngestItemsRequest())
     if first.WhichOneof("part") != "target":
@@ -43,26 +43,26 @@ async def from_ingest(requests: AsyncIterator[pb.IngestItemsRequest]) -> tuple[s
     return first.target.collection, _new_items(requests)
 
 
-def to_ingested(answers: Iterable[Answer]) -> pb.IngestItemsResponse:
-    """Return what became of some items."""
-    return pb.IngestItemsResponse(items=map(_ingested, answers))
+def to_ingest_response(results: Iterable[IngestResult]) -> pb.IngestItemsResponse:
+    """Return the outcomes of some items."""
+    return pb.IngestItemsResponse(items=map(_ingested_item, results))
 
 
-def _ingested(answer: Answer) -> pb.IngestedItem:
-    match answer.outcome:
-        case Written(item_id, revision, version):
+def _ingested_item(ingested: IngestResult) -> pb.IngestedItem:
+    match ingested.outcome:
+        case WrittenRow(item_id, revision, version):
             written = item_pb2.ItemWritten(id=item_id, revision=revision, version=version)
             result = item_pb2.ItemResult(written=written)
         case ServiceError() as error:
             result = item_pb2.ItemResult(error=to_status(error))
-    return pb.IngestedItem(result=result, sequence=answer.sequence, id=answer.id)
+    return pb.IngestedItem(result=result, sequence=ingested.sequence, id=ingested.id)
 
 
-def from_update(request: pb.UpdateItemRequest) -> UpdateRequest:
-    """Return the change wished for.
+def from_update_request(request: pb.UpdateItemRequest) -> UpdateRequest:
+    """Return the update.
 
     Raises:
-        ArgumentError: media or metadata are given without any.
+        ArgumentError: metadata are set without a change.
     """
     return UpdateRequest(
         request.collection,
@@ -76,8 +76,8 @@ def from_update(request: pb.UpdateItemRequest) -> UpdateRequest:
     )
 
 
-def from_search(request: pb.SearchRequest) -> SearchRequest:
-    """Return the search wished for.
+def from_search_request(request: pb.SearchRequest) -> SearchRequest:
+    """Return the search.
 
     Raises:
         ArgumentError: an arm without a query, or an enum's value that is not known.
@@ -97,13 +97,13 @@ def from_search(request: pb.SearchRequest) -> SearchRequest:
     )
 
 
-def to_found(answer: SearchAnswer[item_pb2.Item]) -> pb.SearchResponse:
-    """Return the answer of Search."""
-    hits = [_hit(rank, hit, item) for rank, (hit, item) in enumerate(answer.hits, start=1)]
-    return pb.SearchResponse(hits=hits, arms=map(_report, answer.runs), version=answer.version)
+def to_search_response(result: SearchResult[item_pb2.Item]) -> pb.SearchResponse:
+    """Return the response of Search."""
+    hits = [_hit(rank, hit, item) for rank, (hit, item) in enumerate(result.hits, start=1)]
+    return pb.SearchResponse(hits=hits, arms=map(_report, result.arms), version=result.version)
 
 
-def _space(message: collection_pb2.Space) -> SpaceSpec:
+def _space_spec(message: collection_pb2.Space) -> SpaceSpec:
     return SpaceSpec(
         message.name,
         message.model,
@@ -116,9 +116,9 @@ def _space(message: collection_pb2.Space) -> SpaceSpec:
 
 async def _new_items(requests: AsyncIterator[pb.IngestItemsRequest]) -> AsyncIterator[NewItem]:
     async for request in requests:
-        if request.WhichOneof("part") != "lot":
-            raise ArgumentError("part", request.WhichOneof("part"), "must be items after the first message")
-        for item in request.lot.items:
+        if request.WhichOneof("part") != "chunk":
+            raise ArgumentError("part", request.WhichOneof("part"), "must be a chunk of items after the first message")
+        for item in request.chunk.items:
             yield _new_item(item)
 
 
@@ -135,9 +135,9 @@ def _new_item(item: pb.IngestItem) -> NewItem:
 def _media(message: pb.MediaSource) -> MediaSource:
     match message.WhichOneof("source"):
         case "sha256":
-            return Stored(message.sha256)
+            return StoredMedia(message.sha256)
         case _:
-            return Inline(message.data)
+            return InlineMedia(message.data)
 
 
 def _metadata(message: store_service_pb2.MetadataUpdate) -> MetadataChange:
@@ -147,7 +147,7 @@ def _metadata(message: store_service_pb2.MetadataUpdate) -> MetadataChange:
         case "merge_json":
             return MergeMetadata(message.merge_json)
         case _:
-            raise ArgumentError("metadata", "", "says neither replace_json nor merge_json")
+            raise ArgumentError("metadata", "", "must set replace_json or merge_json")
 
 
 def _vectors(messages: Mapping[str, vector_pb2.Vector]) -> dict[str, bytes]:
@@ -173,20 +173,20 @@ def _query(number: int, message: pb.Arm) -> Query:
 
 
 def _hit(rank: int, hit: FusedHit, item: item_pb2.Item) -> pb.Hit:
-    arms = [pb.ArmScore(arm=seen.arm, rank=seen.rank, score=seen.score) for seen in hit.arms]
+    arms = [pb.ArmScore(arm=score.arm, rank=score.rank, score=score.score) for score in hit.arms]
     return pb.Hit(rank=rank, score=hit.score, arms=arms, item=item)
 
 
-def _report(run: ArmRun) -> pb.ArmReport:
+def _report(arm: ArmResult) -> pb.ArmReport:
     return pb.ArmReport(
-        request_arm=run.arm.wish,
-        space=run.arm.space.name,
-        metric=METRICS[run.arm.space.metric],
-        weight=run.arm.weight,
-        mode=MODES[run.answer.mode],
-        candidates=run.answer.candidates,
-        milliseconds=run.milliseconds,
-        compared=run.answer.compared,
+        request_arm=arm.arm.request_arm,
+        space=arm.arm.space.name,
+        metric=METRICS[arm.arm.space.metric],
+        weight=arm.arm.weight,
+        mode=MODES[arm.result.mode],
+        candidates=arm.result.candidates,
+        milliseconds=arm.milliseconds,
+        compared=arm.result.compared,
     )
 
 

@@ -1,4 +1,4 @@
-"""The API's enums that the gateway alone speaks, and its own."""
+"""The gateway's enums and their numbers in the API."""
 
 from medley.v1 import check_pb2, item_pb2, search_service_pb2
 from services.gateway.core.findings import FindingKind

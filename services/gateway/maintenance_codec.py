@@ -1,4 +1,4 @@
-"""The API's maintenance requests as values, and the answers as responses."""
+"""Converts the gateway's maintenance requests and responses."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -19,8 +19,8 @@ CollectionStatusView: TypeAlias = CollectionStatus[collection_pb2.Collection, se
 StatusView: TypeAlias = Status[embedder_service_pb2.Model, collection_pb2.Collection, search_service_pb2.Index]
 
 
-def from_check(request: pb.CheckCollectionsRequest) -> CheckRequest:
-    """Return what to check."""
+def from_check_request(request: pb.CheckCollectionsRequest) -> CheckRequest:
+    """Return the check to run."""
     return CheckRequest(
         request.collection,
         media_objects=request.media.objects,
@@ -31,7 +31,7 @@ def from_check(request: pb.CheckCollectionsRequest) -> CheckRequest:
     )
 
 
-def to_checked(part: Finding | CheckProgress) -> pb.CheckCollectionsResponse:
+def to_check_response(part: Finding | CheckProgress) -> pb.CheckCollectionsResponse:
     """Return a part of a check's report."""
     match part:
         case Finding():
@@ -40,24 +40,24 @@ def to_checked(part: Finding | CheckProgress) -> pb.CheckCollectionsResponse:
             return pb.CheckCollectionsResponse(progress=_progress(part))
 
 
-def from_restore(request: pb.RestoreItemsRequest) -> RestoreRequest[store_service_pb2.Row]:
-    """Return the rows to restore, unread but for the names of their vectors' spaces."""
+def from_restore_request(request: pb.RestoreItemsRequest) -> RestoreRequest[store_service_pb2.Row]:
+    """Return the rows to restore, unread except for the names of their vectors' spaces."""
     spaces = frozenset(space for row in request.rows for space in row.vectors)
     return RestoreRequest(request.collection, request.rows, spaces, request.fingerprints)
 
 
-def to_restored(results: Sequence[item_pb2.ItemResult]) -> pb.RestoreItemsResponse:
-    """Return what became of restored rows."""
+def to_restore_response(results: Sequence[item_pb2.ItemResult]) -> pb.RestoreItemsResponse:
+    """Return the outcomes of restored rows."""
     return pb.RestoreItemsResponse(results=results)
 
 
-def to_erased(receipts: Sequence[Receipt]) -> pb.EraseItemsResponse:
+def to_erase_response(receipts: Sequence[Receipt]) -> pb.EraseItemsResponse:
     """Return the receipts of an erasure."""
     return pb.EraseItemsResponse(receipts=map(_receipt, receipts))
 
 
 def to_status_response(status: StatusView) -> pb.GetStatusResponse:
-    """Return what the services are doing."""
+    """Return the status of the services."""
     return pb.GetStatusResponse(
         services=map(_service, status.services),
         models=status.models,

@@ -1,4 +1,4 @@
-"""How the gateway reaches the other services."""
+"""Stubs of the services that the gateway calls."""
 
 from dataclasses import dataclass
 from typing import TypeAlias

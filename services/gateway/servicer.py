@@ -1,4 +1,4 @@
-"""GatewayService over gRPC: messages in, domain call, messages out."""
+"""GatewayService over gRPC: each method decodes a request, calls a handler and encodes the response."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,7 +7,14 @@ from medley.v1 import collection_pb2, embedder_service_pb2, item_pb2, search_ser
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from services.common.rpc.interceptors import Context
-from services.gateway.codec import from_create, from_ingest, from_search, from_update, to_found, to_ingested
+from services.gateway.codec import (
+    from_create_request,
+    from_ingest_requests,
+    from_search_request,
+    from_update_request,
+    to_ingest_response,
+    to_search_response,
+)
 from services.gateway.core.collection_factory import CollectionFactory
 from services.gateway.ingest.pipeline import IngestPipeline
 from services.gateway.ingest.updater import Updater
@@ -16,11 +23,11 @@ from services.gateway.maintenance.integrity_check import IntegrityCheck
 from services.gateway.maintenance.restore import Restore
 from services.gateway.maintenance.status import StatusService
 from services.gateway.maintenance_codec import (
-    from_check,
-    from_restore,
-    to_checked,
-    to_erased,
-    to_restored,
+    from_check_request,
+    from_restore_request,
+    to_check_response,
+    to_erase_response,
+    to_restore_response,
     to_status_response,
 )
 from services.gateway.search.searcher import Searcher
@@ -29,13 +36,13 @@ from services.gateway.store_proxy import StoreProxy
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """The handlers behind each call: the domain, and a proxy of the store for calls in which nothing is decided."""
+    """The handlers behind each RPC; the store proxy serves those that need no logic of the gateway."""
 
-    founder: CollectionFactory[collection_pb2.Collection]
-    ingester: IngestPipeline
+    collection_factory: CollectionFactory[collection_pb2.Collection]
+    ingest_pipeline: IngestPipeline
     updater: Updater[item_pb2.Item]
     searcher: Searcher[item_pb2.Item]
-    store: StoreProxy
+    store_proxy: StoreProxy
     status: StatusService[embedder_service_pb2.Model, collection_pb2.Collection, search_service_pb2.Index]
     check: IntegrityCheck
     restore: Restore[store_service_pb2.Row, item_pb2.ItemResult]
@@ -43,7 +50,7 @@ class Handlers:
 
 
 class GatewayServicer(pb_grpc.GatewayServiceServicer):
-    """Translates between the wire and the handlers."""
+    """Serves the public API."""
 
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
@@ -51,80 +58,82 @@ class GatewayServicer(pb_grpc.GatewayServiceServicer):
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: Context
     ) -> pb.CreateCollectionResponse:
-        return pb.CreateCollectionResponse(collection=await self._handlers.founder.create(*from_create(request)))
+        return pb.CreateCollectionResponse(
+            collection=await self._handlers.collection_factory.create(*from_create_request(request))
+        )
 
     async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
-        return await self._handlers.store.get_collection(request)
+        return await self._handlers.store_proxy.get_collection(request)
 
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
-        return await self._handlers.store.list_collections(request)
+        return await self._handlers.store_proxy.list_collections(request)
 
     async def UpdateSpace(self, request: pb.UpdateSpaceRequest, context: Context) -> pb.UpdateSpaceResponse:
-        return await self._handlers.store.update_space(request)
+        return await self._handlers.store_proxy.update_space(request)
 
     async def DropCollection(self, request: pb.DropCollectionRequest, context: Context) -> pb.DropCollectionResponse:
-        return await self._handlers.store.drop_collection(request)
+        return await self._handlers.store_proxy.drop_collection(request)
 
     async def IngestItems(
         self, request_iterator: AsyncIterator[pb.IngestItemsRequest], context: Context
     ) -> AsyncIterator[pb.IngestItemsResponse]:
-        async for answers in self._handlers.ingester.ingest(*await from_ingest(request_iterator)):
-            yield to_ingested(answers)
+        async for results in self._handlers.ingest_pipeline.ingest(*await from_ingest_requests(request_iterator)):
+            yield to_ingest_response(results)
 
     async def UpdateItem(self, request: pb.UpdateItemRequest, context: Context) -> pb.UpdateItemResponse:
-        item, version = await self._handlers.updater.update(from_update(request))
+        item, version = await self._handlers.updater.update(from_update_request(request))
         return pb.UpdateItemResponse(item=item, version=version)
 
     async def GetItems(self, request: pb.GetItemsRequest, context: Context) -> pb.GetItemsResponse:
-        return await self._handlers.store.get_items(request)
+        return await self._handlers.store_proxy.get_items(request)
 
     async def ListItems(self, request: pb.ListItemsRequest, context: Context) -> pb.ListItemsResponse:
-        return await self._handlers.store.list_items(request)
+        return await self._handlers.store_proxy.list_items(request)
 
     async def CountItems(self, request: pb.CountItemsRequest, context: Context) -> pb.CountItemsResponse:
-        return await self._handlers.store.count_items(request)
+        return await self._handlers.store_proxy.count_items(request)
 
     async def DeleteItems(self, request: pb.DeleteItemsRequest, context: Context) -> pb.DeleteItemsResponse:
-        return await self._handlers.store.delete_items(request)
+        return await self._handlers.store_proxy.delete_items(request)
 
     async def UploadMedia(
         self, request_iterator: AsyncIterator[pb.UploadMediaRequest], context: Context
     ) -> pb.UploadMediaResponse:
-        return await self._handlers.store.upload(request_iterator)
+        return await self._handlers.store_proxy.upload_media(request_iterator)
 
     async def DownloadMedia(
         self, request: pb.DownloadMediaRequest, context: Context
     ) -> AsyncIterator[pb.DownloadMediaResponse]:
-        async for response in self._handlers.store.download(request):
+        async for response in self._handlers.store_proxy.download_media(request):
             yield response
 
     async def GetMediaUrl(self, request: pb.GetMediaUrlRequest, context: Context) -> pb.GetMediaUrlResponse:
-        return await self._handlers.store.media_url(request)
+        return await self._handlers.store_proxy.get_media_url(request)
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
-        return to_found(await self._handlers.searcher.search(from_search(request)))
+        return to_search_response(await self._handlers.searcher.search(from_search_request(request)))
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
-        return to_status_response(await self._handlers.status.status())
+        return to_status_response(await self._handlers.status.get_status())
 
     async def CheckCollections(
         self, request: pb.CheckCollectionsRequest, context: Context
     ) -> AsyncIterator[pb.CheckCollectionsResponse]:
-        async for part in self._handlers.check.check(from_check(request)):
-            yield to_checked(part)
+        async for part in self._handlers.check.check(from_check_request(request)):
+            yield to_check_response(part)
 
     async def TagCollection(self, request: pb.TagCollectionRequest, context: Context) -> pb.TagCollectionResponse:
-        return await self._handlers.store.tag(request)
+        return await self._handlers.store_proxy.tag_collection(request)
 
     async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
-        return await self._handlers.store.list_tags(request)
+        return await self._handlers.store_proxy.list_tags(request)
 
     async def DeleteTag(self, request: pb.DeleteTagRequest, context: Context) -> pb.DeleteTagResponse:
-        return await self._handlers.store.delete_tag(request)
+        return await self._handlers.store_proxy.delete_tag(request)
 
     async def RestoreItems(self, request: pb.RestoreItemsRequest, context: Context) -> pb.RestoreItemsResponse:
-        return to_restored(await self._handlers.restore.restore(from_restore(request)))
+        return to_restore_response(await self._handlers.restore.restore(from_restore_request(request)))
 
     async def EraseItems(self, request: pb.EraseItemsRequest, context: Context) -> pb.EraseItemsResponse:
         receipts = await self._handlers.erasure.erase(request.collection, request.ids, request.sha256s)
-        return to_erased(receipts)
+        return to_erase_response(receipts)

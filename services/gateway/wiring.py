@@ -1,4 +1,4 @@
-"""Which parts make a gateway: the only module that names adapters."""
+"""Builds a gateway from its parts; the only module that chooses adapters."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,8 +14,8 @@ from services.gateway.adapters.store_maintenance import GrpcMaintenanceStore
 from services.gateway.core.collection_factory import CollectionFactory
 from services.gateway.core.metadata_cache import MetadataCache
 from services.gateway.ingest.batcher import BatchLimits
-from services.gateway.ingest.item_encoder import ItemEmbedder
-from services.gateway.ingest.pipeline import IngestLimits, IngestPipeline, Stores
+from services.gateway.ingest.item_embedder import ItemEmbedder
+from services.gateway.ingest.pipeline import IngestLimits, IngestPipeline
 from services.gateway.ingest.updater import Updater
 from services.gateway.maintenance.erasure import Erasure
 from services.gateway.maintenance.index_check import IndexCheck
@@ -29,16 +29,14 @@ from services.gateway.servicer import GatewayServicer, Handlers
 from services.gateway.settings import GatewaySettings
 from services.gateway.store_proxy import StoreProxy
 
-LONGEST_RECONNECT_MILLISECONDS = 1000
+MAX_RECONNECT_BACKOFF_MILLISECONDS = 1000
 
 
 @asynccontextmanager
-async def gateway_servicer(
-    settings: GatewaySettings, neighbours: Peers | None = None
-) -> AsyncIterator[GatewayServicer]:
-    """Build the service, hand it over, release what it holds. Without `neighbours` it calls those of its settings."""
-    if neighbours is not None:
-        yield _servicer(settings, neighbours)
+async def gateway_servicer(settings: GatewaySettings, peers: Peers | None = None) -> AsyncIterator[GatewayServicer]:
+    """Build the service and close it at exit. Without `peers` it connects to the addresses of its settings."""
+    if peers is not None:
+        yield _servicer(settings, peers)
         return
     async with (
         _channel(settings, settings.embedder_address) as embedder,
@@ -59,37 +57,37 @@ def _channel(settings: GatewaySettings, address: str) -> grpc.aio.Channel:
     options = [
         *message_limits(settings),
         ("grpc.lb_policy_name", "round_robin"),
-        ("grpc.max_reconnect_backoff_ms", LONGEST_RECONNECT_MILLISECONDS),
+        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_BACKOFF_MILLISECONDS),
     ]
     return grpc.aio.insecure_channel(address, options=options)
 
 
-def _servicer(settings: GatewaySettings, neighbours: Peers) -> GatewayServicer:
-    embedder, store = GrpcEmbedder(neighbours.embedder), GrpcMaintenanceStore(neighbours.store)
-    index = GrpcIndex(neighbours.search)
-    catalogue = MetadataCache(store, embedder, settings.cache_seconds)
-    patient = ItemEmbedder(embedder, settings.retry_seconds, settings.inputs_in_flight)
-    prompt = ItemEmbedder(embedder, 0.0, settings.inputs_in_flight)  # who changes one item is told at once
-    updater = Updater(catalogue, prompt, store, store, settings.max_media_bytes)
-    repairer = Repairer(catalogue, patient, updater, store, store, max_media_bytes=settings.max_media_bytes)
+def _servicer(settings: GatewaySettings, peers: Peers) -> GatewayServicer:
+    embedder, store = GrpcEmbedder(peers.embedder), GrpcMaintenanceStore(peers.store)
+    index = GrpcIndex(peers.search)
+    cache = MetadataCache(store, embedder, settings.cache_seconds)
+    item_embedder = ItemEmbedder(embedder, settings.retry_seconds, settings.inputs_in_flight)
+    update_embedder = ItemEmbedder(embedder, 0.0, settings.inputs_in_flight)  # single updates are not retried
+    updater = Updater(cache, update_embedder, store, store, settings.max_media_bytes)
+    repairer = Repairer(cache, item_embedder, updater, store, store, max_media_bytes=settings.max_media_bytes)
     searches = ConcurrencyLimiter("searches", settings.max_searches)
     ingests = ConcurrencyLimiter("ingests", settings.max_ingests)
     return GatewayServicer(
         Handlers(
-            founder=CollectionFactory(store, embedder),
-            ingester=IngestPipeline(catalogue, patient, Stores(rows=store, media=store), _pace(settings), ingests),
+            collection_factory=CollectionFactory(store, embedder),
+            ingest_pipeline=IngestPipeline(cache, item_embedder, store, _ingest_limits(settings), ingests),
             updater=updater,
-            searcher=Searcher(catalogue, embedder, index, store, searches),
-            store=StoreProxy(neighbours.store),
+            searcher=Searcher(cache, embedder, index, store, searches),
+            store_proxy=StoreProxy(peers.store),
             status=StatusService(embedder, store, index),
             check=IntegrityCheck(store, embedder, IndexCheck(store, index), repairer),
-            restore=Restore(catalogue, store),
+            restore=Restore(cache, store),
             erasure=Erasure(store, index),
         )
     )
 
 
-def _pace(settings: GatewaySettings) -> IngestLimits:
+def _ingest_limits(settings: GatewaySettings) -> IngestLimits:
     return IngestLimits(
         batch=BatchLimits(settings.batch_items, settings.batch_bytes, settings.batch_seconds),
         batches=settings.batches_in_flight,

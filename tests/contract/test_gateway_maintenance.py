@@ -1,4 +1,4 @@
-"""The ports of the gateway's maintenance, over the services behind their APIs."""
+"""The gateway's maintenance ports over the services behind their APIs."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
@@ -18,12 +18,12 @@ from services.gateway.adapters.search import GrpcIndex
 from services.gateway.adapters.store_maintenance import GrpcMaintenanceStore
 from services.gateway.core.findings import CheckedRows, CheckedTable, CheckedVectors, RowCheckOptions, RowCheckPart
 from services.gateway.core.index import Scope
-from services.gateway.core.store import RowChanges, Written
+from services.gateway.core.store import RowChanges, WrittenRow
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
-from tests.contract.gateway_neighbours import MODEL, NAME, axis, collection, media, row
+from tests.contract.gateway_peers import MODEL, NAME, axis, collection, media, row
 
 OWN = collection().spaces[2]
 
@@ -37,7 +37,7 @@ class Peers:
     async def write(self, *ids: str) -> str:
         """Write equal rows; return the version that holds them."""
         written = (await self.store.upsert(NAME, [row(each) for each in ids], {}))[-1]
-        assert isinstance(written, Written)
+        assert isinstance(written, WrittenRow)
         return written.version
 
     async def check(self, options: RowCheckOptions) -> list[RowCheckPart]:
@@ -54,7 +54,7 @@ async def peers(tmp_path: Path) -> AsyncIterator[Peers]:
         peers = Peers(
             GrpcEmbedder(InProcessStub(embedder)), GrpcMaintenanceStore(store), GrpcIndex(InProcessStub(search))
         )
-        await peers.store.create(collection(), {})
+        await peers.store.create_collection(collection(), {})
         yield peers
 
 
@@ -79,7 +79,7 @@ async def test_changes_name_what_is_written_and_removed_after_a_version(peers: P
     await peers.write("c")
     after = await peers.store.delete(NAME, ["a"])
     seen: list[RowChanges] = []
-    async with aclosing(peers.store.changes(NAME, before)) as changes:
+    async with aclosing(peers.store.watch_changes(NAME, before)) as changes:
         async for change in changes:
             seen.append(change)
             if change.version and Version.parse(change.version).number >= Version.parse(after).number:
@@ -90,7 +90,7 @@ async def test_changes_name_what_is_written_and_removed_after_a_version(peers: P
 
 async def test_an_index_tells_its_ids_and_an_items_score(peers: Peers) -> None:
     version = await peers.write("a", "b")
-    parts = [part async for part in peers.index.ids(NAME, "own", version)]
+    parts = [part async for part in peers.index.list_ids(NAME, "own", version)]
     assert {each for part in parts for each in part.ids} == {"a", "b"}
     assert {part.version for part in parts} == {version}
     scope = Scope(NAME, version=version)
@@ -101,7 +101,7 @@ async def test_an_index_tells_its_ids_and_an_items_score(peers: Peers) -> None:
 async def test_a_rebuilt_index_answers(peers: Peers) -> None:
     version = await peers.write("a")
     await peers.index.rebuild(NAME)
-    assert [list(part.ids) async for part in peers.index.ids(NAME, "own", version)] == [["a"]]
+    assert [list(part.ids) async for part in peers.index.list_ids(NAME, "own", version)] == [["a"]]
 
 
 async def test_dropping_snapshots_where_there_are_none_is_no_error(peers: Peers) -> None:
@@ -111,7 +111,7 @@ async def test_dropping_snapshots_where_there_are_none_is_no_error(peers: Peers)
 async def test_a_purge_takes_media_that_nobody_refers_to(peers: Peers) -> None:
     await peers.write("a", "b")
     sha256 = media(1).facts.sha256
-    assert await peers.store.media(NAME, ["a", "none"]) == {"a": sha256}
+    assert await peers.store.get_media_hashes(NAME, ["a", "none"]) == {"a": sha256}
     await peers.store.delete(NAME, ["a"])
     kept = await peers.store.purge(NAME, ["a"], [sha256])
     assert [(each.sha256, each.gone) for each in kept.media] == [(sha256, False)]
@@ -122,14 +122,14 @@ async def test_a_purge_takes_media_that_nobody_refers_to(peers: Peers) -> None:
 
 async def test_lists_are_whole(peers: Peers) -> None:
     await peers.write("a", "b")
-    assert [(each.name, each.view.name) for each in await peers.store.collections()] == [(NAME, NAME)]
-    assert await peers.store.count(NAME) == 2
-    assert MODEL in [each.name for each in await peers.embedder.models()]
+    assert [(each.name, each.view.name) for each in await peers.store.list_collections()] == [(NAME, NAME)]
+    assert await peers.store.count_rows(NAME) == 2
+    assert MODEL in [each.name for each in await peers.embedder.list_models()]
     await peers.index.rebuild(NAME)
-    assert sorted(each.view.space for each in await peers.index.indexes()) == ["clip", "own", "text"]
+    assert sorted(each.view.space for each in await peers.index.list_indexes()) == ["clip", "own", "text"]
 
 
 async def test_counting_what_is_not_there_is_an_error(peers: Peers) -> None:
     with pytest.raises(NotFoundError) as refused:
-        await peers.store.count("collections/none")
+        await peers.store.count_rows("collections/none")
     assert refused.value.reason == "COLLECTION_NOT_FOUND"

@@ -43,7 +43,7 @@ async def requests(
 ) -> AsyncIterator[pb.IngestItemsRequest]:
     yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=collection))
     for each in items:
-        yield pb.IngestItemsRequest(lot=pb.IngestChunk(items=[each]))
+        yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[each]))
         if pause_seconds:
             await asyncio.sleep(pause_seconds)
 

@@ -1,4 +1,4 @@
-"""A check joins what four services say: damage is put where no user can, in memory, and must be found and repaired."""
+"""The integrity check over four services in memory: damage that no user can cause is found and repaired."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,12 +30,12 @@ from services.store.wiring import store_servicer
 from tests.integration.conversation import answers, item, outcomes, requests, vector
 
 SHOES = "collections/shoes"
-Told = set[tuple[str, str, str, bool]]
+FoundKinds = set[tuple[str, str, str, bool]]
 
 
 @dataclass
-class World:
-    """All four services in this process, and the insides of two."""
+class Services:
+    """All four services in this process, with access to the internals of two."""
 
     gateway: Any
     store: Any
@@ -57,7 +57,7 @@ class World:
         table = await self.table()
         await table.write(rows, [], table.version)
 
-    async def check(self, **options: Any) -> tuple[Told, list[pb.CheckProgress]]:
+    async def check(self, **options: Any) -> tuple[FoundKinds, list[pb.CheckProgress]]:
         request = pb.CheckCollectionsRequest(collection=SHOES, vector_sample=100, **options)
         parts = [each async for each in stream("gateway", InProcessStub(self.gateway).CheckCollections, request)]
         findings = [each.finding for each in parts if each.HasField("finding")]
@@ -72,7 +72,7 @@ def kind(number: int) -> str:
 
 
 @asynccontextmanager
-async def _world(tmp_path: Path) -> AsyncIterator[World]:
+async def _start_services(tmp_path: Path) -> AsyncIterator[Services]:
     settings = StoreSettings(rows="memory", media="memory", directory=tmp_path)
     async with (
         store_servicer(settings) as store,
@@ -82,13 +82,13 @@ async def _world(tmp_path: Path) -> AsyncIterator[World]:
             GatewaySettings(), Peers(InProcessStub(embedder), InProcessStub(store), InProcessStub(search))
         ) as gateway,
     ):
-        yield World(gateway, store, search)
+        yield Services(gateway, store, search)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with _world(tmp_path) as world:
-        stub = InProcessStub(world.gateway)
+async def services(tmp_path: Path) -> AsyncIterator[Services]:
+    async with _start_services(tmp_path) as services:
+        stub = InProcessStub(services.gateway)
         spaces = [
             collection_pb2.Space(name="text", model="minilm"),
             collection_pb2.Space(name="own", dimensions=2, metric=vector_pb2.METRIC_EUCLIDEAN),
@@ -98,19 +98,19 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         items = [item(f"shoe{i}", text=f"shoe number {i}", vectors={"own": vector(i, 1)}) for i in range(4)]
         ingested = await answers(stream("gateway", stub.IngestItems, requests(SHOES, items)))
         assert outcomes(ingested) == ["written"] * 4
-        yield world
+        yield services
 
 
-async def test_nothing_wrong(world: World) -> None:
-    findings, (done,) = await world.check()
+async def test_nothing_wrong(services: Services) -> None:
+    findings, (done,) = await services.check()
     assert findings == set()
     assert (done.rows, done.rows_total, done.vectors_compared) == (4, 4, 8)
-    assert done.version == str(Version((await world.table()).definition.uid, (await world.table()).version))
+    assert done.version == str(Version((await services.table()).definition.uid, (await services.table()).version))
 
 
-async def test_an_index_that_differs_is_found_and_rebuilt(world: World) -> None:
-    index = await world.index()
-    await world.check()
+async def test_an_index_that_differs_is_found_and_rebuilt(services: Services) -> None:
+    index = await services.index()
+    await services.check()
     assert index.version is not None
     far = SpaceVectors(np.arange(2), np.array([[50, 50], [60, 60]], np.float32))
     index.write(ChangeBatch(["ghost", "shoe2"], ["{}", "{}"], {"own": far}, deleted_ids=["shoe1"]))
@@ -122,67 +122,67 @@ async def test_an_index_that_differs_is_found_and_rebuilt(world: World) -> None:
         ("index_extra", "ghost", "own"),
         ("index_differs", "shoe2", "own"),
     }
-    assert (await world.check())[0] == {(*each, False) for each in wrong}
-    assert (await world.check(repair=True))[0] == {(*each, True) for each in wrong}
-    assert (await world.check())[0] == set()
+    assert (await services.check())[0] == {(*each, False) for each in wrong}
+    assert (await services.check(repair=True))[0] == {(*each, True) for each in wrong}
+    assert (await services.check())[0] == set()
 
 
-async def test_rows_that_disagree_with_their_vectors_are_found_and_mended(world: World) -> None:
-    rows = [await world.row(f"shoe{i}") for i in range(4)]
+async def test_rows_that_disagree_with_their_vectors_are_found_and_repaired(services: Services) -> None:
+    rows = [await services.row(f"shoe{i}") for i in range(4)]
     nan = np.full(384, np.nan, np.float32)
-    await world.write(
+    await services.write(
         replace(rows[0], vectors={"own": rows[0].vectors["own"]}, spaces=("own",)),
         replace(rows[1], vectors={**rows[1].vectors, "text": nan}),
         replace(rows[2], spaces=("own",)),
         replace(rows[3], vectors={**rows[3].vectors, "own": np.array([np.inf, 1], np.float32)}),
     )
-    mendable = {
+    repairable = {
         ("vector_missing", "shoe0", "text"),
         ("vector_invalid", "shoe1", "text"),
         ("spaces_differ", "shoe2", ""),
     }
     lost = ("vector_invalid", "shoe3", "own", False)
-    assert (await world.check())[0] == {(*each, False) for each in mendable} | {lost}
-    assert (await world.check(repair=True))[0] == {(*each, True) for each in mendable} | {lost}
+    assert (await services.check())[0] == {(*each, False) for each in repairable} | {lost}
+    assert (await services.check(repair=True))[0] == {(*each, True) for each in repairable} | {lost}
     for i in range(3):
-        mended = await world.row(f"shoe{i}")
-        assert mended.spaces == ("text", "own")
-        assert np.allclose(mended.vectors["text"], rows[i].vectors["text"], atol=1e-5)
-    assert (await world.check())[0] == {lost}
+        repaired = await services.row(f"shoe{i}")
+        assert repaired.spaces == ("text", "own")
+        assert np.allclose(repaired.vectors["text"], rows[i].vectors["text"], atol=1e-5)
+    assert (await services.check())[0] == {lost}
 
 
-async def test_a_foreign_fingerprint_is_found(world: World) -> None:
-    stub = InProcessStub(world.store)
-    space = collection_pb2.Space(name="text", model="minilm", dimensions=384, fingerprint="of another year")
+async def test_a_fingerprint_mismatch_is_found(services: Services) -> None:
+    stub = InProcessStub(services.store)
+    space = collection_pb2.Space(name="text", model="minilm", dimensions=384, fingerprint="of an older model")
     gone = collection_pb2.Space(name="gone", model="no-such-model", dimensions=3, fingerprint="p")
     for name, each in (("old", space), ("gone", gone)):
-        wanted = collection_pb2.Collection(name=f"collections/{name}", spaces=[each])
-        await call("store", stub.CreateTable, store_service_pb2.CreateTableRequest(collection=wanted))
+        stale = collection_pb2.Collection(name=f"collections/{name}", spaces=[each])
+        await call("store", stub.CreateTable, store_service_pb2.CreateTableRequest(collection=stale))
     request = pb.CheckCollectionsRequest(repair=True)
-    parts = [each async for each in stream("gateway", InProcessStub(world.gateway).CheckCollections, request)]
+    parts = [each async for each in stream("gateway", InProcessStub(services.gateway).CheckCollections, request)]
     found = [each.finding for each in parts if each.HasField("finding")]
     assert {(kind(each.kind), each.collection, each.space) for each in found} == {
         ("fingerprint_foreign", "collections/old", "text"),
         ("fingerprint_foreign", "collections/gone", "gone"),
     }
-    assert all("embedding anew" in each.not_repaired_because for each in found)
+    assert all("new embeddings" in each.not_repaired_because for each in found)
 
 
-async def test_writers_meanwhile_are_no_damage(world: World) -> None:
-    """Rows written between the scan and the look at the index differ rightly."""
+async def test_concurrent_writes_are_no_damage(services: Services) -> None:
+    """Rows written between the scan and the comparison with the index may differ."""
     request = pb.CheckCollectionsRequest(collection=SHOES, vector_sample=100)
     found = []
-    async for part in stream("gateway", InProcessStub(world.gateway).CheckCollections, request):
+    async for part in stream("gateway", InProcessStub(services.gateway).CheckCollections, request):
         if part.HasField("finding"):
             found.append(part.finding)
         elif part.progress.rows == 4 and not part.progress.done:
-            row = await world.row("shoe0")
-            await world.write(replace(row, vectors={"own": np.array([9, 9], np.float32)}, spaces=("own",)))
-            table = await world.table()
+            row = await services.row("shoe0")
+            await services.write(replace(row, vectors={"own": np.array([9, 9], np.float32)}, spaces=("own",)))
+            table = await services.table()
             await table.write([replace(row, id="new")], ["shoe1"], table.version)
     assert found == []
 
 
-async def test_nothing_is_dropped_without_repair(world: World) -> None:
+async def test_nothing_is_dropped_without_repair(services: Services) -> None:
     with pytest.raises(ArgumentError):
-        await world.check(drop_lost_media=True)
+        await services.check(drop_lost_media=True)

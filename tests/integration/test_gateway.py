@@ -39,7 +39,7 @@ async def gateway(suite: Suite) -> AsyncIterator["pb_grpc.GatewayServiceAsyncStu
 
 @pytest.fixture
 async def shoes(gateway: "pb_grpc.GatewayServiceAsyncStub", request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A collection of three spaces with twelve items, in a place of its own."""
+    """A collection of three spaces with twelve items, dropped after the test."""
     spaces = [
         collection_pb2.Space(name="clip", model="medley-mini"),
         collection_pb2.Space(name="text", model="minilm"),
@@ -86,7 +86,7 @@ async def test_an_item_is_found_by_text_picture_and_vector(
     assert answer.arms[0].milliseconds > 0
 
 
-async def test_neighbours_of_an_item_leave_it_out(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
+async def test_a_search_by_item_excludes_the_item(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
     version = await newest(gateway, shoes)
     answer = await gateway.Search(search(shoes, pb.Arm(item_id="shoe07", space="own"), version=version, top_k=12))
     assert ids(answer)[:2] == ["shoe08", "shoe06"]
@@ -107,7 +107,7 @@ async def test_arms_are_fused_and_explained(gateway: "pb_grpc.GatewayServiceAsyn
     ]
 
 
-async def test_an_empty_space_asks_every_space_that_takes_the_query(
+async def test_an_empty_space_searches_every_space_that_takes_the_query(
     gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str
 ) -> None:
     version = await newest(gateway, shoes)
@@ -130,7 +130,7 @@ async def test_a_filter_ranks_only_what_satisfies_it(gateway: "pb_grpc.GatewaySe
     assert [each.id for each in listed.items] == ["shoe01", "shoe03", "shoe05"]
 
 
-async def test_fields_are_those_asked_for(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
+async def test_only_requested_fields_are_returned(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
     arm, version = pb.Arm(vector=vector(1, 1), space="own"), await newest(gateway, shoes)
     fields = [item_pb2.ITEM_FIELD_VECTORS, item_pb2.ITEM_FIELD_MEDIA_DATA]
     found = (await gateway.Search(search(shoes, arm, fields=fields, version=version))).hits[0].item
@@ -160,7 +160,7 @@ async def test_a_write_is_read_by_its_version(gateway: "pb_grpc.GatewayServiceAs
     assert len(after.hits) == 12
 
 
-async def test_an_update_makes_the_vector_of_what_changed_anew(
+async def test_an_update_makes_new_vectors_of_changed_content(
     gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str
 ) -> None:
     changed = await gateway.UpdateItem(
@@ -195,7 +195,7 @@ async def test_metadata_are_merged_and_keep_the_vectors(gateway: "pb_grpc.Gatewa
     assert ids(found) == ["shoe01"]
 
 
-async def test_items_come_in_the_order_asked(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
+async def test_items_come_in_the_order_of_the_request(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
     request = pb.GetItemsRequest(collection=shoes, ids=["shoe09", "none", "shoe02"])
     lookups = (await gateway.GetItems(request)).lookups
     assert [lookup.item.id for lookup in lookups] == ["shoe09", "", "shoe02"]
@@ -213,7 +213,7 @@ async def test_a_later_item_of_the_same_id_replaces_the_earlier(
     assert lookups[0].item.revision == 20
 
 
-async def test_media_go_up_and_come_down(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
+async def test_media_are_uploaded_and_downloaded(gateway: "pb_grpc.GatewayServiceAsyncStub", shoes: str) -> None:
     data = picture(77, (900, 700))
 
     async def parts() -> AsyncIterator[pb.UploadMediaRequest]:
@@ -231,8 +231,8 @@ async def test_media_go_up_and_come_down(gateway: "pb_grpc.GatewayServiceAsyncSt
     chunks = [message async for message in gateway.DownloadMedia(pb.DownloadMediaRequest(sha256=media.sha256))]
     assert b"".join(message.chunk for message in chunks) == data
     assert chunks[0].size_bytes == len(data)
-    wanted = store_service_pb2.ByteRange(offset=10, length=20)
-    ranged = gateway.DownloadMedia(pb.DownloadMediaRequest(sha256=media.sha256, range=wanted))
+    byte_range = store_service_pb2.ByteRange(offset=10, length=20)
+    ranged = gateway.DownloadMedia(pb.DownloadMediaRequest(sha256=media.sha256, range=byte_range))
     assert b"".join([message.chunk async for message in ranged]) == data[10:30]
 
 
@@ -251,7 +251,7 @@ async def test_a_collection_without_spaces_gets_clip_and_text(gateway: "pb_grpc.
     await gateway.DropCollection(pb.DropCollectionRequest(name=made.name))
 
 
-async def test_a_collection_made_anew_is_known_at_once(gateway: "pb_grpc.GatewayServiceAsyncStub") -> None:
+async def test_a_recreated_collection_is_seen_immediately(gateway: "pb_grpc.GatewayServiceAsyncStub") -> None:
     for name in ("first", "second"):
         made = await make_collection(gateway, "again", own_space(name))
         answers = await ingest(gateway, made.name, item("a", vectors={name: vector(1, 2)}))

@@ -1,4 +1,4 @@
-"""What the suite does when it is killed, cut off from a neighbour, or started twice."""
+"""The suite when a process is killed, unreachable or started twice."""
 
 import asyncio
 import subprocess
@@ -42,7 +42,7 @@ async def acknowledged_until_cut(
         number = 0
         while True:
             each = item(f"item{number}", text=f"text {number}", vectors={"own": vector(number + 1, 1)})
-            yield pb.IngestItemsRequest(lot=pb.IngestChunk(items=[each]))
+            yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[each]))
             number += 1
 
     written: dict[str, int] = {}
@@ -108,14 +108,14 @@ async def test_two_ingests_of_the_same_keys_leave_one_row_each(tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def parted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     with four_processes(tmp_path_factory.mktemp("data"), GATEWAY_CACHE_SECONDS="0") as suite:
         yield suite
 
 
 @pytest.fixture
-async def gateway(parted: Suite) -> AsyncIterator["pb_grpc.GatewayServiceAsyncStub"]:
-    async with parted.gateway() as stub:
+async def gateway(processes: Suite) -> AsyncIterator["pb_grpc.GatewayServiceAsyncStub"]:
+    async with processes.gateway() as stub:
         yield stub
 
 
@@ -129,56 +129,56 @@ async def things(gateway: "pb_grpc.GatewayServiceAsyncStub") -> AsyncIterator[st
 
 
 async def answered(gateway: "pb_grpc.GatewayServiceAsyncStub", request: pb.SearchRequest) -> pb.SearchResponse:
-    """Return the answer once the services have found each other again after one was away."""
+    """Return the response once the services have reconnected."""
     for _ in range(100):
         try:
             return await gateway.Search(request, timeout=SECONDS)
         except grpc.aio.AioRpcError as error:
             assert error.code() is UNAVAILABLE  # noqa: PT017
             await asyncio.sleep(0.1)
-    raise AssertionError("a service that is back is not used")
+    raise AssertionError("a restarted service is not used")
 
 
 @pytest.mark.parametrize("down", ["embedder", "search", "store"])
 async def test_a_service_that_is_down_is_named_and_used_again_once_it_is_back(
-    parted: Suite, gateway: "pb_grpc.GatewayServiceAsyncStub", things: str, down: str
+    processes: Suite, gateway: "pb_grpc.GatewayServiceAsyncStub", things: str, down: str
 ) -> None:
     arm = pb.Arm(text="a thing")
-    await asyncio.to_thread(parted.kill, down)
-    told = await refused(gateway.Search(search(things, arm)), UNAVAILABLE, "SERVICE_UNAVAILABLE")
-    assert told["service"] == down
+    await asyncio.to_thread(processes.kill, down)
+    metadata = await refused(gateway.Search(search(things, arm)), UNAVAILABLE, "SERVICE_UNAVAILABLE")
+    assert metadata["service"] == down
     change = pb.UpdateItemRequest(collection=things, id="a", text=f"a thing without {down}")
     if down != "search":
-        told = await refused(gateway.UpdateItem(change, timeout=SECONDS), UNAVAILABLE, "SERVICE_UNAVAILABLE")
-        assert told["service"] == down
+        metadata = await refused(gateway.UpdateItem(change, timeout=SECONDS), UNAVAILABLE, "SERVICE_UNAVAILABLE")
+        assert metadata["service"] == down
     status = await gateway.GetStatus(pb.GetStatusRequest())
     assert [service.name for service in status.services if service.HasField("error")] == [down]
-    await asyncio.to_thread(parted.start, down)
+    await asyncio.to_thread(processes.start, down)
     assert ids(await answered(gateway, search(things, arm))) == ["a"]
 
 
-async def test_an_ingest_waits_for_an_embedder_that_is_away(
-    parted: Suite, gateway: "pb_grpc.GatewayServiceAsyncStub", things: str
+async def test_an_ingest_waits_for_an_embedder_that_is_down(
+    processes: Suite, gateway: "pb_grpc.GatewayServiceAsyncStub", things: str
 ) -> None:
-    await asyncio.to_thread(parted.kill, "embedder")
+    await asyncio.to_thread(processes.kill, "embedder")
     waiting = asyncio.create_task(ingest(gateway, things, item("b", text="waits"), item("c", text="waits too")))
     await asyncio.sleep(0.5)
     assert not waiting.done()
-    await asyncio.to_thread(parted.start, "embedder")
+    await asyncio.to_thread(processes.start, "embedder")
     assert outcomes(await waiting) == ["written", "written"]
 
 
-async def test_what_needs_no_embedder_goes_on_without(
-    parted: Suite, gateway: "pb_grpc.GatewayServiceAsyncStub", things: str
+async def test_calls_that_need_no_embedder_work_without_it(
+    processes: Suite, gateway: "pb_grpc.GatewayServiceAsyncStub", things: str
 ) -> None:
-    await asyncio.to_thread(parted.kill, "embedder")
+    await asyncio.to_thread(processes.kill, "embedder")
     try:
         answers = await ingest(gateway, things, item("own", vectors={"own": vector(5, 6)}))
         assert outcomes(answers) == ["written"]
         arm = pb.Arm(vector=vector(5, 6), space="own")
         assert ids(await gateway.Search(search(things, arm, version=versions(answers), top_k=1))) == ["own"]
     finally:
-        await asyncio.to_thread(parted.start, "embedder")
+        await asyncio.to_thread(processes.start, "embedder")
 
 
 async def test_an_upload_the_store_refuses_while_it_is_sent_says_why(
@@ -193,7 +193,7 @@ async def test_an_upload_the_store_refuses_while_it_is_sent_says_why(
         await refused(gateway.UploadMedia(wrongly_named(), timeout=SECONDS), INVALID, "ARGUMENT_INVALID")
 
 
-async def test_a_cancelled_ingest_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+async def test_a_cancelled_ingest_frees_its_slot(tmp_path: Path) -> None:
     with one_process(tmp_path, GATEWAY_MAX_INGESTS="1") as suite:
         async with suite.gateway() as gateway:
             name = (await make_collection(gateway, "things", own_space())).name
@@ -213,19 +213,19 @@ async def test_a_taken_port_is_one_clear_line_and_no_traceback(tmp_path: Path) -
         second = await asyncio.to_thread(_second, suite.environment | {"STORE_DATA_DIR": str(tmp_path / "other")})
     assert second.returncode == 1
     assert "Traceback" not in second.stderr
-    said = [line for line in second.stderr.splitlines() if "medley cannot start" in line]
-    assert len(said) == 1
-    assert any(address in said[0] for address in suite.addresses.values())
+    lines = [line for line in second.stderr.splitlines() if "medley cannot start" in line]
+    assert len(lines) == 1
+    assert any(address in lines[0] for address in suite.addresses.values())
 
 
-async def test_addresses_are_printed_and_a_signal_ends_it_well(tmp_path: Path) -> None:
+async def test_addresses_are_printed_and_sigterm_stops_it_cleanly(tmp_path: Path) -> None:
     listen = {f"{service}_LISTEN": "127.0.0.1:0" for service in ("STORE", "EMBEDDER", "SEARCH", "GATEWAY")}
     process = command("services", {"STORE_DATA_DIR": str(tmp_path), **listen}, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        said = [await asyncio.to_thread(process.stdout.readline) for _ in range(5)]
-        assert [line.split()[0] for line in said] == ["store", "embedder", "search", "gateway", "ready"]
-        address = said[3].split()[1]
+        lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(5)]
+        assert [line.split()[0] for line in lines] == ["store", "embedder", "search", "gateway", "ready"]
+        address = lines[3].split()[1]
         async with grpc.aio.insecure_channel(address) as channel:
             status = await pb_grpc.GatewayServiceStub(channel).GetStatus(pb.GetStatusRequest(), timeout=SECONDS)
         assert not any(service.HasField("error") for service in status.services)
@@ -235,7 +235,7 @@ async def test_addresses_are_printed_and_a_signal_ends_it_well(tmp_path: Path) -
         process.stdout.close()  # type: ignore[union-attr]  # checked above
 
 
-async def test_calls_under_way_are_finished_at_a_signal(tmp_path: Path) -> None:
+async def test_running_calls_finish_after_sigterm(tmp_path: Path) -> None:
     with one_process(tmp_path) as suite:
         async with suite.gateway() as gateway:
             name = (await make_collection(gateway, "things", TEXT_SPACE)).name
@@ -249,5 +249,5 @@ async def test_calls_under_way_are_finished_at_a_signal(tmp_path: Path) -> None:
 
 def _second(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     process = command("services", environment, stderr=subprocess.PIPE)
-    _, said = process.communicate(timeout=START_SECONDS)
-    return subprocess.CompletedProcess([], process.returncode, "", said)
+    _, stderr = process.communicate(timeout=START_SECONDS)
+    return subprocess.CompletedProcess([], process.returncode, "", stderr)

@@ -1,4 +1,4 @@
-"""How spaces are indexed, over real ports, in one process and in four: chosen, changed, refused and told."""
+"""How spaces are indexed, over real ports, in one process and in four: chosen, changed, refused and reported."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -55,10 +55,10 @@ def update(name: str, index: index_config_pb2.IndexConfig | None, space: str = "
     return pb.UpdateSpaceRequest(collection=name, space=space, index=index)
 
 
-async def told(
+async def wait_for_index(
     gateway: "pb_grpc.GatewayServiceAsyncStub", collection: collection_pb2.Collection
 ) -> search_service_pb2.Index:
-    """Return the index of the first space once GetStatus tells of it as `collection` has it."""
+    """Return the index of the first space once GetStatus reports it as up to date with `collection`."""
     async with asyncio.timeout(SECONDS):
         while True:
             status = await gateway.GetStatus(pb.GetStatusRequest())
@@ -70,8 +70,8 @@ async def told(
             await asyncio.sleep(0.05)
 
 
-async def found_again(gateway: "pb_grpc.GatewayServiceAsyncStub", name: str) -> collection_pb2.Collection:
-    """Return the collection once the store, started again, answers."""
+async def wait_for_collection(gateway: "pb_grpc.GatewayServiceAsyncStub", name: str) -> collection_pb2.Collection:
+    """Return the collection once the restarted store answers."""
     async with asyncio.timeout(SECONDS):
         while True:
             try:
@@ -89,11 +89,11 @@ async def test_a_collection_is_indexed_as_it_was_created(gateway: "pb_grpc.Gatew
     assert made.spaces[0].index == HNSW
     assert (await gateway.GetCollection(pb.GetCollectionRequest(name=made.name))).collection == made
     again = await make_collection(gateway, "chosen", own_space(), own_space("other"))
-    assert again == made, "how it is indexed is not what a collection is"
+    assert again == made, "the index is not part of a collection's identity"
     await gateway.DropCollection(pb.DropCollectionRequest(name=made.name))
 
 
-async def test_an_index_is_changed_and_told_while_searches_find_the_same(
+async def test_an_index_is_changed_and_reported_while_searches_find_the_same(
     gateway: "pb_grpc.GatewayServiceAsyncStub", points: str
 ) -> None:
     before = (await gateway.GetCollection(pb.GetCollectionRequest(name=points))).collection
@@ -106,7 +106,7 @@ async def test_an_index_is_changed_and_told_while_searches_find_the_same(
         assert (await gateway.GetCollection(pb.GetCollectionRequest(name=points))).collection == updated
         answer = await gateway.Search(search(points, arm, version=updated.version))
         assert ids(answer) == ids(found)
-        state = await told(gateway, updated)
+        state = await wait_for_index(gateway, updated)
         assert (state.vectors, state.lag_seconds) == (POINTS, 0)
         assert ("hnsw" in state.engine) == (index is HNSW)
         settled = await gateway.Search(search(points, arm))
@@ -117,7 +117,7 @@ async def test_an_index_is_changed_and_told_while_searches_find_the_same(
 async def test_an_exact_search_is_exact_and_says_what_it_compared(
     gateway: "pb_grpc.GatewayServiceAsyncStub", points: str
 ) -> None:
-    await told(gateway, (await gateway.UpdateSpace(update(points, HNSW))).collection)
+    await wait_for_index(gateway, (await gateway.UpdateSpace(update(points, HNSW))).collection)
     arm = pb.Arm(vector=vector(3, 1), space="own")
     answer = await gateway.Search(search(points, arm, exact=True))
     (report,) = answer.arms
@@ -125,7 +125,7 @@ async def test_an_exact_search_is_exact_and_says_what_it_compared(
     assert 0 < report.compared <= POINTS
 
 
-async def test_a_gateway_that_knows_the_collection_ingests_on(
+async def test_a_gateway_with_a_cached_definition_still_ingests(
     gateway: "pb_grpc.GatewayServiceAsyncStub", points: str
 ) -> None:
     for number, index in enumerate((HNSW, EXACT)):
@@ -136,7 +136,7 @@ async def test_a_gateway_that_knows_the_collection_ingests_on(
         assert ids(await gateway.Search(search(points, arm, version=version)))[0] == f"new{number}"
 
 
-async def test_what_cannot_be_is_refused(gateway: "pb_grpc.GatewayServiceAsyncStub", points: str) -> None:
+async def test_an_invalid_index_is_refused(gateway: "pb_grpc.GatewayServiceAsyncStub", points: str) -> None:
     bad = index_config_pb2.IndexConfig(hnsw=index_config_pb2.HnswIndex(m=3))
     created = collection_pb2.Space(name="own", dimensions=2, index=bad)
     for call, field in (
@@ -154,7 +154,7 @@ async def test_what_cannot_be_is_refused(gateway: "pb_grpc.GatewayServiceAsyncSt
         await refused(gateway.UpdateSpace(missing), grpc.StatusCode.NOT_FOUND, reason)
 
 
-async def test_a_search_service_that_starts_again_indexes_as_it_is_told_now(tmp_path: Path) -> None:
+async def test_a_search_service_that_restarts_uses_the_current_config(tmp_path: Path) -> None:
     with four_processes(tmp_path) as suite:
         async with suite.gateway() as gateway:
             name = (await make_collection(gateway, "points", own_space())).name
@@ -164,11 +164,11 @@ async def test_a_search_service_that_starts_again_indexes_as_it_is_told_now(tmp_
             suite.kill("search")
             updated = (await gateway.UpdateSpace(update(name, HNSW))).collection
             suite.start("search")
-            assert "hnsw" in (await told(gateway, updated)).engine
+            assert "hnsw" in (await wait_for_index(gateway, updated)).engine
             for service in ("search", "store"):
                 suite.kill(service)
             for service in ("store", "search"):
                 suite.start(service)
-            there = await found_again(gateway, name)
+            there = await wait_for_collection(gateway, name)
             assert there.spaces == updated.spaces
-            assert "hnsw" in (await told(gateway, there)).engine
+            assert "hnsw" in (await wait_for_index(gateway, there)).engine

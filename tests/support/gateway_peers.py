@@ -1,6 +1,6 @@
-"""Neighbours in this process and in memory: what the ports mean, without models, disks or wires.
+"""In-memory implementations of the gateway's ports.
 
-They hold few items, forget all at the end, and take any bytes for a picture but those that begin with `CORRUPT`.
+They accept any bytes as an image, except those that begin with `CORRUPT`.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from services.common.metadata import parse_metadata
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.embedder.core.errors import ModelNotFoundError
-from services.gateway.core.embedder import Content, Embedded, Model, Purpose
-from services.gateway.core.index import IndexAnswer, IndexHit, Scope, SearchMode
-from services.gateway.core.items import Collection, Inline, ItemField, MediaFacts, Space, Stored
-from services.gateway.core.store import ItemState, MergeMetadata, ReplaceMetadata, Row, RowChange, RowMedia, Written
-from services.gateway.ingest.item_encoder import first_source
+from services.gateway.core.embedder import Content, Embedding, Model, Purpose
+from services.gateway.core.index import IndexHit, IndexResult, Scope, SearchMode
+from services.gateway.core.items import Collection, InlineMedia, ItemField, MediaFacts, Space, StoredMedia
+from services.gateway.core.store import ItemState, MergeMetadata, ReplaceMetadata, Row, RowChange, RowMedia, WrittenRow
+from services.gateway.ingest.item_embedder import first_source
 from services.store.core.errors import CollectionExistsError, MediaNotFoundError
 
 CORRUPT = b"corrupt"
@@ -42,7 +42,7 @@ class MemoryEmbedder:
     def __init__(self, models: Sequence[Model]) -> None:
         self._models = {model.name: model for model in models}
 
-    async def model(self, name: str) -> Model:
+    async def get_model(self, name: str) -> Model:
         """Look the model up."""
         if name not in self._models:
             raise ModelNotFoundError(name, list(self._models))
@@ -50,9 +50,9 @@ class MemoryEmbedder:
 
     async def embed(
         self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
-    ) -> list[Embedded | ServiceError]:
+    ) -> list[Embedding | ServiceError]:
         """Make a vector of each content's hash, whatever the purpose."""
-        known = await self.model(model)
+        known = await self.get_model(model)
         if fingerprint not in ("", known.fingerprint):
             raise FingerprintError(fingerprint, known.fingerprint)
         return [_embedded(content, known.dimensions) for content in inputs]
@@ -66,7 +66,7 @@ class MemoryEmbedder:
 
 @dataclass(frozen=True, slots=True)
 class MemoryItem:
-    """A row as kept, which is also what callers are shown."""
+    """A stored row, which is also the item that callers see."""
 
     row: Row
     revision: int
@@ -102,7 +102,7 @@ class MemoryStore:
             raise CollectionNotFoundError(name)
         return self._tables[name]
 
-    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> Collection:
+    async def create_collection(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> Collection:
         """Make a table, which has no indexes."""
         self._created += 1
         table = self._tables.setdefault(collection.name, _Table(collection, f"t{self._created}"))
@@ -114,19 +114,21 @@ class MemoryStore:
         """Remove the table."""
         del self._tables[self.table(name).collection.name]
 
-    async def collection(self, name: str) -> Collection:
+    async def get_collection(self, name: str) -> Collection:
         """Return what the table keeps."""
         return self.table(name).collection
 
-    async def find(self, collection: str, ids: Sequence[str], fields: Sequence[ItemField]) -> list[MemoryItem | None]:
+    async def get_items(
+        self, collection: str, ids: Sequence[str], fields: Sequence[ItemField]
+    ) -> list[MemoryItem | None]:
         """Look the ids up; whole items come whatever the fields."""
         return [self.table(collection).items.get(item_id) for item_id in ids]
 
-    async def vectors(self, collection: str, item_id: str) -> Mapping[str, Matrix]:
+    async def get_vectors(self, collection: str, item_id: str) -> Mapping[str, Matrix]:
         """Return the row's vectors."""
         return self._item(collection, item_id).row.vectors
 
-    async def state(self, collection: str, item_id: str) -> ItemState:
+    async def get_state(self, collection: str, item_id: str) -> ItemState:
         """Return what the row holds."""
         item = self._item(collection, item_id)
         sha256 = item.row.media.facts.sha256 if item.row.media else ""
@@ -134,7 +136,7 @@ class MemoryStore:
 
     async def upsert(
         self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
-    ) -> list[Written | ServiceError]:
+    ) -> list[WrittenRow | ServiceError]:
         """Replace the rows."""
         table = self.table(collection)
         version = table.commit()
@@ -150,7 +152,7 @@ class MemoryStore:
         self._written(table, _changed(table.collection, item.row, change), table.commit())
         return table.items[change.id], table.version
 
-    async def read(self, sha256: str, max_bytes: int) -> bytes:
+    async def read_media(self, sha256: str, max_bytes: int) -> bytes:
         """Look the object up."""
         if sha256 not in self._media:
             raise MediaNotFoundError(sha256)
@@ -162,13 +164,13 @@ class MemoryStore:
             raise ItemNotFoundError(item_id)
         return items[item_id]
 
-    def _written(self, table: _Table, row: Row, version: str) -> Written:
+    def _written(self, table: _Table, row: Row, version: str) -> WrittenRow:
         before = table.items.get(row.id)
         revision = before.revision + 1 if before else 1
         table.items[row.id] = MemoryItem(row, revision)
-        if row.media and isinstance(row.media.source, Inline):
+        if row.media and isinstance(row.media.source, InlineMedia):
             self._media[row.media.facts.sha256] = row.media.source.data
-        return Written(row.id, revision, version)
+        return WrittenRow(row.id, revision, version)
 
 
 class MemoryIndex:
@@ -177,7 +179,7 @@ class MemoryIndex:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexAnswer:
+    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexResult:
         """Score and sort."""
         table = self._store.table(scope.collection)
         known = {space.name: space for space in table.collection.spaces}
@@ -189,10 +191,10 @@ class MemoryIndex:
         hits = [IndexHit(row.id, _score(row.vectors[space.name], vector, space), list(row.vectors)) for row in rows]
         sign = 1 if space.metric is Metric.EUCLIDEAN else -1
         hits.sort(key=lambda hit: (sign * hit.score, hit.id))
-        return IndexAnswer(hits[:depth], table.version, SearchMode.EXACT, len(hits), len(hits))
+        return IndexResult(hits[:depth], table.version, SearchMode.EXACT, len(hits), len(hits))
 
 
-def _embedded(content: Content, dimensions: int) -> Embedded | ServiceError:
+def _embedded(content: Content, dimensions: int) -> Embedding | ServiceError:
     data = content.encode() if isinstance(content, str) else content
     if data.startswith(CORRUPT):
         return MediaError("is corrupt")
@@ -201,7 +203,7 @@ def _embedded(content: Content, dimensions: int) -> Embedded | ServiceError:
         facts = MediaFacts(ContentType.IMAGE, hashlib.sha256(data).hexdigest(), "image/png", len(data), 1, 1)
     seed = int.from_bytes(hashlib.sha256(data).digest()[:8])
     vector = np.random.default_rng(seed).standard_normal(dimensions).astype(np.float32)
-    return Embedded(vector / np.linalg.norm(vector), facts)
+    return Embedding(vector / np.linalg.norm(vector), facts)
 
 
 def _satisfies(item: MemoryItem, scope: Scope) -> bool:
@@ -222,7 +224,7 @@ def _changed(collection: Collection, row: Row, change: RowChange) -> Row:
     text = row.text if change.text is None else change.text or None
     media = None if change.remove_media else change.media or _kept(row.media)
     before = {
-        space.name: first_source(space, text=bool(row.text), picture=bool(row.media)) for space in collection.spaces
+        space.name: first_source(space, text=bool(row.text), image=bool(row.media)) for space in collection.spaces
     }
     changed = {ContentType.TEXT: text != row.text, ContentType.IMAGE: change.media is not None or change.remove_media}
     kept = {
@@ -230,13 +232,13 @@ def _changed(collection: Collection, row: Row, change: RowChange) -> Row:
         for space in collection.spaces
         if space.name in row.vectors
         and not changed.get(before[space.name] or ContentType.VIDEO)
-        and first_source(space, text=bool(text), picture=bool(media)) is before[space.name]
+        and first_source(space, text=bool(text), image=bool(media)) is before[space.name]
     }
     return Row(row.id, text, media, _metadata(row.metadata_json, change), {**kept, **change.vectors})
 
 
 def _kept(media: RowMedia | None) -> RowMedia | None:
-    return RowMedia(Stored(media.facts.sha256), media.facts) if media else None
+    return RowMedia(StoredMedia(media.facts.sha256), media.facts) if media else None
 
 
 def _metadata(before: str, change: RowChange) -> str:

@@ -1,4 +1,4 @@
-"""The embedder, by its API."""
+"""The embedder over gRPC."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from services.common.rpc.client import call
 from services.common.vectors import from_bytes
 from services.gateway.adapters.listing import list_all
 from services.gateway.adapters.statuses import to_error
-from services.gateway.core.embedder import Content, Embedded, Model, Purpose
+from services.gateway.core.embedder import Content, Embedding, Model, Purpose
 from services.gateway.core.items import MediaFacts
 from services.gateway.peers import EmbedderStub
 
@@ -21,20 +21,18 @@ _PURPOSES = {purpose: pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}") for
 
 
 class GrpcEmbedder:
-    """`Embedder` and `ModelLister` over one stub. What callers see of a model is the API's message."""
+    """`Embedder` and `ModelLister` over one stub; listed models are the API's messages."""
 
     def __init__(self, stub: EmbedderStub) -> None:
         self._stub = stub
 
-    async def model(self, name: str) -> Model:
-        """Ask for the model of the name."""
+    async def get_model(self, name: str) -> Model:
         response: pb.GetModelResponse = await call("embedder", self._stub.GetModel, pb.GetModelRequest(name=name))
         return _model(response.model)
 
     async def embed(
         self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
-    ) -> list[Embedded | ServiceError]:
-        """Have `inputs` embedded in one call."""
+    ) -> list[Embedding | ServiceError]:
         request = pb.EmbedRequest(
             model=model, fingerprint=fingerprint, inputs=map(_input, inputs), purpose=_PURPOSES[purpose]
         )
@@ -42,13 +40,11 @@ class GrpcEmbedder:
         return [_embedded(result) for result in response.results]
 
     async def inspect(self, data: bytes) -> MediaFacts:
-        """Have `data` examined."""
         request = pb.InspectMediaRequest(data=data)
         response: pb.InspectMediaResponse = await call("embedder", self._stub.InspectMedia, request)
         return _facts(response.media, from_proto("content_type", response.content_type, CONTENT_TYPES))
 
-    async def models(self) -> list[pb.Model]:
-        """List the models, page by page."""
+    async def list_models(self) -> list[pb.Model]:
         return await list_all("embedder", self._stub.ListModels, pb.ListModelsRequest, lambda page: page.models)
 
 
@@ -62,12 +58,12 @@ def _input(content: Content) -> pb.EmbedInput:
     return pb.EmbedInput(text=content) if isinstance(content, str) else pb.EmbedInput(image=content)
 
 
-def _embedded(result: pb.EmbedResult) -> Embedded | ServiceError:
+def _embedded(result: pb.EmbedResult) -> Embedding | ServiceError:
     if result.HasField("error"):
         return to_error(result.error)
     media = result.embedding.media
     facts = _facts(media, ContentType.IMAGE) if result.embedding.HasField("media") else None
-    return Embedded(from_bytes(result.embedding.vector.float32_le), facts)
+    return Embedding(from_bytes(result.embedding.vector.float32_le), facts)
 
 
 def _facts(media: item_pb2.Media, content_type: ContentType) -> MediaFacts:

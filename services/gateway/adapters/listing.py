@@ -1,4 +1,4 @@
-"""Lists that a service gives in pages."""
+"""Reads paged lists."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,12 +10,12 @@ Listed = TypeVar("Listed")
 
 
 async def list_all(
-    service: str, method: Callable[..., Any], request: Callable[..., Any], listed: Callable[[Any], Sequence[Listed]]
+    service: str, method: Callable[..., Any], request: Callable[..., Any], items: Callable[[Any], Sequence[Listed]]
 ) -> list[Listed]:
-    """Return what `listed` reads of every page of a stub's `method`, whose requests `request` makes."""
+    """Return the `items` of every page of a stub's `method`; `request` builds the request of a page."""
     found, token = list[Listed](), ""
     while True:
         page = await call(service, method, request(page_size=MAX_PAGE_SIZE, page_token=token))
-        found += listed(page)
+        found += items(page)
         if not (token := page.next_page_token):
             return found

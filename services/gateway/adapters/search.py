@@ -1,4 +1,4 @@
-"""The search service, by its API."""
+"""The search service over gRPC."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -11,7 +11,7 @@ from services.common.filter_codec import to_message
 from services.common.rpc.client import call, stream
 from services.common.vectors import Matrix, to_bytes
 from services.gateway.adapters.listing import list_all
-from services.gateway.core.index import IndexAnswer, IndexedIds, IndexHit, ListedIndex, Scope
+from services.gateway.core.index import IndexedIds, IndexHit, IndexResult, ListedIndex, Scope
 from services.gateway.core.items import Space
 from services.gateway.enums import MODES
 from services.gateway.peers import SearchStub
@@ -21,20 +21,18 @@ REBUILD_SECONDS = 3600.0
 
 
 class GrpcIndex:
-    """Every port of the index over one stub. What callers see of an index is the API's message."""
+    """`Index`, `IndexMaintenance` and `IndexLister` over one stub; listed indexes are the API's messages."""
 
     def __init__(self, stub: SearchStub) -> None:
         self._stub = stub
 
-    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexAnswer:
-        """Ask for the nearest items in one space."""
+    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexResult:
         response = await self._search(scope, space, vector, fingerprint=fingerprint, top_k=depth)
         hits = [IndexHit(hit.id, hit.score, hit.spaces) for hit in response.hits]
         mode = from_proto("mode", response.mode, MODES)
-        return IndexAnswer(hits, response.version, mode, response.candidates, response.compared)
+        return IndexResult(hits, response.version, mode, response.candidates, response.compared)
 
-    async def ids(self, collection: str, space: str, version: str) -> AsyncGenerator[IndexedIds]:
-        """List an index's items."""
+    async def list_ids(self, collection: str, space: str, version: str) -> AsyncGenerator[IndexedIds]:
         request = pb.ListIndexItemsRequest(collection=collection, space=space, version=version)
         messages = stream("search", self._stub.ListIndexItems, request, seconds=IDS_SECONDS)
         async with aclosing(cast(Any, messages)) as parts:
@@ -42,22 +40,18 @@ class GrpcIndex:
                 yield IndexedIds(part.ids, part.version)
 
     async def score(self, scope: Scope, space: Space, item_id: str, vector: Matrix) -> float | None:
-        """Search among one item."""
         response = await self._search(scope, space, vector, top_k=1, ids=[item_id])
         return response.hits[0].score if response.hits else None
 
     async def rebuild(self, collection: str) -> None:
-        """Have the indexes rebuilt."""
         request = pb.RebuildIndexRequest(collection=collection)
         await call("search", self._stub.RebuildIndex, request, seconds=REBUILD_SECONDS)
 
     async def drop_snapshots(self, collection: str, before: str) -> None:
-        """Have the snapshots dropped."""
         request = pb.DropSnapshotsRequest(collection=collection, version=before)
         await call("search", self._stub.DropSnapshots, request)
 
-    async def indexes(self) -> list[ListedIndex[pb.Index]]:
-        """List the indexes, page by page."""
+    async def list_indexes(self) -> list[ListedIndex[pb.Index]]:
         found = await list_all("search", self._stub.ListIndexes, pb.ListIndexesRequest, lambda page: page.indexes)
         return [ListedIndex(message.collection, message) for message in found]
 

@@ -1,4 +1,4 @@
-"""A neighbour's word on one item of a batch."""
+"""Per-item status to error."""
 
 from google.rpc import status_pb2
 
@@ -7,10 +7,10 @@ from services.common.rpc.statuses import from_status
 
 
 def to_error(status: status_pb2.Status) -> ServiceError:
-    """Return the error that `status` tells of.
+    """Return `status`, of one item of a batch, as an error.
 
     Raises:
-        RuntimeError: it is no error of the API's contract.
+        RuntimeError: its reason is not one of the API's.
     """
     error = from_status(status)
     if error is None:

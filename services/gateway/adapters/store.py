@@ -1,4 +1,4 @@
-"""The store, by its API."""
+"""The store over gRPC."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from services.common.index_config import IndexConfig
 from services.common.rpc.client import call, stream
 from services.common.vectors import Matrix, from_bytes, to_bytes
 from services.gateway.adapters.statuses import to_error
-from services.gateway.core.items import Collection, Inline, ItemField, Space, Stored
+from services.gateway.core.items import Collection, InlineMedia, ItemField, Space, StoredMedia
 from services.gateway.core.store import (
     ItemState,
     MergeMetadata,
@@ -20,7 +20,7 @@ from services.gateway.core.store import (
     Row,
     RowChange,
     RowMedia,
-    Written,
+    WrittenRow,
 )
 from services.gateway.enums import FIELDS
 from services.gateway.peers import StoreStub
@@ -29,46 +29,42 @@ READ_SECONDS = 120.0
 
 
 class GrpcStore:
-    """Every port of the store over one stub. What callers are shown are the API's messages."""
+    """The ports of reading and writing over one stub; items and collections are the API's messages."""
 
     def __init__(self, stub: StoreStub) -> None:
         self._stub = stub
 
-    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> collection_pb2.Collection:
-        """Create the table that keeps `collection`."""
+    async def create_collection(
+        self, collection: Collection, indexes: Mapping[str, IndexConfig]
+    ) -> collection_pb2.Collection:
         spaces = [_to_space(space, indexes.get(space.name, IndexConfig())) for space in collection.spaces]
         message = collection_pb2.Collection(name=collection.name, spaces=spaces)
         request = pb.CreateTableRequest(collection=message)
         response: pb.CreateTableResponse = await call("store", self._stub.CreateTable, request)
         return response.collection
 
-    async def collection(self, name: str) -> Collection:
-        """Read the table's definition."""
+    async def get_collection(self, name: str) -> Collection:
         response: pb.GetTableResponse = await call("store", self._stub.GetTable, pb.GetTableRequest(name=name))
         return Collection(name, tuple(map(_from_space, response.collection.spaces)))
 
-    async def find(
+    async def get_items(
         self, collection: str, ids: Sequence[str], fields: Sequence[ItemField]
     ) -> list[item_pb2.Item | None]:
-        """Read the rows of `ids`."""
         lookups = await self._lookups(collection, ids, fields)
-        return [_found(lookup) for lookup in lookups]
+        return [_item_or_none(lookup) for lookup in lookups]
 
-    async def vectors(self, collection: str, item_id: str) -> dict[str, Matrix]:
-        """Read a row's vectors."""
+    async def get_vectors(self, collection: str, item_id: str) -> dict[str, Matrix]:
         item = await self._item(collection, item_id, [ItemField.VECTORS])
         return {space: from_bytes(vector.float32_le) for space, vector in item.vectors.items()}
 
-    async def state(self, collection: str, item_id: str) -> ItemState:
-        """Read what a row holds."""
+    async def get_state(self, collection: str, item_id: str) -> ItemState:
         item = await self._item(collection, item_id, [ItemField.TEXT, ItemField.MEDIA])
         text = item.text if item.HasField("text") else None
         return ItemState(text, item.media.sha256, item.revision, frozenset(item.spaces))
 
     async def upsert(
         self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
-    ) -> list[Written | ServiceError]:
-        """Write `rows` in one commit."""
+    ) -> list[WrittenRow | ServiceError]:
         request = pb.UpsertRowsRequest(collection=collection, rows=map(_row, rows), fingerprints=fingerprints)
         response: pb.UpsertRowsResponse = await call("store", self._stub.UpsertRows, request)
         return [_written(result) for result in response.results]
@@ -76,7 +72,6 @@ class GrpcStore:
     async def update(
         self, collection: str, change: RowChange, fingerprints: Mapping[str, str]
     ) -> tuple[item_pb2.Item, str]:
-        """Change a row."""
         request = pb.UpdateRowRequest(
             collection=collection,
             id=change.id,
@@ -92,14 +87,15 @@ class GrpcStore:
         response: pb.UpdateRowResponse = await call("store", self._stub.UpdateRow, request)
         return response.item, response.version
 
-    async def read(self, sha256: str, max_bytes: int) -> bytes:
-        """Read an object to its end."""
+    async def read_media(self, sha256: str, max_bytes: int) -> bytes:
         chunks: list[bytes] = []
         request = pb.ReadMediaRequest(sha256=sha256)
         async for message in stream("store", self._stub.ReadMedia, request, seconds=READ_SECONDS):
             if message.size_bytes > max_bytes:
                 size, limit = str(message.size_bytes), str(max_bytes)
-                raise MessageTooLargeError(f"media have {size} bytes, {limit} at most", size=size, limit=limit)
+                raise MessageTooLargeError(
+                    f"media have {size} bytes, at most {limit} are allowed", size=size, limit=limit
+                )
             chunks.append(message.chunk)
         return b"".join(chunks)
 
@@ -118,7 +114,7 @@ class GrpcStore:
         return response.lookups
 
 
-def _found(lookup: item_pb2.ItemLookup) -> item_pb2.Item | None:
+def _item_or_none(lookup: item_pb2.ItemLookup) -> item_pb2.Item | None:
     if lookup.HasField("item"):
         return lookup.item
     error = to_error(lookup.error)
@@ -171,9 +167,9 @@ def _media(media: RowMedia) -> item_pb2.Media:
         height=facts.height,
     )
     match media.source:
-        case Inline(data):
+        case InlineMedia(data):
             message.data = data
-        case Stored(sha256):
+        case StoredMedia(sha256):
             message.sha256 = sha256
     return message
 
@@ -194,7 +190,7 @@ def _metadata(change: MetadataChange) -> pb.MetadataUpdate:
             return pb.MetadataUpdate(merge_json=json)
 
 
-def _written(result: item_pb2.ItemResult) -> Written | ServiceError:
+def _written(result: item_pb2.ItemResult) -> WrittenRow | ServiceError:
     if result.HasField("error"):
         return to_error(result.error)
-    return Written(result.written.id, result.written.revision, result.written.version)
+    return WrittenRow(result.written.id, result.written.revision, result.written.version)

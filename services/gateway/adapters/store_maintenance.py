@@ -1,4 +1,4 @@
-"""What maintenance asks of the store, by its API."""
+"""The store's maintenance calls over gRPC."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -21,28 +21,25 @@ from services.gateway.core.findings import (
     RowCheckOptions,
     RowCheckPart,
 )
-from services.gateway.core.store import ListedCollection, Purge, PurgedMedia, RowChanges
+from services.gateway.core.store import ListedCollection, PurgedMedia, PurgeResult, RowChanges
 from services.gateway.enums import FINDING_KINDS
 
 PURGE_SECONDS = 3600.0
 
 
 class GrpcMaintenanceStore(GrpcStore):
-    """`GrpcStore` with the ports of maintenance."""
+    """`GrpcStore` with the maintenance ports."""
 
-    async def collections(self) -> list[ListedCollection[collection_pb2.Collection]]:
-        """List the tables, page by page."""
+    async def list_collections(self) -> list[ListedCollection[collection_pb2.Collection]]:
         found = await list_all("store", self._stub.ListTables, pb.ListTablesRequest, lambda page: page.collections)
         return [ListedCollection(message.name, message) for message in found]
 
-    async def count(self, collection: str) -> int:
-        """Count the table's rows."""
+    async def count_rows(self, collection: str) -> int:
         request = pb.CountRowsRequest(collection=collection)
         response: pb.CountRowsResponse = await call("store", self._stub.CountRows, request)
         return response.count
 
     async def check_rows(self, collection: str, options: RowCheckOptions) -> AsyncGenerator[RowCheckPart]:
-        """Have the table checked."""
         request = pb.CheckTableRequest(
             collection=collection,
             media=check_pb2.MediaSample(objects=options.media_objects, all=options.all_media),
@@ -54,42 +51,36 @@ class GrpcMaintenanceStore(GrpcStore):
                 yield _check_part(message)
 
     async def check_media(self, *, remove: bool) -> AsyncGenerator[Finding]:
-        """Have the objects checked."""
         request = pb.CheckMediaRequest(remove=remove)
         async with aclosing(cast(Any, stream("store", self._stub.CheckMedia, request))) as messages:
             async for message in messages:
                 yield _finding(message.finding)
 
-    async def changes(self, collection: str, after: str) -> AsyncGenerator[RowChanges]:
-        """Watch the table; of what changes only the ids are read."""
+    async def watch_changes(self, collection: str, after: str) -> AsyncGenerator[RowChanges]:
         request = pb.WatchChangesRequest(collection=collection, after=after)
         async with aclosing(cast(Any, stream("store", self._stub.WatchChanges, request))) as messages:
             async for message in messages:
                 yield RowChanges(_changed_ids(message), message.version, message.reset)
 
-    async def media(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
-        """Look up the rows' media."""
+    async def get_media_hashes(self, collection: str, ids: Sequence[str]) -> dict[str, str]:
         request = pb.GetRowsRequest(collection=collection, ids=ids, fields=[item_pb2.ITEM_FIELD_MEDIA])
         response: pb.GetRowsResponse = await call("store", self._stub.GetRows, request)
         return {each.item.id: each.item.media.sha256 for each in response.lookups if each.HasField("item")}
 
     async def delete(self, collection: str, ids: Sequence[str]) -> str:
-        """Delete the rows."""
         request = pb.DeleteRowsRequest(collection=collection, ids=pb.ItemIds(ids=ids))
         response: pb.DeleteRowsResponse = await call("store", self._stub.DeleteRows, request)
         return response.version
 
-    async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> Purge:
-        """Purge the deleted rows and their media."""
+    async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> PurgeResult:
         request = pb.PurgeRowsRequest(collection=collection, ids=ids, sha256s=sha256s)
         response: pb.PurgeRowsResponse = await call("store", self._stub.PurgeRows, request, seconds=PURGE_SECONDS)
         media = [PurgedMedia(each.sha256, each.gone, each.kept_by) for each in response.media]
-        return Purge(response.version, response.tags, media)
+        return PurgeResult(response.version, response.tags, media)
 
     async def restore(
         self, collection: str, rows: Sequence[pb.Row], fingerprints: Mapping[str, str]
     ) -> Sequence[item_pb2.ItemResult]:
-        """Upsert the rows as they are."""
         request = pb.UpsertRowsRequest(collection=collection, rows=rows, fingerprints=fingerprints)
         response: pb.UpsertRowsResponse = await call("store", self._stub.UpsertRows, request)
         return response.results

@@ -1,4 +1,4 @@
-"""Making a collection: what a caller leaves out of its spaces is filled in from the models."""
+"""Creates collections; what a request leaves out of a space is filled in from its model."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ MAX_SPACES = 16
 
 @dataclass(frozen=True, slots=True)
 class SpaceSpec:
-    """A space as a caller asks for it; 0, None and empty leave the choice to the model."""
+    """A space as requested; 0, None and empty values take the model's."""
 
     name: str
     model: str = ""
@@ -40,71 +40,73 @@ class CollectionFactory(Generic[CollectionView_co]):
         self._store = store
         self._embedder = embedder
 
-    async def create(self, name: str, wishes: Sequence[SpaceSpec]) -> CollectionView_co:
-        """Create a collection of the spaces wished for, or of `DEFAULT_SPACES` without any.
+    async def create(self, name: str, specs: Sequence[SpaceSpec]) -> CollectionView_co:
+        """Create a collection of the spaces of `specs`, or of `DEFAULT_SPACES` when there are none.
 
         Raises:
             ArgumentError: a name, number, choice or index is not allowed.
             InputNotSupportedError: a model does not take a source.
             NotFoundError: there is no such model.
-            AlreadyExistsError: the collection is there with other spaces.
+            AlreadyExistsError: the collection exists with other spaces.
         """
         validate_collection_name(name)
-        _check_names(wishes)
-        wishes = wishes or DEFAULT_SPACES
-        spaces = await gather([self._space(wish) for wish in wishes])
+        _validate_names(specs)
+        specs = specs or DEFAULT_SPACES
+        spaces = await gather([self._resolve_space(spec) for spec in specs])
         indexes = {
-            space.name: validate_index_config(wish.index, space.dimensions)
-            for wish, space in zip(wishes, spaces, strict=True)
+            space.name: validate_index_config(spec.index, space.dimensions)
+            for spec, space in zip(specs, spaces, strict=True)
         }
-        return await self._store.create(Collection(name, tuple(spaces)), indexes)
+        return await self._store.create_collection(Collection(name, tuple(spaces)), indexes)
 
-    async def _space(self, wish: SpaceSpec) -> Space:
-        return embedded_space(wish, await self._embedder.model(wish.model)) if wish.model else bare_space(wish)
+    async def _resolve_space(self, spec: SpaceSpec) -> Space:
+        if not spec.model:
+            return resolve_space_without_model(spec)
+        return resolve_space_with_model(spec, await self._embedder.get_model(spec.model))
 
 
-def embedded_space(wish: SpaceSpec, model: Model) -> Space:
-    """Return the space whose vectors `model` makes, as `wish` has it.
+def resolve_space_with_model(spec: SpaceSpec, model: Model) -> Space:
+    """Return the space of `spec`, whose vectors `model` makes.
 
     Raises:
         ArgumentError: the dimensions are not the model's, or a source comes twice.
         InputNotSupportedError: the model does not take a source.
     """
-    if wish.dimensions not in (0, model.dimensions):
-        raise ArgumentError("dimensions", wish.dimensions, f"vectors of {model.name} have {model.dimensions}")
-    if len(set(wish.sources)) < len(wish.sources):
-        raise ArgumentError("sources", [source.value for source in wish.sources], "one comes twice")
-    for source in wish.sources:
+    if spec.dimensions not in (0, model.dimensions):
+        raise ArgumentError("dimensions", spec.dimensions, f"vectors of {model.name} have {model.dimensions}")
+    if len(set(spec.sources)) < len(spec.sources):
+        raise ArgumentError("sources", [source.value for source in spec.sources], "one comes twice")
+    for source in spec.sources:
         if source not in model.inputs:
             raise InputNotSupportedError(f"model {model.name!r} does not take", model.name, source)
-    sources = wish.sources or default_sources(model)
-    return Space(wish.name, model.name, model.dimensions, wish.metric or model.metric, sources, model.fingerprint)
+    sources = spec.sources or default_sources(model)
+    return Space(spec.name, model.name, model.dimensions, spec.metric or model.metric, sources, model.fingerprint)
 
 
-def bare_space(wish: SpaceSpec) -> Space:
-    """Return the space whose vectors callers bring, as `wish` has it.
+def resolve_space_without_model(spec: SpaceSpec) -> Space:
+    """Return the space of `spec`, whose vectors the callers provide.
 
     Raises:
         ArgumentError: the dimensions are out of range, or there are sources.
     """
-    if not 1 <= wish.dimensions <= MAX_DIMENSIONS:
-        raise ArgumentError("dimensions", wish.dimensions, f"without a model 1 to {MAX_DIMENSIONS}")
-    if wish.sources:
-        raise ArgumentError("sources", [source.value for source in wish.sources], "must be empty without a model")
-    return Space(wish.name, "", wish.dimensions, wish.metric or Metric.COSINE)
+    if not 1 <= spec.dimensions <= MAX_DIMENSIONS:
+        raise ArgumentError("dimensions", spec.dimensions, f"without a model 1 to {MAX_DIMENSIONS}")
+    if spec.sources:
+        raise ArgumentError("sources", [source.value for source in spec.sources], "must be empty without a model")
+    return Space(spec.name, "", spec.dimensions, spec.metric or Metric.COSINE)
 
 
 def default_sources(model: Model) -> tuple[ContentType, ...]:
-    """Return pictures alone for a model that takes them, else all it takes.
+    """Return only images for a model that takes them, otherwise every input it takes.
 
-    Texts in a space of pictures lie nearer to a text query than any picture does, and would hide the pictures.
+    Texts in a space of images score closer to a text query than any image, and would crowd the images out.
     """
     return (ContentType.IMAGE,) if ContentType.IMAGE in model.inputs else model.inputs
 
 
-def _check_names(wishes: Sequence[SpaceSpec]) -> None:
-    if len(wishes) > MAX_SPACES:
-        raise ArgumentError("spaces", len(wishes), f"at most {MAX_SPACES}")
-    for name, times in Counter(validate_space_name(wish.name) for wish in wishes).items():
-        if times > 1:
+def _validate_names(specs: Sequence[SpaceSpec]) -> None:
+    if len(specs) > MAX_SPACES:
+        raise ArgumentError("spaces", len(specs), f"at most {MAX_SPACES}")
+    for name, count in Counter(validate_space_name(spec.name) for spec in specs).items():
+        if count > 1:
             raise ArgumentError("space", name, "comes twice")

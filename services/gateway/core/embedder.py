@@ -1,4 +1,4 @@
-"""What the gateway asks of the embedder."""
+"""The embedder's ports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ ModelView_co = TypeVar("ModelView_co", covariant=True)
 MAX_INPUTS = 256
 
 Content = str | bytes
-"""A text, or the bytes of a picture's file."""
+"""A text, or the bytes of an image file."""
 
 
 class Purpose(Enum):
@@ -27,7 +27,7 @@ class Purpose(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the catalogue, and what it embeds."""
+    """A model of the catalogue and the inputs it takes."""
 
     name: str
     dimensions: int
@@ -37,53 +37,53 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """An embedded content; `media` tells what a picture's bytes are and is None for a text."""
+class Embedding:
+    """The vector of an input; `media` describes an image and is None for a text."""
 
     vector: Matrix
     media: MediaFacts | None
 
 
 class Embedder(Protocol):
-    """Media and text in, vectors out.
+    """Turns texts and images into vectors.
 
-    Every method raises `ServiceUnavailableError` where the embedder does not answer and `OverloadedError` where its
-    queue is full.
+    Every method raises `ServiceUnavailableError` when the embedder does not answer and `OverloadedError` when its queue
+    is full.
     """
 
-    async def model(self, name: str) -> Model:
-        """Return the model of the name.
+    async def get_model(self, name: str) -> Model:
+        """Return a model by name.
 
         Raises:
-            NotFoundError: the catalogue has none.
+            NotFoundError: the catalogue has no such model.
         """
         ...
 
     async def embed(
         self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
-    ) -> list[Embedded | ServiceError]:
-        """Return the vector of each of `inputs`, 1 to `MAX_INPUTS`, in order, or why that one was refused.
+    ) -> list[Embedding | ServiceError]:
+        """Return the vector of each of `inputs`, 1 to `MAX_INPUTS`, in order, or the error of that input.
 
-        Texts are embedded for `purpose`, by models that make a difference.
+        `purpose` affects texts, of models that distinguish queries from documents.
 
         Raises:
-            PreconditionError: the model's vectors do not have the `fingerprint`; an empty one takes any.
+            PreconditionError: the model has another fingerprint; an empty `fingerprint` takes any.
             NotFoundError: the catalogue has no such model.
         """
         ...
 
     async def inspect(self, data: bytes) -> MediaFacts:
-        """Return what `data` are.
+        """Return the facts of the media `data`.
 
         Raises:
-            InvalidError: nothing that could be embedded.
+            InvalidError: `data` cannot be embedded.
         """
         ...
 
 
 class ModelLister(Protocol[ModelView_co]):
-    """What models there are."""
+    """Lists models."""
 
-    async def models(self) -> Sequence[ModelView_co]:
-        """Return all models of the catalogue, as callers see them."""
+    async def list_models(self) -> Sequence[ModelView_co]:
+        """Return all models of the catalogue, as the API shows them."""
         ...

@@ -1,4 +1,4 @@
-"""What a check of a collection finds, and what the store tells it of rows and media."""
+"""The findings of an integrity check, and what the store reports of rows and media for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 
 class FindingKind(Enum):
-    """What is wrong; see `medley.v1.FindingKind` for what each means and how it is repaired."""
+    """What is wrong; `medley.v1.FindingKind` says what each kind means and how it is repaired."""
 
     MEDIA_MISSING = auto()
     MEDIA_DAMAGED = auto()
@@ -24,10 +24,10 @@ class FindingKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong; names are empty where nothing of their kind is concerned.
+    """One thing that is wrong; fields that do not apply are empty.
 
-    `detail` and `not_repaired_because` are for people to read; the latter is empty where a repair succeeded or was not
-    asked for.
+    `detail` and `not_repaired_because` are for people to read; the latter is empty after a successful repair and when
+    none was requested.
     """
 
     kind: FindingKind
@@ -44,8 +44,8 @@ class Finding:
 class RowCheckOptions:
     """How much of a collection is read.
 
-    `media_objects` chosen at random have their bytes compared with their hash, or all with `all_media`; `vector_sample`
-    rows come with their vectors. `remove_damaged_media` removes damaged objects.
+    The bytes of `media_objects` random objects, or of all with `all_media`, are compared with their hash.
+    `vector_sample` random rows are returned with their vectors. `remove_damaged_media` removes damaged objects.
     """
 
     media_objects: int = 0
@@ -56,7 +56,7 @@ class RowCheckOptions:
 
 @dataclass(frozen=True, slots=True)
 class CheckedTable:
-    """What is checked: the rows as of `version`, and how many there are."""
+    """The version that is checked and its number of rows."""
 
     version: str
     rows: int
@@ -64,7 +64,7 @@ class CheckedTable:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRows:
-    """Some rows: for each id the spaces in which it has a vector, bit i for the collection's space i."""
+    """A part of the rows: for each id a bit set of the spaces with a vector, bit i for the collection's space i."""
 
     ids: Sequence[str]
     spaces: Sequence[int]
@@ -72,7 +72,7 @@ class CheckedRows:
 
 @dataclass(frozen=True, slots=True)
 class CheckedVectors:
-    """A row of the sample and its vectors by space, little-endian float32, unchecked."""
+    """A sampled row and its vectors by space, little-endian float32, not validated."""
 
     id: str
     vectors: Mapping[str, bytes]
@@ -80,7 +80,7 @@ class CheckedVectors:
 
 @dataclass(frozen=True, slots=True)
 class CheckedMedia:
-    """How far reading media has come: objects looked for, objects read, bytes read."""
+    """Progress of the media check: objects looked up, objects read, bytes read."""
 
     objects: int
     objects_read: int

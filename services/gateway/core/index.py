@@ -1,4 +1,4 @@
-"""What the gateway asks of the search service."""
+"""The search service's ports."""
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ IndexView = TypeVar("IndexView")
 
 
 class SearchMode(Enum):
-    """How an answer was found: exact compares every candidate and has recall 1."""
+    """How hits were found: exact compares every candidate and has recall 1."""
 
     EXACT = "exact"
     APPROXIMATE = "approximate"
@@ -29,10 +29,10 @@ class IndexHit:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexAnswer:
-    """Hits, best first, ties by id; `version` is the token they hold for.
+class IndexResult:
+    """Hits, best first, ties by id, as of the version token `version`.
 
-    `candidates` is how many were eligible, `compared` how many of them had their score computed.
+    `candidates` counts the eligible items, `compared` those whose score was computed.
     """
 
     hits: Sequence[IndexHit]
@@ -44,9 +44,9 @@ class IndexAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which items are ranked: those of `collection` that satisfy `condition`, at `version` or later.
+    """The items to rank: those of `collection` that satisfy `condition`, at `version` or later.
 
-    `exact` compares all of them, however they are indexed.
+    `exact` compares all of them instead of using an approximate index.
     """
 
     collection: str
@@ -57,7 +57,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class IndexedIds:
-    """Some ids with a vector in an index, as of `version`."""
+    """A part of the ids with a vector in an index, as of `version`."""
 
     ids: Sequence[str]
     version: str
@@ -65,31 +65,31 @@ class IndexedIds:
 
 @dataclass(frozen=True, slots=True)
 class ListedIndex(Generic[IndexView]):
-    """An index by its collection, and as callers see it."""
+    """The name of an index's collection, and the index as the API shows it."""
 
     collection: str
     view: IndexView
 
 
 class Index(Protocol):
-    """The items nearest to a vector."""
+    """Searches the nearest items of a vector."""
 
-    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexAnswer:
+    async def search(self, scope: Scope, space: Space, vector: Matrix, fingerprint: str, depth: int) -> IndexResult:
         """Return at most `depth` hits in `space` for `vector`; an empty `fingerprint` is not checked.
 
         Raises:
             NotFoundError: no such collection or space.
-            PreconditionError: another fingerprint, or a version of a collection since dropped.
+            PreconditionError: another fingerprint, or a version of a collection that was dropped since.
             UnavailableError: the version was not reached in time, or the service does not answer.
         """
         ...
 
 
 class IndexMaintenance(Protocol):
-    """What indexes hold, and having them hold something else."""
+    """Reads, rebuilds and cleans up indexes."""
 
-    def ids(self, collection: str, space: str, version: str) -> AsyncGenerator[IndexedIds]:
-        """Yield the ids of all items in an index, in any order, all of one version: `version` or later.
+    def list_ids(self, collection: str, space: str, version: str) -> AsyncGenerator[IndexedIds]:
+        """Yield the ids of all items in an index, in any order, all as of one version: `version` or later.
 
         Raises:
             NotFoundError: no such collection or space.
@@ -98,21 +98,21 @@ class IndexMaintenance(Protocol):
         ...
 
     async def score(self, scope: Scope, space: Space, item_id: str, vector: Matrix) -> float | None:
-        """Return the raw score of one item for `vector`, None if the index does not have it."""
+        """Return the raw score of one item for `vector`; None if the index does not contain it."""
         ...
 
     async def rebuild(self, collection: str) -> None:
-        """Build a collection's indexes anew, and return once they answer."""
+        """Rebuild a collection's indexes, and return when the new ones are in use."""
         ...
 
     async def drop_snapshots(self, collection: str, before: str) -> None:
-        """Remove the snapshots of a collection's indexes of versions before the token `before`."""
+        """Remove the index snapshots of a collection that are older than the version token `before`."""
         ...
 
 
 class IndexLister(Protocol[IndexView]):
-    """What indexes there are."""
+    """Lists indexes."""
 
-    async def indexes(self) -> Sequence[ListedIndex[IndexView]]:
+    async def list_indexes(self) -> Sequence[ListedIndex[IndexView]]:
         """Return all indexes."""
         ...

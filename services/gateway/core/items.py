@@ -1,4 +1,4 @@
-"""The words the gateway speaks of: collections, spaces, items and what they hold."""
+"""Collections, spaces and items."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ MAX_TEXT_CHARACTERS = 100_000
 
 
 class ItemField(Enum):
-    """A part of an item that a reader may ask for."""
+    """A part of an item that a reader may request."""
 
     TEXT = "text"
     METADATA = "metadata"
@@ -23,7 +23,7 @@ class ItemField(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A named vector column. Without a `model` callers bring their own vectors, and there are no `sources`."""
+    """A named vector column. Without a `model` the callers provide the vectors, and there are no `sources`."""
 
     name: str
     model: str
@@ -42,25 +42,25 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
-class Inline:
-    """Media that come with the item."""
+class InlineMedia:
+    """Media sent with the item."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """Media that the store has already, by the SHA-256 of their bytes."""
+class StoredMedia:
+    """Media that are already in the store, by the SHA-256 of their bytes."""
 
     sha256: str
 
 
-MediaSource = Inline | Stored
+MediaSource = InlineMedia | StoredMedia
 
 
 @dataclass(frozen=True, slots=True)
 class MediaFacts:
-    """What the bytes of media are; `width` and `height` in pixels as shown."""
+    """Properties of media, found from their bytes; `width` and `height` in pixels as shown."""
 
     content_type: ContentType
     sha256: str
@@ -72,7 +72,7 @@ class MediaFacts:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item as a caller gave it, nothing checked; `vectors` are little-endian float32 by space."""
+    """An item as received, not validated; `vectors` are little-endian float32 by space."""
 
     id: str
     text: str | None = None

@@ -1,4 +1,4 @@
-"""What is known of collections and models, kept for a short while."""
+"""Caches the definitions of collections and models for a short time."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -13,12 +13,12 @@ from services.gateway.core.store import CollectionStore
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
-OUTDATED = frozenset({"COLLECTION_NOT_FOUND", "SPACE_NOT_FOUND", "FINGERPRINT_MISMATCH", "VERSION_UNKNOWN"})
-"""Reasons that a definition kept too long gives."""
+STALE_REASONS = frozenset({"COLLECTION_NOT_FOUND", "SPACE_NOT_FOUND", "FINGERPRINT_MISMATCH", "VERSION_UNKNOWN"})
+"""Reasons of errors that a stale definition may cause."""
 
 
 class TtlCache(Generic[Value]):
-    """Values by name, each loaded when first wanted and again after `seconds`."""
+    """Values by name, each loaded on first use and again after `seconds`."""
 
     def __init__(self, load: Callable[[str], Awaitable[Value]], seconds: float) -> None:
         self._load = load
@@ -26,64 +26,64 @@ class TtlCache(Generic[Value]):
         self._values: dict[str, tuple[Value, float]] = {}
 
     async def get(self, name: str) -> Value:
-        """Return the value of `name`; an error of loading it is raised and not kept."""
-        if self.has(name):
+        """Return the value of `name`; an error while loading is raised and not cached."""
+        if name in self:
             return self._values[name][0]
         value = await self._load(name)
-        self._forget_old()
+        self._evict_expired()
         self._values[name] = (value, time.monotonic() + self._seconds)
         return value
 
-    def has(self, name: str) -> bool:
+    def __contains__(self, name: str) -> bool:
         """Return whether `get` would answer without loading."""
         return name in self._values and time.monotonic() < self._values[name][1]
 
-    def forget(self, name: str) -> None:
-        """Load `name` anew next time."""
+    def invalidate(self, name: str) -> None:
+        """Load `name` again on its next use."""
         self._values.pop(name, None)
 
-    def _forget_old(self) -> None:
+    def _evict_expired(self) -> None:
         now = time.monotonic()
-        self._values = {name: kept for name, kept in self._values.items() if now < kept[1]}
+        self._values = {name: entry for name, entry in self._values.items() if now < entry[1]}
 
 
 class MetadataCache:
-    """Collections and models by name; each is asked for at most once in `seconds`."""
+    """Collections and models by name; each is read at most once in `seconds`."""
 
     def __init__(self, store: CollectionStore[object], embedder: Embedder, seconds: float) -> None:
-        self._collections = TtlCache(store.collection, seconds)
-        self._models = TtlCache(embedder.model, seconds)
+        self._collections = TtlCache(store.get_collection, seconds)
+        self._models = TtlCache(embedder.get_model, seconds)
 
-    async def collection(self, name: str) -> Collection:
-        """Return the collection of the name.
+    async def get_collection(self, name: str) -> Collection:
+        """Return a collection by name.
 
         Raises:
-            ArgumentError: no collection can have it.
-            NotFoundError: none has it.
+            ArgumentError: the name is not valid.
+            NotFoundError: no such collection.
         """
         return await self._collections.get(validate_collection_name(name))
 
-    async def model(self, name: str) -> Model:
-        """Return the model of the name.
+    async def get_model(self, name: str) -> Model:
+        """Return a model by name.
 
         Raises:
-            NotFoundError: the catalogue has none.
+            NotFoundError: no such model.
         """
         return await self._models.get(name)
 
     async def with_collection(self, name: str, action: Callable[[Collection], Awaitable[Result]]) -> Result:
-        """Return what `action` makes of the collection; where the one kept turns out outdated, act on the newest."""
-        kept = self._collections.has(name)
+        """Return the result of `action` on a collection; if the cached definition proves stale, read it and repeat."""
+        cached = name in self._collections
         try:
-            return await action(await self.collection(name))
+            return await action(await self.get_collection(name))
         except ServiceError as error:
-            if error.reason not in OUTDATED:
+            if error.reason not in STALE_REASONS:
                 raise
-            self.forget(name)
-            if not kept:
+            self.invalidate(name)
+            if not cached:
                 raise
-        return await action(await self.collection(name))
+        return await action(await self.get_collection(name))
 
-    def forget(self, name: str) -> None:
-        """Ask for the collection anew next time."""
-        self._collections.forget(name)
+    def invalidate(self, name: str) -> None:
+        """Read the collection again on its next use."""
+        self._collections.invalidate(name)

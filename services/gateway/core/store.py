@@ -1,4 +1,7 @@
-"""What the gateway asks of the store, one port a task. Items and collections for callers to see pass through unread."""
+"""The store's ports, one for each task.
+
+The type variables `…View` stand for messages that the gateway passes on to callers without reading them.
+"""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +13,8 @@ from services.common.vectors import Matrix
 from services.gateway.core.findings import Finding, RowCheckOptions, RowCheckPart
 from services.gateway.core.items import Collection, ItemField, MediaFacts, MediaSource
 
-ShownItem = TypeVar("ShownItem")
-ShownItem_co = TypeVar("ShownItem_co", covariant=True)
+ItemView = TypeVar("ItemView")
+ItemView_co = TypeVar("ItemView_co", covariant=True)
 CollectionView = TypeVar("CollectionView")
 CollectionView_co = TypeVar("CollectionView_co", covariant=True)
 RowView_contra = TypeVar("RowView_contra", contravariant=True)
@@ -20,7 +23,7 @@ ResultView_co = TypeVar("ResultView_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class RowMedia:
-    """Media of a row: where the bytes are, and what they are."""
+    """Media of a row: where the bytes are, and their properties."""
 
     source: MediaSource
     facts: MediaFacts
@@ -38,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenRow:
     """A committed row: its new revision, and the version token of the collection that holds it."""
 
     id: str
@@ -48,7 +51,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class ItemState:
-    """What a row holds; `sha256` names its media, empty when it has none."""
+    """The content of a row; `sha256` names its media and is empty when there are none."""
 
     text: str | None
     sha256: str
@@ -58,14 +61,14 @@ class ItemState:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceMetadata:
-    """All metadata become this JSON object."""
+    """Replaces the metadata by this JSON object."""
 
     json: str
 
 
 @dataclass(frozen=True, slots=True)
 class MergeMetadata:
-    """The metadata are merged with this JSON object (RFC 7396)."""
+    """Merges this JSON object into the metadata (RFC 7396)."""
 
     json: str
 
@@ -75,7 +78,7 @@ MetadataChange = ReplaceMetadata | MergeMetadata
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """A change of some fields: None keeps, a text of "" removes. `expected_revision` None takes any."""
+    """A change of some fields: None keeps a field, a text of "" removes it. `expected_revision` None takes any."""
 
     id: str
     text: str | None = None
@@ -88,7 +91,7 @@ class RowChange:
 
 @dataclass(frozen=True, slots=True)
 class ListedCollection(Generic[CollectionView]):
-    """A collection by its name, and as callers see it."""
+    """The name of a collection, and the collection as the API shows it."""
 
     name: str
     view: CollectionView
@@ -98,7 +101,7 @@ class ListedCollection(Generic[CollectionView]):
 class RowChanges:
     """Ids written or removed since the previous part, up to `version`, which is empty within a commit.
 
-    With `reset` the changes before are not known any more, and all rows follow.
+    `reset` means that earlier changes are no longer known, and that all rows follow.
     """
 
     ids: frozenset[str]
@@ -108,7 +111,7 @@ class RowChanges:
 
 @dataclass(frozen=True, slots=True)
 class PurgedMedia:
-    """What became of an object: gone, or kept by the item or tag that still refers to it."""
+    """The outcome for an object: gone, or kept by an item or tag that still refers to it."""
 
     sha256: str
     gone: bool
@@ -116,8 +119,8 @@ class PurgedMedia:
 
 
 @dataclass(frozen=True, slots=True)
-class Purge:
-    """What a purge left: no version before `version` can be read but those of `tags`, which still hold the rows."""
+class PurgeResult:
+    """The outcome of a purge: of the versions before `version`, only those of `tags` can be read and hold the rows."""
 
     version: str
     tags: Sequence[str]
@@ -125,37 +128,37 @@ class Purge:
 
 
 class CollectionStore(Protocol[CollectionView_co]):
-    """The definitions of collections."""
+    """Creates and reads the definitions of collections."""
 
-    async def create(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> CollectionView_co:
-        """Create `collection`, its spaces indexed by `indexes`, or return the same one that is there as it is.
+    async def create_collection(self, collection: Collection, indexes: Mapping[str, IndexConfig]) -> CollectionView_co:
+        """Create `collection` with `indexes` by space, or return it unchanged if it exists with the same spaces.
 
-        Spaces that `indexes` leaves out are indexed as is usual.
+        Spaces missing from `indexes` get the default index.
 
         Raises:
-            AlreadyExistsError: it is there with other spaces.
+            AlreadyExistsError: it exists with other spaces.
         """
         ...
 
-    async def collection(self, name: str) -> Collection:
-        """Return the collection of the name.
+    async def get_collection(self, name: str) -> Collection:
+        """Return a collection by name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such collection.
         """
         ...
 
 
-class ItemReader(Protocol[ShownItem_co]):
-    """Items by id."""
+class ItemReader(Protocol[ItemView_co]):
+    """Reads items by id."""
 
-    async def find(
+    async def get_items(
         self, collection: str, ids: Sequence[str], fields: Sequence[ItemField]
-    ) -> Sequence[ShownItem_co | None]:
-        """Return the items of `ids`, in order, None for one that is gone; without `fields` text, metadata and media."""
+    ) -> Sequence[ItemView_co | None]:
+        """Return the items of `ids`, in order, None for a missing one; no `fields` means text, metadata and media."""
         ...
 
-    async def vectors(self, collection: str, item_id: str) -> Mapping[str, Matrix]:
+    async def get_vectors(self, collection: str, item_id: str) -> Mapping[str, Matrix]:
         """Return an item's vectors by space.
 
         Raises:
@@ -165,20 +168,20 @@ class ItemReader(Protocol[ShownItem_co]):
 
 
 class RowWriter(Protocol):
-    """Rows, a batch at a time."""
+    """Writes rows in batches."""
 
     async def upsert(
         self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
-    ) -> list[Written | ServiceError]:
-        """Commit `rows`, ids unique, at once; return what became of each, in order."""
+    ) -> list[WrittenRow | ServiceError]:
+        """Commit `rows`, whose ids are unique, in one version; return the outcome of each, in order."""
         ...
 
 
-class RowEditor(Protocol[ShownItem_co]):
-    """One row, read and changed."""
+class RowEditor(Protocol[ItemView_co]):
+    """Reads and updates single rows."""
 
-    async def state(self, collection: str, item_id: str) -> ItemState:
-        """Return what the row holds.
+    async def get_state(self, collection: str, item_id: str) -> ItemState:
+        """Return the content of the row.
 
         Raises:
             NotFoundError: no such item.
@@ -187,10 +190,10 @@ class RowEditor(Protocol[ShownItem_co]):
 
     async def update(
         self, collection: str, change: RowChange, fingerprints: Mapping[str, str]
-    ) -> tuple[ShownItem_co, str]:
+    ) -> tuple[ItemView_co, str]:
         """Commit `change`; return the item and the version token that holds it.
 
-        A space made from a content that changes loses its vector unless the change brings one.
+        A space whose source changes loses its vector unless `change` contains a new one.
 
         Raises:
             ConflictError: the row has another revision than expected.
@@ -200,39 +203,39 @@ class RowEditor(Protocol[ShownItem_co]):
 
 
 class MediaReader(Protocol):
-    """Stored media."""
+    """Reads stored media."""
 
-    async def read(self, sha256: str, max_bytes: int) -> bytes:
-        """Return the object of the hash.
+    async def read_media(self, sha256: str, max_bytes: int) -> bytes:
+        """Return the object with the hash.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no such object.
             OverloadedError: it is larger than `max_bytes`.
         """
         ...
 
 
 class CollectionLister(Protocol[CollectionView]):
-    """What collections there are."""
+    """Lists collections and counts their items."""
 
-    async def collections(self) -> Sequence[ListedCollection[CollectionView]]:
+    async def list_collections(self) -> Sequence[ListedCollection[CollectionView]]:
         """Return all collections, by name."""
         ...
 
-    async def count(self, collection: str) -> int:
-        """Return how many items a collection has.
+    async def count_rows(self, collection: str) -> int:
+        """Return the number of items of a collection.
 
         Raises:
-            NotFoundError: there is no such collection.
+            NotFoundError: no such collection.
         """
         ...
 
 
 class IntegrityStore(Protocol):
-    """The store's own checks, and what has changed since."""
+    """Checks rows and media, and watches changes."""
 
     def check_rows(self, collection: str, options: RowCheckOptions) -> AsyncGenerator[RowCheckPart]:
-        """Yield the `CheckedTable`, then every row once, the sample and the findings, in any order.
+        """Yield the `CheckedTable` first, then every row once, the sample and the findings, in any order.
 
         Raises:
             CorruptError: files of the rows are missing.
@@ -241,39 +244,39 @@ class IntegrityStore(Protocol):
         ...
 
     def check_media(self, *, remove: bool) -> AsyncGenerator[Finding]:
-        """Yield the objects that no row refers to, removed where asked for."""
+        """Yield the objects that no row refers to; `remove` removes them."""
         ...
 
-    def changes(self, collection: str, after: str) -> AsyncGenerator[RowChanges]:
-        """Yield what is written after the version `after`, without end."""
+    def watch_changes(self, collection: str, after: str) -> AsyncGenerator[RowChanges]:
+        """Yield the changes after the version `after`, without end."""
         ...
 
 
 class RowEraser(Protocol):
-    """Rows, removed for good."""
+    """Removes rows from every version."""
 
-    async def media(self, collection: str, ids: Sequence[str]) -> Mapping[str, str]:
-        """Return the hash of the media of each of `ids` that has an item, "" where it has none."""
+    async def get_media_hashes(self, collection: str, ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the media hash of each of `ids` that exists, "" for an item without media."""
         ...
 
     async def delete(self, collection: str, ids: Sequence[str]) -> str:
-        """Remove rows from the newest version; return the version token without them."""
+        """Delete rows; return the token of the first version without them."""
         ...
 
-    async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> Purge:
-        """Remove what is left of removed rows in older versions, and objects that nobody else refers to."""
+    async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> PurgeResult:
+        """Remove deleted rows from older versions, and those of the objects that nothing else refers to."""
         ...
 
 
 class RowRestorer(Protocol[RowView_contra, ResultView_co]):
-    """Rows written as callers sent them, unread."""
+    """Writes rows as received."""
 
     async def restore(
         self, collection: str, rows: Sequence[RowView_contra], fingerprints: Mapping[str, str]
     ) -> Sequence[ResultView_co]:
-        """Commit `rows` at once; return what became of each, in order.
+        """Commit `rows` in one version; return the outcome of each, in order.
 
         Raises:
-            PreconditionError: a fingerprint is not its space's; nothing is written.
+            PreconditionError: a fingerprint differs from its space's; nothing is written.
         """
         ...

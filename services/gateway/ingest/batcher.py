@@ -1,4 +1,4 @@
-"""Items on their way, gathered into batches."""
+"""Gathers the items of an ingest into batches."""
 
 import asyncio
 from collections import deque
@@ -9,81 +9,82 @@ from services.gateway.ingest.validation import ValidatedItem
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """The item numbered `sequence` in its stream: a draft with its picture's bytes, or why it was refused.
+class PendingItem:
+    """An item of an ingest that is not yet committed.
 
-    `size` is how many bytes it holds.
+    `sequence` is its number in the stream, from 0; `item` is an error where it was refused; `image` holds the bytes to
+    embed; `size` is what it takes in memory, in bytes.
     """
 
     sequence: int
     id: str
-    draft: ValidatedItem | ServiceError
-    picture: bytes | None
+    item: ValidatedItem | ServiceError
+    image: bytes | None
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """A batch has at most so many items and bytes (one larger item goes alone), and waits no longer for more."""
+    """Most items and bytes of a batch (an item over `bytes` goes alone), and how long a batch waits to fill up."""
 
     items: int
     bytes: int
     seconds: float
 
 
-class Batches:
-    """Gathers entries, in order, into batches in which no id comes twice."""
+class ItemBatcher:
+    """Gathers items, in order, into batches of unique ids."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[PendingItem] = deque()
         self._bytes = 0
         self._closed = False
-        self._some = asyncio.Event()
-        self._enough = asyncio.Event()
+        self._not_empty = asyncio.Event()
+        self._full = asyncio.Event()
 
-    def put(self, entry: Entry) -> None:
-        """Add the next entry."""
-        self._waiting.append(entry)
-        self._bytes += entry.size
+    def put(self, item: PendingItem) -> None:
+        """Add the next item."""
+        self._waiting.append(item)
+        self._bytes += item.size
         self._signal()
 
     def close(self) -> None:
-        """Say that no entry follows."""
+        """Mark the end: no item follows."""
         self._closed = True
         self._signal()
 
     async def wait(self) -> bool:
-        """Wait until a batch is full or has waited long enough; return False when there will be none."""
-        await self._some.wait()
-        if self._waiting and not self._enough.is_set():
+        """Wait until the next batch is full or its waiting time is over; return False after the last one."""
+        await self._not_empty.wait()
+        if self._waiting and not self._full.is_set():
             try:
                 async with asyncio.timeout(self._limits.seconds):
-                    await self._enough.wait()
+                    await self._full.wait()
             except TimeoutError:
                 pass
         return bool(self._waiting)
 
-    def take(self) -> list[Entry]:
-        """Return the next batch of what waits now."""
-        batch: list[Entry] = []
+    def take(self) -> list[PendingItem]:
+        """Return the next batch of the items that wait now."""
+        batch: list[PendingItem] = []
         ids: set[str] = set()
         size = 0
         while self._waiting and len(batch) < self._limits.items:
-            entry = self._waiting[0]
-            if batch and (size + entry.size > self._limits.bytes or entry.id in ids):
+            item = self._waiting[0]
+            if batch and (size + item.size > self._limits.bytes or item.id in ids):
                 break
             batch.append(self._waiting.popleft())
-            ids.add(entry.id)
-            size += entry.size
+            ids.add(item.id)
+            size += item.size
         self._bytes -= size
         self._signal()
         return batch
 
     def _signal(self) -> None:
         full = len(self._waiting) >= self._limits.items or self._bytes >= self._limits.bytes
-        _set(self._some, bool(self._waiting) or self._closed)
-        _set(self._enough, full or self._closed)
+        _set(self._not_empty, bool(self._waiting) or self._closed)
+        _set(self._full, full or self._closed)
 
 
 def _set(event: asyncio.Event, value: bool) -> None:

@@ -1,31 +1,32 @@
-"""Ingest: a stream of items, embedded and committed in batches, each answered in order.
+"""Ingests a stream of items: embeds and commits them in batches and answers each item in order.
 
-One stream is four tasks in a row, so that reading, embedding and committing go on at once:
-read (waits while too much is in flight) → gather into batches → embed (several batches at a time) → commit, in order.
+A stream is a pipeline of four tasks, so that reading, embedding and committing overlap:
+read (waits while the limits are reached) → batch → embed (several batches at a time) → commit, in order.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from services.common.concurrency.limiter import ConcurrencyLimiter, WeightedSemaphore
 from services.common.concurrency.retry import is_transient, retry
 from services.common.concurrency.tasks import task_group
 from services.common.errors import ServiceError
-from services.gateway.core.items import Collection, Inline, NewItem, Stored
+from services.gateway.core.items import Collection, InlineMedia, NewItem, StoredMedia
 from services.gateway.core.metadata_cache import MetadataCache
-from services.gateway.core.store import MediaReader, Row, RowWriter, Written
-from services.gateway.ingest.batcher import Batches, BatchLimits, Entry
-from services.gateway.ingest.item_encoder import Encoded, ItemContent, ItemEmbedder, row_media
-from services.gateway.ingest.validation import size_of, validate_item
+from services.gateway.core.store import MediaReader, Row, RowWriter, WrittenRow
+from services.gateway.ingest.batcher import BatchLimits, ItemBatcher, PendingItem
+from services.gateway.ingest.item_embedder import ItemContent, ItemEmbedder, ItemVectors, build_row_media
+from services.gateway.ingest.validation import estimate_size, validate_item
 
 LOADS_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class IngestLimits:
-    """How much of one stream is in flight: items not yet answered, bytes not yet committed, batches at a time."""
+    """Limits of one stream: `items` not yet answered, `bytes` not yet committed, `batches` in progress."""
 
     batch: BatchLimits
     batches: int
@@ -36,57 +37,53 @@ class IngestLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of the item numbered `sequence`, from 0."""
+class IngestResult:
+    """The outcome of the item numbered `sequence`, from 0."""
 
     sequence: int
     id: str
-    outcome: Written | ServiceError
+    outcome: WrittenRow | ServiceError
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """The sides of the store that an ingest needs."""
-
-    rows: RowWriter
-    media: MediaReader
+class IngestStore(RowWriter, MediaReader, Protocol):
+    """The store as an ingest uses it."""
 
 
 class IngestPipeline:
-    """Takes in items."""
+    """Ingests items into collections."""
 
     def __init__(
         self,
-        catalogue: MetadataCache,
-        encoder: ItemEmbedder,
-        stores: Stores,
-        pace: IngestLimits,
+        cache: MetadataCache,
+        item_embedder: ItemEmbedder,
+        store: IngestStore,
+        limits: IngestLimits,
         limiter: ConcurrencyLimiter,
     ) -> None:
-        self._catalogue = catalogue
-        self._encoder = encoder
-        self._stores = stores
-        self._pace = pace
+        self._cache = cache
+        self._item_embedder = item_embedder
+        self._store = store
+        self._limits = limits
         self._limiter = limiter
 
-    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Sequence[Answer], None]:
-        """Yield what became of `items`, in order, some at a time, once they are durable or refused.
+    async def ingest(self, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Sequence[IngestResult], None]:
+        """Yield the outcomes of `items`, in order and several at a time, once they are durable or refused.
 
-        An error of `items` itself is raised once those before it are answered.
+        An error raised by `items` itself is raised after the items before it are answered.
 
         Raises:
             NotFoundError: no such collection.
             OverloadedError: too many ingests are running.
         """
         with self._limiter.admit():
-            self._catalogue.forget(name)
-            collection = await self._catalogue.collection(name)
-            stream = _Stream(collection, self._encoder, self._stores, self._pace)
+            self._cache.invalidate(name)
+            collection = await self._cache.get_collection(name)
+            stream = _IngestStream(collection, self._item_embedder, self._store, self._limits)
             running = asyncio.create_task(stream.run(items))
             try:
-                while answers := await stream.answers.get():
-                    yield answers
-                    stream.delivered(len(answers))
+                while results := await stream.results.get():
+                    yield results
+                    stream.release(len(results))
                 await running
             finally:
                 running.cancel()
@@ -95,25 +92,27 @@ class IngestPipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    entries: Sequence[Entry]
-    encoding: asyncio.Task[list[Encoded | ServiceError]]
+    items: Sequence[PendingItem]
+    embedding: asyncio.Task[list[ItemVectors | ServiceError]]
 
 
-class _Stream:
-    """One ingest on its way. `answers` ends with none; it holds no more than may be in flight."""
+class _IngestStream:
+    """One running ingest. Its queue `results` ends with an empty sequence and holds at most the items in flight."""
 
-    def __init__(self, collection: Collection, encoder: ItemEmbedder, stores: Stores, pace: IngestLimits) -> None:
-        self.answers: asyncio.Queue[Sequence[Answer]] = asyncio.Queue()
+    def __init__(
+        self, collection: Collection, item_embedder: ItemEmbedder, store: IngestStore, limits: IngestLimits
+    ) -> None:
+        self.results: asyncio.Queue[Sequence[IngestResult]] = asyncio.Queue()
         self._collection = collection
-        self._embedded = [space for space in collection.spaces if space.model]
-        self._encoder = encoder
-        self._stores = stores
-        self._pace = pace
-        self._items = WeightedSemaphore(pace.items)
-        self._bytes = WeightedSemaphore(pace.bytes)
-        self._loads: asyncio.Queue[Entry | asyncio.Task[Entry] | None] = asyncio.Queue(LOADS_IN_FLIGHT)
-        self._batches = Batches(pace.batch)
-        self._free = asyncio.Semaphore(pace.batches)
+        self._model_spaces = [space for space in collection.spaces if space.model]
+        self._item_embedder = item_embedder
+        self._store = store
+        self._limits = limits
+        self._items = WeightedSemaphore(limits.items)
+        self._bytes = WeightedSemaphore(limits.bytes)
+        self._loading: asyncio.Queue[PendingItem | asyncio.Task[PendingItem] | None] = asyncio.Queue(LOADS_IN_FLIGHT)
+        self._batcher = ItemBatcher(limits.batch)
+        self._batch_slots = asyncio.Semaphore(limits.batches)
         self._commits: asyncio.Queue[_Batch | None] = asyncio.Queue()
         self._failure: ServiceError | None = None
 
@@ -121,16 +120,16 @@ class _Stream:
         try:
             async with task_group() as group:
                 group.create_task(self._read(items, group))
-                group.create_task(self._gather())
+                group.create_task(self._batch())
                 group.create_task(self._embed(group))
                 group.create_task(self._commit())
         finally:
-            self.answers.put_nowait(())
+            self.results.put_nowait(())
         if self._failure:
             raise self._failure
 
-    def delivered(self, count: int) -> None:
-        """Say that so many answers were taken from `answers` and sent."""
+    def release(self, count: int) -> None:
+        """Make room for `count` more items, after as many results were sent."""
         self._items.release(count)
 
     async def _read(self, items: AsyncIterator[NewItem], group: asyncio.TaskGroup) -> None:
@@ -138,96 +137,97 @@ class _Stream:
         try:
             async for item in items:
                 await self._items.acquire(1)
-                await self._bytes.acquire(size_of(item))
-                await self._loads.put(self._load(sequence, item, group))
+                await self._bytes.acquire(estimate_size(item))
+                await self._loading.put(self._load(sequence, item, group))
                 sequence += 1
         except ServiceError as error:
             self._failure = error
-        await self._loads.put(None)
+        await self._loading.put(None)
 
-    def _load(self, sequence: int, item: NewItem, group: asyncio.TaskGroup) -> Entry | asyncio.Task[Entry]:
-        """Return the item as an entry, or what fetches its picture ahead of its turn."""
-        size = size_of(item)
+    def _load(self, sequence: int, item: NewItem, group: asyncio.TaskGroup) -> PendingItem | asyncio.Task[PendingItem]:
+        """Return the validated item, or a task that also reads its stored image."""
+        size = estimate_size(item)
         try:
-            draft = validate_item(item, self._collection)
+            validated = validate_item(item, self._collection)
         except ServiceError as error:
-            return Entry(sequence, item.id, error, None, size)
+            return PendingItem(sequence, item.id, error, None, size)
         match item.media:
-            case Stored(sha256):
-                return group.create_task(self._fetched(Entry(sequence, item.id, draft, None, size), sha256))
-            case Inline(data):
-                return Entry(sequence, item.id, draft, data, size)
+            case StoredMedia(sha256):
+                return group.create_task(
+                    self._read_image(PendingItem(sequence, item.id, validated, None, size), sha256)
+                )
+            case InlineMedia(data):
+                return PendingItem(sequence, item.id, validated, data, size)
             case None:
-                return Entry(sequence, item.id, draft, None, size)
+                return PendingItem(sequence, item.id, validated, None, size)
 
-    async def _fetched(self, entry: Entry, sha256: str) -> Entry:
-        load = partial(self._stores.media.read, sha256, self._pace.max_media_bytes)
+    async def _read_image(self, pending: PendingItem, sha256: str) -> PendingItem:
+        load = partial(self._store.read_media, sha256, self._limits.max_media_bytes)
         try:
-            picture = await retry(load, is_transient, seconds=self._pace.retry_seconds)
+            image = await retry(load, is_transient, seconds=self._limits.retry_seconds)
         except ServiceError as error:
-            return replace(entry, draft=error)
-        self._bytes.force_acquire(len(picture))
-        return replace(entry, picture=picture, size=entry.size + len(picture))
+            return replace(pending, item=error)
+        self._bytes.force_acquire(len(image))
+        return replace(pending, image=image, size=pending.size + len(image))
 
-    async def _gather(self) -> None:
-        while (loading := await self._loads.get()) is not None:
-            self._batches.put(loading if isinstance(loading, Entry) else await loading)
-        self._batches.close()
+    async def _batch(self) -> None:
+        while (loading := await self._loading.get()) is not None:
+            self._batcher.put(loading if isinstance(loading, PendingItem) else await loading)
+        self._batcher.close()
 
     async def _embed(self, group: asyncio.TaskGroup) -> None:
-        while await self._batches.wait():
-            await self._free.acquire()
-            entries = self._batches.take()
-            encoding = group.create_task(self._encoder.encode([self._contents(entry) for entry in entries]))
-            self._commits.put_nowait(_Batch(entries, encoding))
+        while await self._batcher.wait():
+            await self._batch_slots.acquire()
+            items = self._batcher.take()
+            embedding = group.create_task(self._item_embedder.embed([self._content(item) for item in items]))
+            self._commits.put_nowait(_Batch(items, embedding))
         self._commits.put_nowait(None)
 
-    def _contents(self, entry: Entry) -> ItemContent:
-        if isinstance(entry.draft, ServiceError):
+    def _content(self, pending: PendingItem) -> ItemContent:
+        if isinstance(pending.item, ServiceError):
             return ItemContent(())
-        return ItemContent(self._embedded, entry.draft.text, entry.picture)
+        return ItemContent(self._model_spaces, pending.item.text, pending.image)
 
     async def _commit(self) -> None:
         while (batch := await self._commits.get()) is not None:
-            outcomes = await self._outcomes(batch.entries, await batch.encoding)
-            self._free.release()
-            self._bytes.release(sum(entry.size for entry in batch.entries))
-            self.answers.put_nowait(
+            outcomes = await self._write(batch.items, await batch.embedding)
+            self._batch_slots.release()
+            self._bytes.release(sum(item.size for item in batch.items))
+            self.results.put_nowait(
                 [
-                    Answer(entry.sequence, entry.id, outcome)
-                    for entry, outcome in zip(batch.entries, outcomes, strict=True)
+                    IngestResult(item.sequence, item.id, outcome)
+                    for item, outcome in zip(batch.items, outcomes, strict=True)
                 ]
             )
 
-    async def _outcomes(
-        self, entries: Sequence[Entry], encoded: Sequence[Encoded | ServiceError]
-    ) -> list[Written | ServiceError]:
-        outcomes = [_row(entry, vectors) for entry, vectors in zip(entries, encoded, strict=True)]
+    async def _write(
+        self, items: Sequence[PendingItem], embedded: Sequence[ItemVectors | ServiceError]
+    ) -> list[WrittenRow | ServiceError]:
+        outcomes = [_build_row(item, vectors) for item, vectors in zip(items, embedded, strict=True)]
         rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
         committed = iter(await self._upsert(rows)) if rows else iter(())
         return [next(committed) if isinstance(outcome, Row) else outcome for outcome in outcomes]
 
-    async def _upsert(self, rows: Sequence[Row]) -> Sequence[Written | ServiceError]:
-        fingerprints = _fingerprints(self._collection, rows)
-        upsert = partial(self._stores.rows.upsert, self._collection.name, rows, fingerprints)
+    async def _upsert(self, rows: Sequence[Row]) -> Sequence[WrittenRow | ServiceError]:
+        fingerprints = _used_fingerprints(self._collection, rows)
+        upsert = partial(self._store.upsert, self._collection.name, rows, fingerprints)
         try:
-            # Safe to do twice: a row replaces the one of its id.
-            return await retry(upsert, is_transient, seconds=self._pace.retry_seconds)
+            # Safe to retry: a row replaces the one of its id.
+            return await retry(upsert, is_transient, seconds=self._limits.retry_seconds)
         except ServiceError as error:
             return [error] * len(rows)
 
 
-def _row(entry: Entry, encoded: Encoded | ServiceError) -> Row | ServiceError:
-    draft = entry.draft
-    if isinstance(draft, ServiceError):
-        return draft
-    if isinstance(encoded, ServiceError):
-        return encoded
-    return Row(
-        draft.id, draft.text, row_media(draft.media, encoded), draft.metadata_json, {**encoded.vectors, **draft.vectors}
-    )
+def _build_row(pending: PendingItem, vectors: ItemVectors | ServiceError) -> Row | ServiceError:
+    item = pending.item
+    if isinstance(item, ServiceError):
+        return item
+    if isinstance(vectors, ServiceError):
+        return vectors
+    media = build_row_media(item.media, vectors)
+    return Row(item.id, item.text, media, item.metadata_json, {**vectors.vectors, **item.vectors})
 
 
-def _fingerprints(collection: Collection, rows: Sequence[Row]) -> Mapping[str, str]:
+def _used_fingerprints(collection: Collection, rows: Sequence[Row]) -> Mapping[str, str]:
     used = {space for row in rows for space in row.vectors}
     return {space.name: space.fingerprint for space in collection.spaces if space.model and space.name in used}

@@ -1,4 +1,4 @@
-"""An item that came in, checked against its collection."""
+"""Validates items against their collection."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from services.common.names import validate_item_id
 from services.common.vectors import Matrix, comparable, from_bytes
 from services.gateway.core.items import (
     Collection,
-    Inline,
+    InlineMedia,
     MediaSource,
     NewItem,
     Space,
@@ -20,7 +20,7 @@ from services.gateway.core.items import (
 
 @dataclass(frozen=True, slots=True)
 class ValidatedItem:
-    """An item that may be stored once it is embedded."""
+    """An item that passed `validate_item`."""
 
     id: str
     text: str | None
@@ -30,12 +30,12 @@ class ValidatedItem:
 
 
 def validate_item(item: NewItem, collection: Collection) -> ValidatedItem:
-    """Return `item`, checked.
+    """Return `item` if it may be stored in `collection`.
 
     Raises:
-        IdError, TextError, MetadataError: one that is not allowed.
-        ItemEmptyError: neither text nor media nor vectors.
-        SpaceNotFoundError, VectorNotAcceptedError, DimensionError, VectorError: a vector that is not for its space.
+        IdError, TextError, MetadataError: the id, text or metadata are not allowed.
+        ItemEmptyError: there is neither text nor media nor a vector.
+        SpaceNotFoundError, VectorNotAcceptedError, DimensionError, VectorError: a vector does not fit its space.
     """
     validate_item_id(item.id)
     if item.text is None and item.media is None and not item.vectors:
@@ -43,27 +43,27 @@ def validate_item(item: NewItem, collection: Collection) -> ValidatedItem:
     if item.text is not None:
         validate_text(item.text)
     parse_metadata(item.metadata_json)
-    return ValidatedItem(item.id, item.text, item.media, item.metadata_json, own_vectors(item.vectors, collection))
+    return ValidatedItem(item.id, item.text, item.media, item.metadata_json, validate_vectors(item.vectors, collection))
 
 
-def own_vectors(vectors: Mapping[str, bytes], collection: Collection) -> dict[str, Matrix]:
-    """Return the vectors that a caller brings for spaces without a model.
+def validate_vectors(vectors: Mapping[str, bytes], collection: Collection) -> dict[str, Matrix]:
+    """Return `vectors`, little-endian float32 for spaces without a model, as arrays.
 
     Raises:
-        SpaceNotFoundError, VectorNotAcceptedError, DimensionError, VectorError: one is not for its space.
+        SpaceNotFoundError, VectorNotAcceptedError, DimensionError, VectorError: one does not fit its space.
     """
     spaces = {space.name: space for space in collection.spaces}
-    return {name: _own_vector(name, float32_le, spaces) for name, float32_le in vectors.items()}
+    return {name: _validate_vector(name, float32_le, spaces) for name, float32_le in vectors.items()}
 
 
-def size_of(item: NewItem) -> int:
+def estimate_size(item: NewItem) -> int:
     """Return about how many bytes of memory `item` takes."""
-    inline = len(item.media.data) if isinstance(item.media, Inline) else 0
+    inline = len(item.media.data) if isinstance(item.media, InlineMedia) else 0
     vectors = sum(map(len, item.vectors.values()))
     return inline + vectors + len(item.id) + len(item.text or "") + len(item.metadata_json)
 
 
-def _own_vector(name: str, float32_le: bytes, spaces: Mapping[str, Space]) -> Matrix:
+def _validate_vector(name: str, float32_le: bytes, spaces: Mapping[str, Space]) -> Matrix:
     if name not in spaces:
         raise SpaceNotFoundError(name, list(spaces))
     space = spaces[name]

@@ -1,4 +1,4 @@
-"""Deleting items with a proof that nothing of them is left."""
+"""Erases items and proves that nothing of them is left."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -9,18 +9,18 @@ from typing import Protocol
 from services.common.errors import ArgumentError, ServiceError
 from services.common.names import validate_item_id
 from services.gateway.core.index import IndexMaintenance
-from services.gateway.core.store import CollectionStore, Purge, RowEraser
+from services.gateway.core.store import CollectionStore, PurgeResult, RowEraser
 
 MAX_IDS = 1000
 
 
 class ErasureStore(CollectionStore[object], RowEraser, Protocol):
-    """The sides of the store that an erasure needs."""
+    """The store as an erasure uses it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptCheck:
-    """Something that was looked at: whether nothing of the item is there, and how that is known, for people to read."""
+    """One check of a receipt: whether nothing of the item is left there; `detail` is for people to read."""
 
     what: str
     gone: bool
@@ -29,7 +29,7 @@ class ReceiptCheck:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was removed of an item, and what was looked at to be sure; `sha256` is empty where it had no media."""
+    """The removal of an item and the checks made after it; `sha256` is empty when it had no media."""
 
     collection: str
     id: str
@@ -47,8 +47,8 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Indexed:
-    """What one index holds: of which version, the ids of those asked for that it has, or why that is not known."""
+class _IndexState:
+    """Which of the erased `ids` an index still contains as of `version`; `problem` says why that is not known."""
 
     space: str
     version: str = ""
@@ -57,26 +57,26 @@ class _Indexed:
 
 
 class Erasure:
-    """Erases items: out of the newest version first, then out of the index, then out of all that is past."""
+    """Erases items: first from the newest version, then from the indexes, then from older versions."""
 
     def __init__(self, store: ErasureStore, index: IndexMaintenance) -> None:
         self._store = store
         self._index = index
 
     async def erase(self, name: str, ids: Sequence[str], sha256s: Sequence[str]) -> list[Receipt]:
-        """Return a receipt for each of `ids`, in order; `sha256s` name the media of items that are deleted already.
+        """Erase items and return a receipt for each of `ids`, in order; `sha256s` name media of items deleted earlier.
 
         Raises:
             ArgumentError: no ids, too many, or one twice.
-            IdError: an id that cannot be.
+            IdError: an id is not valid.
             CollectionNotFoundError: no such collection.
-            ServiceUnavailableError: the store does not answer; ask again, the items may be deleted and not purged yet.
+            ServiceUnavailableError: the store does not answer; repeat the call, as items may be deleted but not purged.
         """
         _validate_ids(ids)
-        collection = await self._store.collection(name)
-        before = await self._store.media(name, ids)
+        collection = await self._store.get_collection(name)
+        before = await self._store.get_media_hashes(name, ids)
         deleted_version = await self._store.delete(name, ids)
-        indexes = [await self._indexed(name, space.name, deleted_version, ids) for space in collection.spaces]
+        indexes = [await self._read_index(name, space.name, deleted_version, ids) for space in collection.spaces]
         snapshots = await self._drop_snapshots(name, deleted_version)
         purge = await self._store.purge(name, ids, sorted({*filter(None, before.values()), *sha256s}))
         return [
@@ -100,16 +100,16 @@ class Erasure:
             for item_id in ids
         ]
 
-    async def _indexed(self, collection: str, space: str, version: str, ids: Sequence[str]) -> _Indexed:
-        wanted, found, applied = frozenset(ids), frozenset[str](), ""
+    async def _read_index(self, collection: str, space: str, version: str, ids: Sequence[str]) -> _IndexState:
+        erased, found, indexed_version = frozenset(ids), frozenset[str](), ""
         try:
-            async with aclosing(self._index.ids(collection, space, version)) as parts:
+            async with aclosing(self._index.list_ids(collection, space, version)) as parts:
                 async for part in parts:
-                    found |= wanted.intersection(part.ids)
-                    applied = part.version
+                    found |= erased.intersection(part.ids)
+                    indexed_version = part.version
         except ServiceError as error:
-            return _Indexed(space, problem=str(error))
-        return _Indexed(space, applied, found)
+            return _IndexState(space, problem=str(error))
+        return _IndexState(space, indexed_version, found)
 
     async def _drop_snapshots(self, collection: str, version: str) -> ReceiptCheck:
         try:
@@ -119,17 +119,15 @@ class Erasure:
         return ReceiptCheck("snapshots", True, f"no index is saved as of a version before {version}")
 
 
-def _check_older_versions(purge: Purge) -> ReceiptCheck:
-    held = f"tags hold versions of it: {', '.join(purge.tags)}; delete them and erase again"
+def _check_older_versions(purge: PurgeResult) -> ReceiptCheck:
+    tagged = f"tags hold versions of it: {', '.join(purge.tags)}; delete them and erase again"
     clean = "all files with removed rows are rewritten, all older versions removed"
-    return ReceiptCheck("older versions", not purge.tags, held if purge.tags else clean)
+    return ReceiptCheck("older versions", not purge.tags, tagged if purge.tags else clean)
 
 
-def _check_media(sha256s: Sequence[str], purge: Purge) -> ReceiptCheck:
+def _check_media(sha256s: Sequence[str], purge: PurgeResult) -> ReceiptCheck:
     if not sha256s:
-        detail = (
-            "not known: there was no such item, and no hash was told (--media SHA256); what nobody refers to goes later"
-        )
+        detail = "not known: no such item, and no hash was given (--media SHA256); unreferenced media are removed later"
         return ReceiptCheck("media", False, detail)
     kept = [each.kept_by for each in purge.media if each.sha256 in sha256s and not each.gone]
     if kept:
@@ -137,7 +135,7 @@ def _check_media(sha256s: Sequence[str], purge: Purge) -> ReceiptCheck:
     return ReceiptCheck("media", True, "no object of the hash is stored" if any(sha256s) else "there were none")
 
 
-def _check_index(item_id: str, index: _Indexed) -> ReceiptCheck:
+def _check_index(item_id: str, index: _IndexState) -> ReceiptCheck:
     what = f"index {index.space}"
     if index.problem:
         return ReceiptCheck(what, False, f"not known: {index.problem}")
@@ -148,7 +146,7 @@ def _check_index(item_id: str, index: _Indexed) -> ReceiptCheck:
 
 def _validate_ids(ids: Sequence[str]) -> None:
     if not 1 <= len(ids) <= MAX_IDS:
-        raise ArgumentError("ids", len(ids), f"there must be 1 to {MAX_IDS}")
+        raise ArgumentError("ids", len(ids), f"must be 1 to {MAX_IDS}")
     if len(set(ids)) < len(ids):
         raise ArgumentError("ids", len(ids), "must differ")
     for item_id in ids:

@@ -1,4 +1,4 @@
-"""Proof that rows, media, vectors and indexes agree, joined from what the services say; and repairs on request."""
+"""Checks that rows, media, vectors and indexes agree, and repairs them on request."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -28,9 +28,10 @@ RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
-    """What to check: one collection, or with an empty name all, and the objects that belong to none.
+    """What to check: one collection; with an empty name all, and the objects that belong to none.
 
-    `repair` repairs what can be without loss; `drop_lost_media` also drops references to media missing or damaged.
+    `repair` repairs what can be repaired without loss; `drop_lost_media` also drops references to missing or damaged
+    media.
     """
 
     collection: str = ""
@@ -43,7 +44,7 @@ class CheckRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckProgress:
-    """How far the check of a collection has come; without a collection, that of the objects that belong to none."""
+    """Progress of the check of a collection; of the objects that belong to none when `collection` is empty."""
 
     collection: str = ""
     version: str = ""
@@ -58,19 +59,19 @@ Parts: TypeAlias = AsyncGenerator[Finding | CheckProgress]
 
 
 class CheckStore(CollectionStore[object], CollectionLister[Any], IntegrityStore, Protocol):
-    """The sides of the store that a check needs."""
+    """The store as a check uses it."""
 
 
 @dataclass(slots=True)
 class _State:
-    """What a check has read of a collection so far."""
+    """What the check has read of a collection so far."""
 
     stored: StoredVectors
     progress: CheckProgress
 
 
 class IntegrityCheck:
-    """Checks collections, one after the other. A service that does not answer is reported as not checked."""
+    """Checks collections one after the other, and reports what it cannot check while a service does not answer."""
 
     def __init__(self, store: CheckStore, embedder: Embedder, index: IndexCheck, repairer: Repairer[Any]) -> None:
         self._store = store
@@ -79,22 +80,24 @@ class IntegrityCheck:
         self._repairer = repairer
 
     async def check(self, request: CheckRequest) -> Parts:
-        """Yield what is wrong, repaired where `request` asks for it, and how far the check has come.
+        """Yield findings, repaired if `request` says so, and the progress of the check.
 
         Raises:
-            ArgumentError: references are to be dropped and nothing repaired.
-            CollectionNotFoundError: the collection named is not there.
+            ArgumentError: `drop_lost_media` without `repair`.
+            CollectionNotFoundError: no such collection.
             ServiceUnavailableError: the store does not answer.
         """
         if request.drop_lost_media and not request.repair:
-            raise ArgumentError("drop_lost_media", True, "not without repair")
-        checking = self._check_collection(request.collection, request) if request.collection else self._all(request)
+            raise ArgumentError("drop_lost_media", True, "requires repair")
+        checking = (
+            self._check_collection(request.collection, request) if request.collection else self._check_all(request)
+        )
         async with aclosing(checking) as parts:
             async for part in parts:
                 yield part
 
-    async def _all(self, request: CheckRequest) -> Parts:
-        for listed in await self._store.collections():
+    async def _check_all(self, request: CheckRequest) -> Parts:
+        for listed in await self._store.list_collections():
             try:
                 async with aclosing(self._check_collection(listed.name, request)) as parts:
                     async for part in parts:
@@ -108,7 +111,7 @@ class IntegrityCheck:
         yield CheckProgress(done=True)
 
     async def _check_collection(self, name: str, request: CheckRequest) -> Parts:
-        collection = await self._store.collection(name)
+        collection = await self._store.get_collection(name)
         state = _State(StoredVectors(collection), CheckProgress(name))
         for finding in await self._check_fingerprints(collection):
             yield finding
@@ -125,13 +128,13 @@ class IntegrityCheck:
         yield replace(state.progress, vectors_compared=compared.vectors, done=True)
 
     async def _check_fingerprints(self, collection: Collection) -> list[Finding]:
-        """Compare each space's fingerprint with that of its model as it is now."""
+        """Compare each space's fingerprint with the current one of its model."""
         findings = []
         for space in collection.spaces:
             if not space.model:
                 continue
             try:
-                fingerprint = (await self._embedder.model(space.model)).fingerprint
+                fingerprint = (await self._embedder.get_model(space.model)).fingerprint
             except NotFoundError:
                 fingerprint = ""
             except ServiceError as error:
@@ -164,17 +167,17 @@ class IntegrityCheck:
                         yield await self._repair(part, request)
 
     async def _repair(self, finding: Finding, request: CheckRequest) -> Finding:
-        """Return a finding about a row with the outcome of its repair."""
+        """Repair a row's finding if requested; return it with the outcome."""
         if not request.repair:
             return finding
         repair = self._choose_repair(finding, drop=request.drop_lost_media)
         if repair is None:
-            return _record(finding, because="what refers to lost media is dropped only on request")
+            return _with_outcome(finding, because="references to lost media are dropped only on request")
         try:
             await repair()
         except Exception as error:
-            return _record(finding, because=describe_failure(error))
-        return _record(finding)
+            return _with_outcome(finding, because=describe_failure(error))
+        return _with_outcome(finding)
 
     def _choose_repair(self, finding: Finding, *, drop: bool) -> Callable[[], Awaitable[None]] | None:
         match finding.kind:
@@ -183,11 +186,11 @@ class IntegrityCheck:
             case FindingKind.SPACES_DIFFER:
                 return partial(self._repairer.rewrite, finding.collection, finding.id)
             case _:
-                dropping = partial(self._repairer.drop_media, finding.collection, finding.id, finding.sha256)
-                return dropping if drop else None
+                drop_media = partial(self._repairer.drop_media, finding.collection, finding.id, finding.sha256)
+                return drop_media if drop else None
 
     async def _compare_index(self, stored: StoredVectors, *, repair: bool) -> IndexComparison:
-        """Compare the index with what is stored; with `repair` rebuild it where it differs, and compare again."""
+        """Compare the indexes with the store; with `repair`, rebuild them if they differ and compare again."""
         name = stored.collection.name
         try:
             before = await retry(partial(self._index.compare, stored), is_transient, seconds=RETRY_SECONDS)
@@ -200,31 +203,33 @@ class IntegrityCheck:
             after = await retry(partial(self._index.compare, stored), is_transient, seconds=RETRY_SECONDS)
         except ServiceError as error:
             return IndexComparison(
-                [_record(finding, because=str(error)) for finding in before.findings], before.vectors
+                [_with_outcome(finding, because=str(error)) for finding in before.findings], before.vectors
             )
-        return IndexComparison(_record_rebuild(before.findings, after.findings), after.vectors)
+        return IndexComparison(_with_rebuild_outcome(before.findings, after.findings), after.vectors)
 
 
-def _record_rebuild(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
-    """Return the findings `before` as repaired, but for those that are there `after` the index was rebuilt."""
-    left = {(finding.kind, finding.id, finding.space) for finding in after}
-    repaired = [_record(finding) for finding in before if (finding.kind, finding.id, finding.space) not in left]
-    return repaired + [_record(finding, because="it is the same in an index built anew") for finding in after]
+def _with_rebuild_outcome(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+    """Return the findings `before` the rebuild as repaired, and those still found `after` it as not repaired."""
+    remaining = {(finding.kind, finding.id, finding.space) for finding in after}
+    repaired = [
+        _with_outcome(finding) for finding in before if (finding.kind, finding.id, finding.space) not in remaining
+    ]
+    return repaired + [_with_outcome(finding, because="rebuilding the index did not help") for finding in after]
 
 
 def _fingerprint_foreign(collection: str, space: Space, fingerprint: str) -> Finding:
-    made = f"makes vectors of fingerprint {fingerprint!r}" if fingerprint else "is not in the catalogue"
+    actual = f"makes vectors of fingerprint {fingerprint!r}" if fingerprint else "is not in the catalogue"
     return Finding(
         FindingKind.FINGERPRINT_FOREIGN,
         collection,
         space=space.name,
-        detail=f"{space.model} {made}, the space has vectors of {space.fingerprint!r}",
-        not_repaired_because="back the collection up, and restore it embedding anew",
+        detail=f"{space.model} {actual}, the space has vectors of {space.fingerprint!r}",
+        not_repaired_because="back up the collection and restore it with new embeddings",
     )
 
 
 def _rows_lost(collection: str, error: CorruptError) -> Finding:
-    because = "the rows are nowhere else: restore a backup"
+    because = "there is no other copy of the rows: restore a backup"
     return Finding(FindingKind.ROWS_LOST, collection, detail=str(error), not_repaired_because=because)
 
 
@@ -232,6 +237,6 @@ def _not_checked(collection: str, what: str, error: ServiceError) -> Finding:
     return Finding(FindingKind.NOT_CHECKED, collection, detail=f"{what} was not checked: {error}")
 
 
-def _record(finding: Finding, because: str = "") -> Finding:
-    """Return `finding` as repaired, or with the reason `because` of which it was not."""
+def _with_outcome(finding: Finding, because: str = "") -> Finding:
+    """Return `finding` as repaired, or as not repaired for the reason `because`."""
     return replace(finding, repaired=not because, not_repaired_because=because)

@@ -1,4 +1,4 @@
-"""Items written as a backup holds them."""
+"""Restores items with the vectors of a backup."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ResultView = TypeVar("ResultView")
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest(Generic[RowView]):
-    """Rows as callers sent them, the spaces in which any has a vector, and the fingerprints of vectors by space."""
+    """Rows as received, the spaces in which any has a vector, and the fingerprints of the vectors by space."""
 
     collection: str
     rows: Sequence[RowView]
@@ -25,24 +25,24 @@ class RestoreRequest(Generic[RowView]):
 
 
 class Restore(Generic[RowView, ResultView]):
-    """Hands rows with their vectors on to the store, once it is sure under which fingerprints these were made."""
+    """Writes rows with their vectors, which need a fingerprint for each space with a model."""
 
-    def __init__(self, catalogue: MetadataCache, store: RowRestorer[RowView, ResultView]) -> None:
-        self._catalogue = catalogue
+    def __init__(self, cache: MetadataCache, store: RowRestorer[RowView, ResultView]) -> None:
+        self._cache = cache
         self._store = store
 
     async def restore(self, request: RestoreRequest[RowView]) -> Sequence[ResultView]:
-        """Write the rows; return what became of each, in order.
+        """Write the rows; return the outcome of each, in order.
 
         Raises:
             NotFoundError: no such collection, or no such space.
-            ArgumentError: vectors of a model without a fingerprint.
-            PreconditionError: another fingerprint than the space's; nothing is written.
+            ArgumentError: a space with a model has vectors but no fingerprint.
+            PreconditionError: a fingerprint differs from its space's; nothing is written.
         """
-        return await self._catalogue.with_collection(request.collection, partial(self._restore, request))
+        return await self._cache.with_collection(request.collection, partial(self._restore, request))
 
     async def _restore(self, request: RestoreRequest[RowView], collection: Collection) -> Sequence[ResultView]:
-        made = {space.name for space in collection.spaces if space.model}
-        if unknown := sorted(request.spaces & made - request.fingerprints.keys()):
-            raise ArgumentError("fingerprints", unknown[0], "must tell the fingerprint of each space with a model")
+        model_spaces = {space.name for space in collection.spaces if space.model}
+        if unknown := sorted(request.spaces & model_spaces - request.fingerprints.keys()):
+            raise ArgumentError("fingerprints", unknown[0], "must contain the fingerprint of each space with a model")
         return await self._store.restore(request.collection, request.rows, request.fingerprints)

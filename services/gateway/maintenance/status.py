@@ -1,4 +1,4 @@
-"""What the services are doing: each is asked for all it can list."""
+"""Reports the status of the services: which answer, and what they list."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -11,7 +11,7 @@ from services.gateway.core.embedder import ModelLister
 from services.gateway.core.index import IndexLister, IndexView, ListedIndex
 from services.gateway.core.store import CollectionLister, CollectionView, ListedCollection
 
-ANSWER_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 ModelView = TypeVar("ModelView")
 Listed = TypeVar("Listed")
 Result = TypeVar("Result")
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """Whether a service answers: None, or what is wrong."""
+    """The health of a service; `error` is None while it answers."""
 
     name: str
     error: ServiceError | None = None
@@ -27,7 +27,7 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatus(Generic[CollectionView, IndexView]):
-    """A collection, how many items it has, and its indexes."""
+    """A collection, its number of items and its indexes."""
 
     collection: CollectionView
     items: int
@@ -36,7 +36,7 @@ class CollectionStatus(Generic[CollectionView, IndexView]):
 
 @dataclass(frozen=True, slots=True)
 class Status(Generic[ModelView, CollectionView, IndexView]):
-    """The services, and what they list."""
+    """The services, and the models and collections that they list."""
 
     services: Sequence[ServiceStatus]
     models: Sequence[ModelView]
@@ -44,7 +44,7 @@ class Status(Generic[ModelView, CollectionView, IndexView]):
 
 
 class StatusService(Generic[ModelView, CollectionView, IndexView]):
-    """Asks every service; one that does not answer is reported, and what it would have listed is left out."""
+    """Queries every service; one that does not answer is reported, and its lists are empty."""
 
     def __init__(
         self,
@@ -56,26 +56,26 @@ class StatusService(Generic[ModelView, CollectionView, IndexView]):
         self._store = store
         self._index = index
 
-    async def status(self) -> Status[ModelView, CollectionView, IndexView]:
-        """Return what every service lists; each is waited for at most `ANSWER_SECONDS` a list, and as long a count."""
-        (models, embedder), (counted, store), (indexes, search) = await asyncio.gather(
-            _attempt("embedder", _bound(self._embedder.models())),
-            _attempt("store", self._count_all()),
-            _attempt("search", _bound(self._index.indexes())),
+    async def get_status(self) -> Status[ModelView, CollectionView, IndexView]:
+        """Return the status; each list and each count has a timeout of `TIMEOUT_SECONDS`."""
+        (models, embedder), (counts, store), (indexes, search) = await asyncio.gather(
+            _attempt("embedder", _with_timeout(self._embedder.list_models())),
+            _attempt("store", self._count_items()),
+            _attempt("search", _with_timeout(self._index.list_indexes())),
         )
         collections = [
-            CollectionStatus(collection.view, items, _views(indexes, collection.name)) for collection, items in counted
+            CollectionStatus(collection.view, items, _views(indexes, collection.name)) for collection, items in counts
         ]
         return Status([embedder, store, search], models, collections)
 
-    async def _count_all(self) -> list[tuple[ListedCollection[CollectionView], int]]:
-        counted = []
-        for collection in await _bound(self._store.collections()):
+    async def _count_items(self) -> list[tuple[ListedCollection[CollectionView], int]]:
+        counts = []
+        for collection in await _with_timeout(self._store.list_collections()):
             try:
-                counted.append((collection, await _bound(self._store.count(collection.name))))
+                counts.append((collection, await _with_timeout(self._store.count_rows(collection.name))))
             except NotFoundError:  # dropped since it was listed
                 continue
-        return counted
+        return counts
 
 
 async def _attempt(name: str, listing: Awaitable[Sequence[Listed]]) -> tuple[Sequence[Listed], ServiceStatus]:
@@ -85,8 +85,8 @@ async def _attempt(name: str, listing: Awaitable[Sequence[Listed]]) -> tuple[Seq
         return [], ServiceStatus(name, error)
 
 
-async def _bound(call: Awaitable[Result]) -> Result:
-    with deadline_in(ANSWER_SECONDS):
+async def _with_timeout(call: Awaitable[Result]) -> Result:
+    with deadline_in(TIMEOUT_SECONDS):
         return await call
 
 

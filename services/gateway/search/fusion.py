@@ -1,4 +1,4 @@
-"""Several ranked lists into one ranking."""
+"""Fuses ranked lists into one ranking."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ RRF_K = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RankedList:
-    """What one arm found in `space`, best first; `weight` is over 0."""
+    """The hits of one arm in `space`, best first; `weight` is positive."""
 
     space: str
     weight: float
@@ -20,7 +20,7 @@ class RankedList:
 
 @dataclass(frozen=True, slots=True)
 class ArmScore:
-    """What the list numbered `arm`, from 0, says of an item: its place from 1, its raw score."""
+    """An item's rank, from 1, and raw score in the list numbered `arm`, from 0."""
 
     arm: int
     rank: int
@@ -29,7 +29,7 @@ class ArmScore:
 
 @dataclass(frozen=True, slots=True)
 class FusedHit:
-    """An item with its fused score, higher is better, and what each list that found it says."""
+    """An item with its fused score, higher is better, and its ranks in the lists that found it."""
 
     id: str
     score: float
@@ -40,7 +40,8 @@ def reciprocal_rank_fusion(lists: Sequence[RankedList], k: float = RRF_K) -> lis
     """Fuse `lists`: score(item) = sum of weight / (k + rank), rank counted from 1.
 
     A list in whose space an item has no vector does not apply to the item: its score is scaled by the weight of all
-    lists over the weight of those that apply. Ranks alone count, so scales may differ. Best first, ties by id.
+    lists over the weight of those that apply. Only ranks count, so the scales of scores may differ. Returns hits best
+    first, ties by id.
 
     Source: Cormack, Clarke & Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning
     Methods", SIGIR 2009; the scaling is ours.
@@ -55,9 +56,9 @@ def reciprocal_rank_fusion(lists: Sequence[RankedList], k: float = RRF_K) -> lis
 
 def _score(lists: Sequence[RankedList], spaces: Sequence[str], scores: Sequence[ArmScore], k: float) -> float:
     # fsum rounds once, so that the same ranks in another order of lists tie exactly.
-    score = fsum(lists[seen.arm].weight / (k + seen.rank) for seen in scores)
-    finders = {seen.arm for seen in scores}
+    fused = fsum(lists[score.arm].weight / (k + score.rank) for score in scores)
+    finders = {score.arm for score in scores}
     applying = [ranked.weight for arm, ranked in enumerate(lists) if arm in finders or ranked.space in spaces]
     if len(applying) == len(lists):
-        return score
-    return score / fsum(applying) * fsum(ranked.weight for ranked in lists)
+        return fused
+    return fused / fsum(applying) * fsum(ranked.weight for ranked in lists)

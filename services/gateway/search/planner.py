@@ -1,4 +1,4 @@
-"""Which spaces a search asks, and with what."""
+"""Plans a search: which spaces are searched, with which query."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SPARE_HITS = 10
 
 @dataclass(frozen=True, slots=True)
 class ContentQuery:
-    """A text or a picture's bytes, to be embedded."""
+    """A text or an image's bytes, to be embedded."""
 
     content: Content
 
@@ -43,7 +43,7 @@ Query = ContentQuery | ItemQuery | VectorQuery
 
 @dataclass(frozen=True, slots=True)
 class ArmSpec:
-    """An arm as a caller asks for it; an empty `space` means every one that fits, a `weight` of 0 means 1."""
+    """An arm as requested; an empty `space` means every space that fits the query, a `weight` of 0 means 1."""
 
     query: Query
     space: str = ""
@@ -54,28 +54,28 @@ class ArmSpec:
 class PlannedArm:
     """A query in one space.
 
-    `wish` numbers the arm it came from, `query` is a content still to be embedded or the vector itself, `fingerprint`
-    that of the vector (empty where the caller answers for it), `left_out` an item that is no hit of the arm.
+    `request_arm` is the number of the requested arm, `query` the content to embed or the vector itself, `fingerprint`
+    the vector's (empty for a caller's own vector), `excluded_id` the item that is left out of the hits.
     """
 
-    wish: int
+    request_arm: int
     space: Space
     weight: float
     query: Content | Matrix
     fingerprint: str
-    left_out: str | None = None
+    excluded_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """What planning needs to know: the models by name, and the vectors of the items asked for, by id and space."""
+    """Inputs of `plan`: models by name, and the vectors of the queried items by id and space."""
 
     models: Mapping[str, Model]
     vectors: Mapping[str, Mapping[str, Matrix]]
 
 
 class NoVectorError(InvalidError):
-    """The arm's item has no vector in the space."""
+    """The queried item has no vector in the space."""
 
     reason = "ITEM_HAS_NO_VECTOR"
 
@@ -84,55 +84,55 @@ class NoVectorError(InvalidError):
         super().__init__(f"item {item_id!r} has no vector in {where}", id=item_id, space=space)
 
 
-def plan(collection: Collection, wishes: Sequence[ArmSpec], known: PlanInputs) -> list[PlannedArm]:
-    """Return the arms that `wishes` come to, in order, those of an empty space in the order of the spaces.
+def plan(collection: Collection, specs: Sequence[ArmSpec], inputs: PlanInputs) -> list[PlannedArm]:
+    """Return the arms to run for `specs`, in order; an empty space becomes one arm for each space that fits, in order.
 
     Raises:
         SpaceNotFoundError: no such space.
-        InputNotSupportedError: the space, or every space, takes another kind of query.
-        NoVectorError: the item has no vector there.
-        ArgumentError, DimensionError, VectorError: a vector without a space, or not of the space.
+        InputNotSupportedError: neither the space nor, for an empty one, any space takes this type of query.
+        NoVectorError: the queried item has no vector there.
+        ArgumentError, DimensionError, VectorError: a vector without a space, or one that does not fit the space.
     """
-    arms = [arm for number, wish in enumerate(wishes) for arm in _arms(collection, number, wish, known)]
+    arms = [arm for number, spec in enumerate(specs) for arm in _plan_arm(collection, number, spec, inputs)]
     if not isfinite(sum(arm.weight for arm in arms)):
         raise ArgumentError("weight", [arm.weight for arm in arms], "have no finite sum")
     return arms
 
 
-def models_asked(collection: Collection, wishes: Sequence[ArmSpec]) -> list[str]:
-    """Return the models that may have to embed a query of `wishes`, each once."""
+def required_models(collection: Collection, specs: Sequence[ArmSpec]) -> list[str]:
+    """Return the names of the models that may embed a query of `specs`, each once."""
     spaces = [
-        [space for space in collection.spaces if wish.space in ("", space.name)]
-        for wish in wishes
-        if isinstance(wish.query, ContentQuery)
+        [space for space in collection.spaces if spec.space in ("", space.name)]
+        for spec in specs
+        if isinstance(spec.query, ContentQuery)
     ]
-    return list(dict.fromkeys(space.model for asked in spaces for space in asked if space.model))
+    return list(dict.fromkeys(space.model for searched in spaces for space in searched if space.model))
 
 
-def items_asked(wishes: Sequence[ArmSpec]) -> list[str]:
-    """Return the ids of the items whose vectors are queries of `wishes`, each once."""
-    return list(dict.fromkeys(wish.query.id for wish in wishes if isinstance(wish.query, ItemQuery)))
+def required_item_ids(specs: Sequence[ArmSpec]) -> list[str]:
+    """Return the ids of the items whose vectors are queries of `specs`, each once."""
+    return list(dict.fromkeys(spec.query.id for spec in specs if isinstance(spec.query, ItemQuery)))
 
 
-def validate_arms(wishes: Sequence[ArmSpec]) -> Sequence[ArmSpec]:
-    """Return `wishes` if there are 1 to 16, their weights and texts allowed.
+def validate_arms(specs: Sequence[ArmSpec]) -> Sequence[ArmSpec]:
+    """Return `specs` if there are 1 to 16 and their weights and texts are valid.
 
     Raises:
         ArgumentError: too many, none, or a weight that is negative or not finite.
         TextError: a text that is empty or too long.
     """
-    if not 1 <= len(wishes) <= MAX_ARMS:
-        raise ArgumentError("arms", len(wishes), f"must be 1 to {MAX_ARMS}")
-    for wish in wishes:
-        if not (isfinite(wish.weight) and wish.weight >= 0):
-            raise ArgumentError("weight", wish.weight, "must be a number over 0, or 0 for 1")
-        if isinstance(wish.query, ContentQuery) and isinstance(wish.query.content, str):
-            validate_text(wish.query.content)
-    return wishes
+    if not 1 <= len(specs) <= MAX_ARMS:
+        raise ArgumentError("arms", len(specs), f"must be 1 to {MAX_ARMS}")
+    for spec in specs:
+        if not (isfinite(spec.weight) and spec.weight >= 0):
+            raise ArgumentError("weight", spec.weight, "must be a number over 0, or 0 for 1")
+        if isinstance(spec.query, ContentQuery) and isinstance(spec.query.content, str):
+            validate_text(spec.query.content)
+    return specs
 
 
 def validate_top_k(top_k: int) -> int:
-    """Return how many hits are wanted, 0 meaning 10.
+    """Return the number of hits to return; 0 means 10.
 
     Raises:
         ArgumentError: negative or over 10,000.
@@ -154,9 +154,9 @@ def validate_depth(depth: int, top_k: int) -> int:
 
 
 def default_depth(arms: int, top_k: int) -> int:
-    """Return how many items each of so many arms brings where the caller does not say.
+    """Return how many hits each of `arms` arms retrieves when the request does not say.
 
-    A lone arm needs no more than `top_k`, and a few in the place of items deleted meanwhile.
+    A single arm needs `top_k`, and a few spare hits to replace items deleted in the meantime.
     """
     return min(top_k + SPARE_HITS, MAX_TOP_K) if arms == 1 else max(top_k, DEFAULT_DEPTH)
 
@@ -172,54 +172,58 @@ def validate_rrf_k(k: float) -> float:
     return k
 
 
-def kind_of(content: Content) -> ContentType:
-    """Return what kind of content it is."""
+def content_type_of(content: Content) -> ContentType:
+    """Return the content type of a query."""
     return ContentType.TEXT if isinstance(content, str) else ContentType.IMAGE
 
 
-def _arms(collection: Collection, number: int, wish: ArmSpec, known: PlanInputs) -> list[PlannedArm]:
-    weight = wish.weight or 1.0
-    match wish.query:
+def _plan_arm(collection: Collection, number: int, spec: ArmSpec, inputs: PlanInputs) -> list[PlannedArm]:
+    weight = spec.weight or 1.0
+    match spec.query:
         case ContentQuery(content):
-            spaces = _taking(collection, wish.space, kind_of(content), known.models)
+            spaces = _spaces_accepting(collection, spec.space, content_type_of(content), inputs.models)
             return [PlannedArm(number, space, weight, content, space.fingerprint) for space in spaces]
         case ItemQuery(item_id):
-            vectors = known.vectors[item_id]
-            spaces = _holding(collection, wish.space, item_id, vectors)
+            vectors = inputs.vectors[item_id]
+            spaces = _spaces_with_vector(collection, spec.space, item_id, vectors)
             return [
                 PlannedArm(number, space, weight, vectors[space.name], space.fingerprint, item_id) for space in spaces
             ]
         case VectorQuery(float32_le):
-            space = _for_vector(collection, wish.space)
+            space = _space_for_vector(collection, spec.space)
             vector = comparable(from_bytes(float32_le, space.dimensions), space.metric)
             return [PlannedArm(number, space, weight, vector, "")]
 
 
-def _taking(collection: Collection, name: str, kind: ContentType, models: Mapping[str, Model]) -> Sequence[Space]:
-    wanted = [_named(collection, name)] if name else collection.spaces
-    taking = [space for space in wanted if space.model and kind in models[space.model].inputs]
-    if taking:
-        return taking
+def _spaces_accepting(
+    collection: Collection, name: str, content_type: ContentType, models: Mapping[str, Model]
+) -> Sequence[Space]:
+    spaces = [_get_space(collection, name)] if name else collection.spaces
+    accepting = [space for space in spaces if space.model and content_type in models[space.model].inputs]
+    if accepting:
+        return accepting
     if name:
-        raise InputNotSupportedError(f"space {name!r} does not take", wanted[0].model, kind)
-    raise InputNotSupportedError(f"no space of {collection.name!r} takes", "", kind)
+        raise InputNotSupportedError(f"space {name!r} does not take", spaces[0].model, content_type)
+    raise InputNotSupportedError(f"no space of {collection.name!r} takes", "", content_type)
 
 
-def _holding(collection: Collection, name: str, item_id: str, vectors: Mapping[str, Matrix]) -> Sequence[Space]:
-    wanted = [_named(collection, name)] if name else collection.spaces
-    holding = [space for space in wanted if space.name in vectors]
-    if not holding:
+def _spaces_with_vector(
+    collection: Collection, name: str, item_id: str, vectors: Mapping[str, Matrix]
+) -> Sequence[Space]:
+    spaces = [_get_space(collection, name)] if name else collection.spaces
+    found = [space for space in spaces if space.name in vectors]
+    if not found:
         raise NoVectorError(item_id, name)
-    return holding
+    return found
 
 
-def _for_vector(collection: Collection, name: str) -> Space:
+def _space_for_vector(collection: Collection, name: str) -> Space:
     if not name:
         raise ArgumentError("space", name, "must be named for a vector")
-    return _named(collection, name)
+    return _get_space(collection, name)
 
 
-def _named(collection: Collection, name: str) -> Space:
+def _get_space(collection: Collection, name: str) -> Space:
     for space in collection.spaces:
         if space.name == name:
             return space

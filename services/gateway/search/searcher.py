@@ -1,4 +1,4 @@
-"""A search: arms planned, queries embedded, spaces asked, lists fused, items fetched."""
+"""Runs searches: plans the arms, embeds the queries, searches the spaces, fuses the lists, fetches the items."""
 
 import asyncio
 import time
@@ -15,10 +15,10 @@ from services.common.filters import Filter
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.gateway.core.embedder import Content, Embedder, Purpose
-from services.gateway.core.index import Index, IndexAnswer, Scope
+from services.gateway.core.index import Index, IndexResult, Scope
 from services.gateway.core.items import Collection, ItemField
 from services.gateway.core.metadata_cache import MetadataCache
-from services.gateway.core.store import ItemReader, ShownItem
+from services.gateway.core.store import ItemReader, ItemView
 from services.gateway.search.fusion import RRF_K, FusedHit, RankedList, reciprocal_rank_fusion
 from services.gateway.search.planner import (
     MAX_TOP_K,
@@ -26,9 +26,9 @@ from services.gateway.search.planner import (
     PlanInputs,
     PlannedArm,
     default_depth,
-    items_asked,
-    models_asked,
     plan,
+    required_item_ids,
+    required_models,
     validate_arms,
     validate_depth,
     validate_rrf_k,
@@ -38,7 +38,7 @@ from services.gateway.search.planner import (
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A search as a caller asks for it; 0 and empty mean the defaults."""
+    """A search as requested; 0 and empty values mean the defaults."""
 
     collection: str
     arms: Sequence[ArmSpec]
@@ -52,123 +52,124 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class ArmRun:
-    """What an arm found, and the time it took, embedding included."""
+class ArmResult:
+    """The hits of an arm, and the time it took, embedding included."""
 
     arm: PlannedArm
-    answer: IndexAnswer
+    result: IndexResult
     milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class SearchAnswer(Generic[ShownItem]):
-    """Hits with their items, best first; `version` is the oldest that an arm answered for."""
+class SearchResult(Generic[ItemView]):
+    """Hits with their items, best first; `version` is the oldest of the versions that the arms searched."""
 
-    hits: Sequence[tuple[FusedHit, ShownItem]]
-    runs: Sequence[ArmRun]
+    hits: Sequence[tuple[FusedHit, ItemView]]
+    arms: Sequence[ArmResult]
     version: str
 
 
-_Embedding = asyncio.Task[dict[Content, Matrix]]
+_EmbedTask = asyncio.Task[dict[Content, Matrix]]
 
 
-class Searcher(Generic[ShownItem]):
+class Searcher(Generic[ItemView]):
     """Searches collections."""
 
     def __init__(
         self,
-        catalogue: MetadataCache,
+        cache: MetadataCache,
         embedder: Embedder,
         index: Index,
-        items: ItemReader[ShownItem],
+        items: ItemReader[ItemView],
         limiter: ConcurrencyLimiter,
     ) -> None:
-        self._catalogue = catalogue
+        self._cache = cache
         self._embedder = embedder
         self._index = index
         self._items = items
         self._limiter = limiter
 
-    async def search(self, wish: SearchRequest) -> SearchAnswer[ShownItem]:
-        """Return the best items of a collection by all arms gather.
+    async def search(self, request: SearchRequest) -> SearchResult[ItemView]:
+        """Return the best items of a collection over all arms.
 
         Raises:
             ArgumentError: a number is out of range.
-            ServiceError: what `plan` refuses, a query that cannot be embedded, or a neighbour's refusal.
+            ServiceError: an error of `plan`, of embedding a query, or of a service that is called.
             OverloadedError: too many searches are running.
         """
-        wish = replace(wish, top_k=validate_top_k(wish.top_k))
-        wish = replace(wish, depth=validate_depth(wish.depth, wish.top_k), arms=validate_arms(wish.arms))
-        validate_rrf_k(wish.rrf_k)
+        request = replace(request, top_k=validate_top_k(request.top_k))
+        request = replace(request, depth=validate_depth(request.depth, request.top_k), arms=validate_arms(request.arms))
+        validate_rrf_k(request.rrf_k)
         with self._limiter.admit():
-            return await self._catalogue.with_collection(wish.collection, partial(self._search, wish))
+            return await self._cache.with_collection(request.collection, partial(self._search, request))
 
-    async def _search(self, wish: SearchRequest, collection: Collection) -> SearchAnswer[ShownItem]:
-        arms = plan(collection, wish.arms, await self._known(collection, wish.arms))
-        runs = await self._run_all(wish, arms)
-        lists = [RankedList(run.arm.space.name, run.arm.weight, run.answer.hits) for run in runs]
-        hits = await self._fetch(wish, reciprocal_rank_fusion(lists, wish.rrf_k))
-        return SearchAnswer(hits, runs, _oldest(collection.name, [run.answer.version for run in runs]))
+    async def _search(self, request: SearchRequest, collection: Collection) -> SearchResult[ItemView]:
+        arms = plan(collection, request.arms, await self._load_plan_inputs(collection, request.arms))
+        results = await self._run_arms(request, arms)
+        lists = [RankedList(each.arm.space.name, each.arm.weight, each.result.hits) for each in results]
+        hits = await self._fetch(request, reciprocal_rank_fusion(lists, request.rrf_k))
+        return SearchResult(hits, results, _oldest_version(collection.name, [each.result.version for each in results]))
 
-    async def _known(self, collection: Collection, wishes: Sequence[ArmSpec]) -> PlanInputs:
-        models, ids = models_asked(collection, wishes), items_asked(wishes)
-        found = await gather([self._catalogue.model(model) for model in models])
-        vectors = await gather([self._items.vectors(collection.name, item_id) for item_id in ids])
+    async def _load_plan_inputs(self, collection: Collection, specs: Sequence[ArmSpec]) -> PlanInputs:
+        models, ids = required_models(collection, specs), required_item_ids(specs)
+        found = await gather([self._cache.get_model(model) for model in models])
+        vectors = await gather([self._items.get_vectors(collection.name, item_id) for item_id in ids])
         return PlanInputs(dict(zip(models, found, strict=True)), dict(zip(ids, vectors, strict=True)))
 
-    async def _run_all(self, wish: SearchRequest, arms: Sequence[PlannedArm]) -> list[ArmRun]:
-        scope = Scope(wish.collection, wish.condition, wish.version, wish.exact)
-        depth = wish.depth or default_depth(len(arms), wish.top_k)
+    async def _run_arms(self, request: SearchRequest, arms: Sequence[PlannedArm]) -> list[ArmResult]:
+        scope = Scope(request.collection, request.condition, request.version, request.exact)
+        depth = request.depth or default_depth(len(arms), request.top_k)
         async with task_group() as group:
             embeddings = {
-                model: group.create_task(self._embed(model, contents)) for model, contents in _contents(arms).items()
+                model: group.create_task(self._embed(model, contents))
+                for model, contents in _group_by_model(arms).items()
             }
-            tasks = [group.create_task(self._run(scope, depth, arm, embeddings)) for arm in arms]
+            tasks = [group.create_task(self._run_arm(scope, depth, arm, embeddings)) for arm in arms]
         return [task.result() for task in tasks]
 
     async def _embed(self, model: tuple[str, str], contents: Sequence[Content]) -> dict[Content, Matrix]:
         vectors: dict[Content, Matrix] = {}
-        answers = await self._embedder.embed(*model, contents, Purpose.QUERY)
-        for content, embedded in zip(contents, answers, strict=True):
-            if isinstance(embedded, ServiceError):
-                raise embedded
-            vectors[content] = embedded.vector
+        embeddings = await self._embedder.embed(*model, contents, Purpose.QUERY)
+        for content, embedding in zip(contents, embeddings, strict=True):
+            if isinstance(embedding, ServiceError):
+                raise embedding
+            vectors[content] = embedding.vector
         return vectors
 
-    async def _run(
-        self, scope: Scope, depth: int, arm: PlannedArm, embeddings: dict[tuple[str, str], _Embedding]
-    ) -> ArmRun:
+    async def _run_arm(
+        self, scope: Scope, depth: int, arm: PlannedArm, embeddings: dict[tuple[str, str], _EmbedTask]
+    ) -> ArmResult:
         began = time.perf_counter()
         vector = arm.query
         if isinstance(vector, str | bytes):
             vector = (await embeddings[arm.space.model, arm.space.fingerprint])[vector]
-        asked = depth if arm.left_out is None else min(depth + 1, MAX_TOP_K)
-        answer = await self._index.search(scope, arm.space, vector, arm.fingerprint, asked)
-        hits = [hit for hit in answer.hits if hit.id != arm.left_out][:depth]
-        return ArmRun(arm, replace(answer, hits=hits), (time.perf_counter() - began) * 1000)
+        limit = depth if arm.excluded_id is None else min(depth + 1, MAX_TOP_K)
+        result = await self._index.search(scope, arm.space, vector, arm.fingerprint, limit)
+        hits = [hit for hit in result.hits if hit.id != arm.excluded_id][:depth]
+        return ArmResult(arm, replace(result, hits=hits), (time.perf_counter() - began) * 1000)
 
-    async def _fetch(self, wish: SearchRequest, ranking: Sequence[FusedHit]) -> list[tuple[FusedHit, ShownItem]]:
-        """Return the first of `ranking` that are still there; one deleted meanwhile leaves its place to the next."""
-        found: list[tuple[FusedHit, ShownItem]] = []
+    async def _fetch(self, request: SearchRequest, ranking: Sequence[FusedHit]) -> list[tuple[FusedHit, ItemView]]:
+        """Return the first hits of `ranking` whose items still exist; the next hit replaces one that is gone."""
+        found: list[tuple[FusedHit, ItemView]] = []
         rest = iter(ranking)
-        while next_hits := list(islice(rest, wish.top_k - len(found))):
-            items = await self._items.find(wish.collection, [hit.id for hit in next_hits], wish.fields)
+        while next_hits := list(islice(rest, request.top_k - len(found))):
+            items = await self._items.get_items(request.collection, [hit.id for hit in next_hits], request.fields)
             found += [(hit, item) for hit, item in zip(next_hits, items, strict=True) if item is not None]
         return found
 
 
-def _contents(arms: Sequence[PlannedArm]) -> dict[tuple[str, str], list[Content]]:
-    """Return the distinct contents that each model, with its fingerprint, has to embed."""
+def _group_by_model(arms: Sequence[PlannedArm]) -> dict[tuple[str, str], list[Content]]:
+    """Return the distinct contents to embed by model and fingerprint."""
     contents: dict[tuple[str, str], list[Content]] = {}
     for arm in arms:
         if isinstance(arm.query, str | bytes):
-            wanted = contents.setdefault((arm.space.model, arm.space.fingerprint), [])
-            if arm.query not in wanted:
-                wanted.append(arm.query)
+            queries = contents.setdefault((arm.space.model, arm.space.fingerprint), [])
+            if arm.query not in queries:
+                queries.append(arm.query)
     return contents
 
 
-def _oldest(collection: str, tokens: Sequence[str]) -> str:
+def _oldest_version(collection: str, tokens: Sequence[str]) -> str:
     versions = [Version.parse(token) for token in tokens]
     oldest = min(versions, key=lambda version: version.number)
     for version in versions:

@@ -8,7 +8,7 @@ from services.gateway.maintenance.status import CollectionStatus, StatusService
 
 
 class Models:
-    async def models(self) -> Sequence[str]:
+    async def list_models(self) -> Sequence[str]:
         return ["mini"]
 
 
@@ -16,10 +16,10 @@ class Models:
 class Tables:
     counts: dict[str, int | None]
 
-    async def collections(self) -> Sequence[ListedCollection[str]]:
+    async def list_collections(self) -> Sequence[ListedCollection[str]]:
         return [ListedCollection(name, f"view of {name}") for name in self.counts]
 
-    async def count(self, collection: str) -> int:
+    async def count_rows(self, collection: str) -> int:
         count = self.counts[collection]
         if count is None:
             raise CollectionNotFoundError(collection)
@@ -27,17 +27,17 @@ class Tables:
 
 
 class Indexes:
-    async def indexes(self) -> Sequence[ListedIndex[str]]:
+    async def list_indexes(self) -> Sequence[ListedIndex[str]]:
         return [ListedIndex("a", "a's first"), ListedIndex("b", "b's"), ListedIndex("a", "a's second")]
 
 
 class Away:
-    async def indexes(self) -> Sequence[ListedIndex[str]]:
+    async def list_indexes(self) -> Sequence[ListedIndex[str]]:
         raise ServiceUnavailableError("search")
 
 
 async def test_collections_come_with_their_counts_and_indexes() -> None:
-    status = await StatusService(Models(), Tables({"a": 3, "b": 0}), Indexes()).status()
+    status = await StatusService(Models(), Tables({"a": 3, "b": 0}), Indexes()).get_status()
     assert [(each.name, each.error) for each in status.services] == [
         ("embedder", None),
         ("store", None),
@@ -51,11 +51,11 @@ async def test_collections_come_with_their_counts_and_indexes() -> None:
 
 
 async def test_a_service_that_is_away_is_reported_and_the_others_are_listed() -> None:
-    status = await StatusService(Models(), Tables({"a": 3}), Away()).status()
+    status = await StatusService(Models(), Tables({"a": 3}), Away()).get_status()
     assert [type(each.error) for each in status.services] == [type(None), type(None), ServiceUnavailableError]
     assert status.collections == [CollectionStatus("view of a", 3, [])]
 
 
 async def test_a_collection_dropped_since_it_was_listed_is_left_out() -> None:
-    status = await StatusService(Models(), Tables({"a": None, "b": 1}), Indexes()).status()
+    status = await StatusService(Models(), Tables({"a": None, "b": 1}), Indexes()).get_status()
     assert [each.collection for each in status.collections] == ["view of b"]

@@ -51,7 +51,7 @@ def answering(requests: Iterator[pb.IngestItemsRequest], context: grpc.ServicerC
 
 def sent(requests: Iterator[pb.IngestItemsRequest]) -> Iterator[pb.IngestItem]:
     for request in requests:
-        yield from request.lot.items
+        yield from request.chunk.items
 
 
 def answer_to(sequence: int, item: pb.IngestItem) -> pb.IngestedItem:

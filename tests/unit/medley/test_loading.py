@@ -37,7 +37,7 @@ class Shelf:
 
     def _ingest(self, requests: Iterator[pb.IngestItemsRequest], context: Any) -> Iterator[pb.IngestItemsResponse]:
         next(requests)
-        for sequence, item in enumerate(item for request in requests for item in request.lot.items):
+        for sequence, item in enumerate(item for request in requests for item in request.chunk.items):
             self.sent.append(item.id)
             refused = self.before_answer(item.id)
             if refused:

@@ -8,28 +8,28 @@ from services.gateway.core.collection_factory import CollectionFactory, SpaceSpe
 from services.gateway.core.embedder import Model
 from services.gateway.core.items import Space
 from tests.support.gateway_peers import MemoryEmbedder, MemoryStore
-from tests.unit.gateway.worlds import CLIP_MODEL, IMAGE, NAME, TEXT, TEXT_MODEL
+from tests.unit.gateway.harness import CLIP_MODEL, IMAGE, NAME, TEXT, TEXT_MODEL
 
 
-async def created(*wishes: SpaceSpec, name: str = NAME) -> tuple[Space, ...]:
+async def create(*specs: SpaceSpec, name: str = NAME) -> tuple[Space, ...]:
     embedder = MemoryEmbedder([CLIP_MODEL, TEXT_MODEL])
-    return (await CollectionFactory(MemoryStore(), embedder).create(name, wishes)).spaces
+    return (await CollectionFactory(MemoryStore(), embedder).create(name, specs)).spaces
 
 
-async def test_what_is_left_out_comes_from_the_model() -> None:
-    assert await created(SpaceSpec("clip", "mini"), SpaceSpec("text", "words")) == (
+async def test_values_left_out_come_from_the_model() -> None:
+    assert await create(SpaceSpec("clip", "mini"), SpaceSpec("text", "words")) == (
         Space("clip", "mini", 8, Metric.COSINE, (IMAGE,), "mini/1"),
         Space("text", "words", 4, Metric.COSINE, (TEXT,), "words/1"),
     )
 
 
-async def test_what_is_asked_for_is_kept() -> None:
-    (space,) = await created(SpaceSpec("clip", "mini", 8, Metric.DOT_PRODUCT, (TEXT, IMAGE)))
+async def test_requested_values_are_kept() -> None:
+    (space,) = await create(SpaceSpec("clip", "mini", 8, Metric.DOT_PRODUCT, (TEXT, IMAGE)))
     assert space == Space("clip", "mini", 8, Metric.DOT_PRODUCT, (TEXT, IMAGE), "mini/1")
 
 
 async def test_without_a_model_the_metric_is_cosine() -> None:
-    assert await created(SpaceSpec("own", dimensions=4096)) == (Space("own", "", 4096, Metric.COSINE),)
+    assert await create(SpaceSpec("own", dimensions=4096)) == (Space("own", "", 4096, Metric.COSINE),)
 
 
 async def test_without_spaces_there_are_clip_and_text() -> None:
@@ -45,7 +45,7 @@ async def test_without_spaces_there_are_clip_and_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "error"),
+    ("specs", "error"),
     [
         ([SpaceSpec("a", dimensions=2), SpaceSpec("a", dimensions=3)], ArgumentError),
         ([SpaceSpec(f"a{number}", dimensions=2) for number in range(17)], ArgumentError),
@@ -60,11 +60,11 @@ async def test_without_spaces_there_are_clip_and_text() -> None:
         ([SpaceSpec("a", "none")], NotFoundError),
     ],
 )
-async def test_a_bad_space_is_refused(wishes: list[SpaceSpec], error: type[Exception]) -> None:
+async def test_a_bad_space_is_refused(specs: list[SpaceSpec], error: type[Exception]) -> None:
     with pytest.raises(error):
-        await created(*wishes)
+        await create(*specs)
 
 
 async def test_a_bad_name_is_refused() -> None:
     with pytest.raises(ArgumentError):
-        await created(name="things")
+        await create(name="things")

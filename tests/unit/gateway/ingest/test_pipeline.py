@@ -18,13 +18,24 @@ from services.common.errors import (
     ServiceError,
     ServiceUnavailableError,
 )
-from services.gateway.core.items import Collection, Inline, NewItem, Stored
-from services.gateway.core.store import Row, RowWriter, Written
+from services.gateway.core.items import Collection, InlineMedia, NewItem, StoredMedia
+from services.gateway.core.store import Row, WrittenRow
 from services.gateway.ingest.batcher import BatchLimits
-from services.gateway.ingest.item_encoder import ItemEmbedder
-from services.gateway.ingest.pipeline import Answer, IngestLimits, IngestPipeline, Stores
-from tests.support.gateway_peers import CORRUPT
-from tests.unit.gateway.worlds import CLIP, COLLECTION, NAME, OWN, PACE, World, reasons, stream, with_pace, world
+from services.gateway.ingest.item_embedder import ItemEmbedder
+from services.gateway.ingest.pipeline import IngestLimits, IngestPipeline, IngestResult
+from tests.support.gateway_peers import CORRUPT, MemoryStore
+from tests.unit.gateway.harness import (
+    CLIP,
+    COLLECTION,
+    LIMITS,
+    NAME,
+    OWN,
+    Harness,
+    make_harness,
+    reasons,
+    stream,
+    with_limits,
+)
 
 VECTOR = np.array([1, 2], "<f4").tobytes()
 
@@ -34,14 +45,14 @@ def text(item_id: str, words: str = "words") -> NewItem:
 
 
 def picture(item_id: str, data: bytes = b"picture") -> NewItem:
-    return NewItem(item_id, media=Inline(data))
+    return NewItem(item_id, media=InlineMedia(data))
 
 
-class RecordingWriter:
-    """Keeps the batches it writes, waits for `gate`, and raises `errors` first, one a call."""
+class RecordingStore:
+    """Records the batches it writes, waits for `gate`, and raises `errors` first, one a call."""
 
-    def __init__(self, writer: RowWriter) -> None:
-        self._writer = writer
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
         self.batches: list[list[str]] = []
         self.errors: list[ServiceError] = []
         self.gate = asyncio.Event()
@@ -49,44 +60,50 @@ class RecordingWriter:
 
     async def upsert(
         self, collection: str, rows: Sequence[Row], fingerprints: Mapping[str, str]
-    ) -> list[Written | ServiceError]:
+    ) -> list[WrittenRow | ServiceError]:
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
         self.batches.append([row.id for row in rows])
-        return await self._writer.upsert(collection, rows, fingerprints)
+        return await self._store.upsert(collection, rows, fingerprints)
+
+    async def read_media(self, sha256: str, max_bytes: int) -> bytes:
+        return await self._store.read_media(sha256, max_bytes)
 
 
-def recorded(around: World, pace: IngestLimits = PACE) -> tuple[IngestPipeline, RecordingWriter]:
-    writer = RecordingWriter(around.store)
-    stores, limiter = Stores(writer, around.store), ConcurrencyLimiter("ingests", 2)
-    ingester = IngestPipeline(
-        around.catalogue, ItemEmbedder(around.embedder, 5, inputs_in_flight=64), stores, pace, limiter
+def make_recorded(harness: Harness, limits: IngestLimits = LIMITS) -> tuple[IngestPipeline, RecordingStore]:
+    store, limiter = RecordingStore(harness.store), ConcurrencyLimiter("ingests", 2)
+    pipeline = IngestPipeline(
+        harness.cache, ItemEmbedder(harness.embedder, 5, inputs_in_flight=64), store, limits, limiter
     )
-    return ingester, writer
+    return pipeline, store
 
 
-async def one_by_one(ingester: IngestPipeline, name: str, items: AsyncIterator[NewItem]) -> AsyncGenerator[Answer]:
-    async with aclosing(ingester.ingest(name, items)) as lots:
-        async for answers in lots:
-            for answer in answers:
-                yield answer
+async def one_by_one(
+    pipeline: IngestPipeline, name: str, items: AsyncIterator[NewItem]
+) -> AsyncGenerator[IngestResult]:
+    async with aclosing(pipeline.ingest(name, items)) as batches:
+        async for results in batches:
+            for result in results:
+                yield result
 
 
 async def test_every_item_is_answered_in_order() -> None:
-    around = await world()
+    harness = await make_harness()
     items = [text("a"), picture("b"), NewItem("c", vectors={"own": VECTOR}), NewItem("d"), text("", "x"), text("f")]
-    answers = await around.ingest(*items)
+    answers = await harness.ingest(*items)
     assert [answer.sequence for answer in answers] == [0, 1, 2, 3, 4, 5]
     assert [answer.id for answer in answers] == ["a", "b", "c", "d", "", "f"]
     assert reasons(answers) == ["written", "written", "written", "ITEM_EMPTY", "ID_INVALID", "written"]
 
 
 async def test_vectors_come_from_the_first_source_that_an_item_has() -> None:
-    around = await world()
-    await around.ingest(NewItem("both", text="words", media=Inline(b"picture"), vectors={"own": VECTOR}), text("t"))
-    assert (await around.store.vectors(NAME, "both")).keys() == {"clip", "text", "own"}
-    assert (await around.store.vectors(NAME, "t")).keys() == {"text"}
+    harness = await make_harness()
+    await harness.ingest(
+        NewItem("both", text="words", media=InlineMedia(b"picture"), vectors={"own": VECTOR}), text("t")
+    )
+    assert (await harness.store.get_vectors(NAME, "both")).keys() == {"clip", "text", "own"}
+    assert (await harness.store.get_vectors(NAME, "t")).keys() == {"text"}
 
 
 @pytest.mark.parametrize(
@@ -97,8 +114,8 @@ async def test_vectors_come_from_the_first_source_that_an_item_has() -> None:
         (NewItem("a", text=""), "TEXT_INVALID"),
         (NewItem("a", text=" \n\t"), "TEXT_INVALID"),
         (NewItem("a", text="x" * 100_001), "TEXT_INVALID"),
-        (NewItem("a", media=Inline(CORRUPT)), "MEDIA_INVALID"),
-        (NewItem("a", media=Stored("0" * 64)), "MEDIA_NOT_FOUND"),
+        (NewItem("a", media=InlineMedia(CORRUPT)), "MEDIA_INVALID"),
+        (NewItem("a", media=StoredMedia("0" * 64)), "MEDIA_NOT_FOUND"),
         (NewItem("a", text="x", metadata_json="[1]"), "METADATA_INVALID"),
         (NewItem("a", text="x", metadata_json="{"), "METADATA_INVALID"),
         (NewItem("a", vectors={"none": VECTOR}), "SPACE_NOT_FOUND"),
@@ -109,29 +126,29 @@ async def test_vectors_come_from_the_first_source_that_an_item_has() -> None:
     ],
 )
 async def test_a_bad_item_is_refused_and_the_others_go_on(item: NewItem, reason: str) -> None:
-    around = await world()
-    assert reasons(await around.ingest(text("before"), item, text("after"))) == ["written", reason, "written"]
-    assert (await around.store.find(NAME, [item.id], [])) == [None]
+    harness = await make_harness()
+    assert reasons(await harness.ingest(text("before"), item, text("after"))) == ["written", reason, "written"]
+    assert (await harness.store.get_items(NAME, [item.id], [])) == [None]
 
 
 async def test_a_later_item_of_the_same_id_replaces_the_earlier() -> None:
-    around = await world()
-    answers = await around.ingest(*[text("same", f"words {number}") for number in range(9)])
-    assert [cast(Written, answer.outcome).revision for answer in answers] == list(range(1, 10))
-    assert (await around.store.state(NAME, "same")).text == "words 8"
+    harness = await make_harness()
+    answers = await harness.ingest(*[text("same", f"words {number}") for number in range(9)])
+    assert [cast(WrittenRow, answer.outcome).revision for answer in answers] == list(range(1, 10))
+    assert (await harness.store.get_state(NAME, "same")).text == "words 8"
 
 
 async def test_a_batch_is_one_commit_and_one_call_to_each_model() -> None:
-    around = await world()
-    ingester, writer = recorded(around)
+    harness = await make_harness()
+    pipeline, store = make_recorded(harness)
     items = [text("a", "A"), picture("b", b"B"), text("c", "C"), picture("d", b"D")]
-    _ = [answer async for answer in one_by_one(ingester, NAME, stream(items))]
-    assert writer.batches == [["a", "b", "c", "d"]]
-    assert sorted(around.embedder.embedded) == [("mini", [b"B", b"D"]), ("words", ["A", "C"])]
+    _ = [answer async for answer in one_by_one(pipeline, NAME, stream(items))]
+    assert store.batches == [["a", "b", "c", "d"]]
+    assert sorted(harness.embedder.embedded) == [("mini", [b"B", b"D"]), ("words", ["A", "C"])]
 
 
 async def test_a_slow_producer_gets_its_answers_promptly() -> None:
-    around = await world(pace=with_pace(batch=BatchLimits(items=100, bytes=1000, seconds=0.01)))
+    harness = await make_harness(limits=with_limits(batch=BatchLimits(items=100, bytes=1000, seconds=0.01)))
     go_on = asyncio.Event()
 
     async def slowly() -> AsyncIterator[NewItem]:
@@ -139,7 +156,7 @@ async def test_a_slow_producer_gets_its_answers_promptly() -> None:
         await go_on.wait()
         yield text("b")
 
-    answers = one_by_one(around.ingester, NAME, slowly())
+    answers = one_by_one(harness.ingest_pipeline, NAME, slowly())
     first = await asyncio.wait_for(anext(aiter(answers)), 2)
     assert first.id == "a"
     go_on.set()
@@ -147,9 +164,9 @@ async def test_a_slow_producer_gets_its_answers_promptly() -> None:
 
 
 async def test_nothing_is_read_while_too_much_is_in_flight() -> None:
-    around = await world()
-    ingester, writer = recorded(around, with_pace(items=10))
-    writer.gate.clear()
+    harness = await make_harness()
+    pipeline, store = make_recorded(harness, with_limits(items=10))
+    store.gate.clear()
     read = []
 
     async def counted() -> AsyncIterator[NewItem]:
@@ -157,19 +174,19 @@ async def test_nothing_is_read_while_too_much_is_in_flight() -> None:
             read.append(number)
             yield text(f"item{number}")
 
-    answers = one_by_one(ingester, NAME, counted())
+    answers = one_by_one(pipeline, NAME, counted())
     waiting = asyncio.ensure_future(anext(aiter(answers)))
     await asyncio.sleep(0.1)
-    assert len(read) == 11  # one more is in the hand
-    writer.gate.set()
+    assert len(read) == 11  # one more waits for room
+    store.gate.set()
     await waiting
     assert len([answer async for answer in answers]) == 49
 
 
 async def test_bytes_in_flight_are_bounded() -> None:
-    around = await world()
-    ingester, writer = recorded(around, with_pace(bytes=1000))
-    writer.gate.clear()
+    harness = await make_harness()
+    pipeline, store = make_recorded(harness, with_limits(bytes=1000))
+    store.gate.clear()
     read = []
 
     async def counted() -> AsyncIterator[NewItem]:
@@ -177,17 +194,17 @@ async def test_bytes_in_flight_are_bounded() -> None:
             read.append(number)
             yield picture(f"item{number}", bytes([number]) * 300)
 
-    answers = one_by_one(ingester, NAME, counted())
+    answers = one_by_one(pipeline, NAME, counted())
     waiting = asyncio.ensure_future(anext(aiter(answers)))
     await asyncio.sleep(0.1)
     assert len(read) == 4
-    writer.gate.set()
+    store.gate.set()
     await waiting
     assert len([answer async for answer in answers]) == 19
 
 
 async def test_a_reader_that_takes_no_answers_stops_the_reading() -> None:
-    around = await world(pace=with_pace(items=10))
+    harness = await make_harness(limits=with_limits(items=10))
     read = []
 
     async def counted() -> AsyncIterator[NewItem]:
@@ -195,7 +212,7 @@ async def test_a_reader_that_takes_no_answers_stops_the_reading() -> None:
             read.append(number)
             yield text(f"item{number}")
 
-    answers = one_by_one(around.ingester, NAME, counted())
+    answers = one_by_one(harness.ingest_pipeline, NAME, counted())
     await anext(aiter(answers))
     await asyncio.sleep(0.1)
     assert len(read) <= 11
@@ -205,86 +222,86 @@ async def test_a_reader_that_takes_no_answers_stops_the_reading() -> None:
 @pytest.mark.parametrize(
     "error", [ServiceUnavailableError("embedder"), OverloadedError("full", queue="inputs", limit="1")]
 )
-async def test_an_embedder_that_is_away_or_full_is_waited_for(error: ServiceError) -> None:
-    around = await world()
-    around.embedder.errors = [error, error]
-    assert reasons(await around.ingest(text("a"), text("b"))) == ["written", "written"]
+async def test_an_embedder_that_is_unavailable_or_overloaded_is_retried(error: ServiceError) -> None:
+    harness = await make_harness()
+    harness.embedder.errors = [error, error]
+    assert reasons(await harness.ingest(text("a"), text("b"))) == ["written", "written"]
 
 
-async def test_a_store_that_is_away_is_waited_for() -> None:
-    around = await world()
-    ingester, writer = recorded(around)
-    writer.errors = [ServiceUnavailableError("store")] * 2
-    assert reasons([answer async for answer in one_by_one(ingester, NAME, stream([text("a")]))]) == ["written"]
+async def test_an_unavailable_store_is_retried() -> None:
+    harness = await make_harness()
+    pipeline, store = make_recorded(harness)
+    store.errors = [ServiceUnavailableError("store")] * 2
+    assert reasons([answer async for answer in one_by_one(pipeline, NAME, stream([text("a")]))]) == ["written"]
 
 
 async def test_a_batch_that_cannot_be_committed_gets_the_error_and_the_stream_goes_on() -> None:
-    around = await world()
-    ingester, writer = recorded(around)
-    writer.errors = [CollectionNotFoundError(NAME)]
-    answers = [answer async for answer in one_by_one(ingester, NAME, stream([text(f"item{n}") for n in range(6)]))]
+    harness = await make_harness()
+    pipeline, store = make_recorded(harness)
+    store.errors = [CollectionNotFoundError(NAME)]
+    answers = [answer async for answer in one_by_one(pipeline, NAME, stream([text(f"item{n}") for n in range(6)]))]
     assert reasons(answers) == ["COLLECTION_NOT_FOUND"] * 4 + ["written"] * 2
 
 
 async def test_an_outdated_fingerprint_is_answered_item_by_item() -> None:
     stale = replace(CLIP, fingerprint="mini/0")
-    around = await world(Collection(NAME, (stale, *COLLECTION.spaces[1:])))
-    assert reasons(await around.ingest(picture("a"), text("b"))) == ["FINGERPRINT_MISMATCH", "written"]
+    harness = await make_harness(Collection(NAME, (stale, *COLLECTION.spaces[1:])))
+    assert reasons(await harness.ingest(picture("a"), text("b"))) == ["FINGERPRINT_MISMATCH", "written"]
 
 
-async def test_pictures_that_no_space_embeds_are_examined() -> None:
-    around = await world(Collection(NAME, (OWN,)))
-    answers = await around.ingest(picture("a"), picture("b", CORRUPT))
+async def test_pictures_that_no_space_embeds_are_inspected() -> None:
+    harness = await make_harness(Collection(NAME, (OWN,)))
+    answers = await harness.ingest(picture("a"), picture("b", CORRUPT))
     assert reasons(answers) == ["written", "MEDIA_INVALID"]
-    assert around.embedder.embedded == []
+    assert harness.embedder.embedded == []
 
 
 async def test_stored_media_are_read_to_be_embedded() -> None:
-    around = await world()
-    await around.ingest(picture("a", b"pixels"))
-    by_hash = NewItem("b", media=Stored(hashlib.sha256(b"pixels").hexdigest()))
-    assert reasons(await around.ingest(by_hash)) == ["written"]
-    first, second = [await around.store.vectors(NAME, item_id) for item_id in "ab"]
+    harness = await make_harness()
+    await harness.ingest(picture("a", b"pixels"))
+    by_hash = NewItem("b", media=StoredMedia(hashlib.sha256(b"pixels").hexdigest()))
+    assert reasons(await harness.ingest(by_hash)) == ["written"]
+    first, second = [await harness.store.get_vectors(NAME, item_id) for item_id in "ab"]
     assert first["clip"].tolist() == second["clip"].tolist()
 
 
 async def test_an_unknown_collection_fails_the_call() -> None:
-    around = await world()
+    harness = await make_harness()
     with pytest.raises(CollectionNotFoundError):
-        await anext(aiter(one_by_one(around.ingester, "collections/none", stream([text("a")]))))
+        await anext(aiter(one_by_one(harness.ingest_pipeline, "collections/none", stream([text("a")]))))
 
 
 async def test_a_broken_stream_fails_after_what_came_before_is_answered() -> None:
-    around = await world()
+    harness = await make_harness()
 
     async def broken() -> AsyncIterator[NewItem]:
         yield text("a")
         raise ArgumentError("part", None, "must be an item")
 
-    answers = one_by_one(around.ingester, NAME, broken())
+    answers = one_by_one(harness.ingest_pipeline, NAME, broken())
     assert (await anext(aiter(answers))).id == "a"
     with pytest.raises(ArgumentError):
         await anext(aiter(answers))
 
 
 async def test_one_ingest_too_many_is_refused() -> None:
-    around = await world(max_ingests=1)
+    harness = await make_harness(max_ingests=1)
 
     async def endless() -> AsyncIterator[NewItem]:
         yield text("a")
         await asyncio.Event().wait()
 
-    first = one_by_one(around.ingester, NAME, endless())
+    first = one_by_one(harness.ingest_pipeline, NAME, endless())
     await anext(aiter(first))
     with pytest.raises(OverloadedError):
-        await around.ingest(text("b"))
+        await harness.ingest(text("b"))
     await first.aclose()
-    assert reasons(await around.ingest(text("b"))) == ["written"]
+    assert reasons(await harness.ingest(text("b"))) == ["written"]
 
 
-async def test_the_definition_is_read_anew_for_each_stream() -> None:
-    around = await world()
-    await around.ingest(text("a"))
-    await around.store.drop(NAME)
-    await around.store.create(Collection(NAME, (OWN,)), {})
-    assert reasons(await around.ingest(NewItem("b", vectors={"own": VECTOR}))) == ["written"]
+async def test_the_definition_is_read_again_for_each_stream() -> None:
+    harness = await make_harness()
+    await harness.ingest(text("a"))
+    await harness.store.drop(NAME)
+    await harness.store.create_collection(Collection(NAME, (OWN,)), {})
+    assert reasons(await harness.ingest(NewItem("b", vectors={"own": VECTOR}))) == ["written"]

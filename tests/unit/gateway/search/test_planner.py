@@ -24,26 +24,26 @@ from services.gateway.search.planner import (
     PlannedArm,
     VectorQuery,
     default_depth,
-    items_asked,
-    models_asked,
     plan,
+    required_item_ids,
+    required_models,
     validate_arms,
     validate_depth,
     validate_rrf_k,
     validate_top_k,
 )
-from tests.unit.gateway.worlds import CLIP_MODEL, COLLECTION, TEXT_MODEL
+from tests.unit.gateway.harness import CLIP_MODEL, COLLECTION, TEXT_MODEL
 
 VECTOR = np.array([1, 2], "<f4")
 
 
-def planned(*wishes: ArmSpec, **vectors: Matrix) -> list[PlannedArm]:
-    known = PlanInputs({"mini": CLIP_MODEL, "words": TEXT_MODEL}, {"it": vectors})
-    return plan(COLLECTION, wishes, known)
+def make_plan(*specs: ArmSpec, **vectors: Matrix) -> list[PlannedArm]:
+    inputs = PlanInputs({"mini": CLIP_MODEL, "words": TEXT_MODEL}, {"it": vectors})
+    return plan(COLLECTION, specs, inputs)
 
 
 def test_a_text_without_a_space_asks_every_space_whose_model_takes_texts() -> None:
-    arms = planned(ArmSpec(ContentQuery("a shoe")))
+    arms = make_plan(ArmSpec(ContentQuery("a shoe")))
     assert [(arm.space.name, arm.query, arm.fingerprint) for arm in arms] == [
         ("clip", "a shoe", "mini/1"),
         ("text", "a shoe", "words/1"),
@@ -51,21 +51,21 @@ def test_a_text_without_a_space_asks_every_space_whose_model_takes_texts() -> No
 
 
 def test_a_picture_asks_the_spaces_whose_model_takes_pictures() -> None:
-    assert [arm.space.name for arm in planned(ArmSpec(ContentQuery(b"picture")))] == ["clip"]
+    assert [arm.space.name for arm in make_plan(ArmSpec(ContentQuery(b"picture")))] == ["clip"]
 
 
-def test_a_named_space_is_asked_alone() -> None:
-    assert [arm.space.name for arm in planned(ArmSpec(ContentQuery("a shoe"), space="text"))] == ["text"]
+def test_only_a_named_space_is_searched() -> None:
+    assert [arm.space.name for arm in make_plan(ArmSpec(ContentQuery("a shoe"), space="text"))] == ["text"]
 
 
 def test_an_item_asks_the_spaces_where_it_has_a_vector_and_is_left_out() -> None:
-    arms = planned(ArmSpec(ItemQuery("it")), own=VECTOR, clip=np.ones(8, np.float32))
-    assert [(arm.space.name, arm.left_out) for arm in arms] == [("clip", "it"), ("own", "it")]
+    arms = make_plan(ArmSpec(ItemQuery("it")), own=VECTOR, clip=np.ones(8, np.float32))
+    assert [(arm.space.name, arm.excluded_id) for arm in arms] == [("clip", "it"), ("own", "it")]
     assert arms[1].query is VECTOR
 
 
 def test_a_vector_asks_its_space_and_has_no_fingerprint() -> None:
-    (arm,) = planned(ArmSpec(VectorQuery(to_bytes(VECTOR)), space="own"))
+    (arm,) = make_plan(ArmSpec(VectorQuery(to_bytes(VECTOR)), space="own"))
     assert arm.space.name == "own"
     assert arm.fingerprint == ""
     assert isinstance(arm.query, np.ndarray)
@@ -73,8 +73,8 @@ def test_a_vector_asks_its_space_and_has_no_fingerprint() -> None:
 
 
 def test_weights_go_to_every_arm_and_zero_means_one() -> None:
-    arms = planned(ArmSpec(ContentQuery("a"), weight=2.5), ArmSpec(ContentQuery("b"), space="text"))
-    assert [(arm.wish, arm.weight) for arm in arms] == [(0, 2.5), (0, 2.5), (1, 1.0)]
+    arms = make_plan(ArmSpec(ContentQuery("a"), weight=2.5), ArmSpec(ContentQuery("b"), space="text"))
+    assert [(arm.request_arm, arm.weight) for arm in arms] == [(0, 2.5), (0, 2.5), (1, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_weights_go_to_every_arm_and_zero_means_one() -> None:
 )
 def test_an_unknown_space_is_refused_with_those_known(query: ContentQuery | ItemQuery | VectorQuery) -> None:
     with pytest.raises(SpaceNotFoundError) as refused:
-        planned(ArmSpec(query, space="none"))
+        make_plan(ArmSpec(query, space="none"))
     assert refused.value.metadata == {"space": "none", "known": "clip,text,own"}
 
 
 @pytest.mark.parametrize(("query", "space"), [(b"picture", "text"), ("text", "own"), (b"picture", "own")])
 def test_a_space_that_does_not_take_the_query_refuses_it(query: str | bytes, space: str) -> None:
     with pytest.raises(InputNotSupportedError):
-        planned(ArmSpec(ContentQuery(query), space=space))
+        make_plan(ArmSpec(ContentQuery(query), space=space))
 
 
 def test_a_query_that_no_space_takes_is_refused() -> None:
@@ -102,13 +102,13 @@ def test_a_query_that_no_space_takes_is_refused() -> None:
 @pytest.mark.parametrize("space", ["", "clip"])
 def test_an_item_without_a_vector_there_is_refused(space: str) -> None:
     with pytest.raises(NoVectorError) as refused:
-        planned(ArmSpec(ItemQuery("it"), space=space))
+        make_plan(ArmSpec(ItemQuery("it"), space=space))
     assert refused.value.metadata == {"id": "it", "space": space}
 
 
 def test_a_vector_needs_a_space() -> None:
     with pytest.raises(ArgumentError):
-        planned(ArmSpec(VectorQuery(to_bytes(VECTOR))))
+        make_plan(ArmSpec(VectorQuery(to_bytes(VECTOR))))
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,17 @@ def test_a_vector_needs_a_space() -> None:
 )
 def test_a_vector_that_is_not_of_the_space_is_refused(components: list[float], error: type[Exception]) -> None:
     with pytest.raises(error):
-        planned(ArmSpec(VectorQuery(np.array(components, "<f4").tobytes()), space="own"))
+        make_plan(ArmSpec(VectorQuery(np.array(components, "<f4").tobytes()), space="own"))
 
 
 def test_a_zero_vector_is_refused_under_cosine() -> None:
     with pytest.raises(VectorError):
-        planned(ArmSpec(VectorQuery(bytes(32)), space="clip"))
+        make_plan(ArmSpec(VectorQuery(bytes(32)), space="clip"))
 
 
 def test_weights_must_have_a_finite_sum() -> None:
     with pytest.raises(ArgumentError):
-        planned(ArmSpec(ContentQuery("a"), weight=1e308), ArmSpec(ContentQuery("b"), weight=1e308))
+        make_plan(ArmSpec(ContentQuery("a"), weight=1e308), ArmSpec(ContentQuery("b"), weight=1e308))
 
 
 @pytest.mark.parametrize("count", [0, 17])
@@ -174,9 +174,9 @@ def test_k_is_a_number_over_zero(k: float) -> None:
         validate_rrf_k(k)
 
 
-def test_only_models_and_items_that_are_needed_are_asked_for() -> None:
-    wishes = [ArmSpec(ContentQuery("a"), space="text"), ArmSpec(ItemQuery("it")), ArmSpec(ItemQuery("it"))]
-    assert models_asked(COLLECTION, wishes) == ["words"]
-    assert items_asked(wishes) == ["it"]
-    assert models_asked(COLLECTION, [ArmSpec(ContentQuery("a"))]) == ["mini", "words"]
-    assert models_asked(COLLECTION, [ArmSpec(VectorQuery(b""), space="own")]) == []
+def test_only_models_and_items_that_are_needed_are_loaded() -> None:
+    specs = [ArmSpec(ContentQuery("a"), space="text"), ArmSpec(ItemQuery("it")), ArmSpec(ItemQuery("it"))]
+    assert required_models(COLLECTION, specs) == ["words"]
+    assert required_item_ids(specs) == ["it"]
+    assert required_models(COLLECTION, [ArmSpec(ContentQuery("a"))]) == ["mini", "words"]
+    assert required_models(COLLECTION, [ArmSpec(VectorQuery(b""), space="own")]) == []

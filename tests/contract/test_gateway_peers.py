@@ -1,4 +1,4 @@
-"""The gateway's ports: neighbours in memory, and the services themselves behind their APIs."""
+"""The gateway's ports: peers in memory, and the services behind their APIs."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,24 +19,24 @@ from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
-from tests.contract.gateway_neighbours import MODEL, EmbedderContract, IndexContract, Neighbours, StoreContract
+from tests.contract.gateway_peers import MODEL, EmbedderContract, IndexContract, PeerPorts, StoreContract
 from tests.support.gateway_peers import MemoryEmbedder, MemoryIndex, MemoryStore
 
 
 class TestMemory(EmbedderContract, StoreContract, IndexContract):
     @pytest.fixture
-    async def neighbours(self) -> Neighbours:
+    async def peers(self) -> PeerPorts:
         model = Model(MODEL, 8, Metric.COSINE, (ContentType.IMAGE, ContentType.TEXT), "p/1")
         store = MemoryStore()
-        return Neighbours(MemoryEmbedder([model]), store, MemoryIndex(store))
+        return PeerPorts(MemoryEmbedder([model]), store, MemoryIndex(store))
 
 
 class TestServices(EmbedderContract, StoreContract, IndexContract):
     @pytest.fixture
-    async def neighbours(self, tmp_path: Path) -> AsyncIterator[Neighbours]:
+    async def peers(self, tmp_path: Path) -> AsyncIterator[PeerPorts]:
         store_settings = StoreSettings(directory=tmp_path, rows="memory", media="memory")
         async with AsyncExitStack() as stack:
             embedder = await stack.enter_async_context(embedder_servicer(EmbedderSettings(runtime="memory")))
             store = InProcessStub(await stack.enter_async_context(store_servicer(store_settings)))
             search = await stack.enter_async_context(search_servicer(SearchSettings(engine="memory"), store=store))
-            yield Neighbours(GrpcEmbedder(InProcessStub(embedder)), GrpcStore(store), GrpcIndex(InProcessStub(search)))
+            yield PeerPorts(GrpcEmbedder(InProcessStub(embedder)), GrpcStore(store), GrpcIndex(InProcessStub(search)))

@@ -1,4 +1,4 @@
-"""A gateway's domain among neighbours in memory."""
+"""A gateway's handlers over peers in memory."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,13 +7,13 @@ from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.common.content import ContentType
 from services.common.errors import ServiceError
 from services.common.vectors import Metric
-from services.gateway.core.embedder import Content, Embedded, Embedder, Model, Purpose
+from services.gateway.core.embedder import Content, Embedder, Embedding, Model, Purpose
 from services.gateway.core.items import Collection, MediaFacts, NewItem, Space
 from services.gateway.core.metadata_cache import MetadataCache
-from services.gateway.core.store import Written
+from services.gateway.core.store import WrittenRow
 from services.gateway.ingest.batcher import BatchLimits
-from services.gateway.ingest.item_encoder import ItemEmbedder
-from services.gateway.ingest.pipeline import Answer, IngestLimits, IngestPipeline, Stores
+from services.gateway.ingest.item_embedder import ItemEmbedder
+from services.gateway.ingest.pipeline import IngestLimits, IngestPipeline, IngestResult
 from services.gateway.ingest.updater import Updater
 from services.gateway.search.searcher import Searcher
 from tests.support.gateway_peers import MemoryEmbedder, MemoryIndex, MemoryItem, MemoryStore
@@ -29,7 +29,7 @@ WORDS = Space("text", "words", 4, Metric.COSINE, (TEXT,), "words/1")
 OWN = Space("own", "", 2, Metric.EUCLIDEAN)
 COLLECTION = Collection(NAME, (CLIP, WORDS, OWN))
 
-PACE = IngestLimits(
+LIMITS = IngestLimits(
     batch=BatchLimits(items=4, bytes=1000, seconds=0.005),
     batches=2,
     items=100,
@@ -39,8 +39,8 @@ PACE = IngestLimits(
 )
 
 
-class CountingEmbedder:
-    """Counts what is asked of an embedder, and raises `errors` first, one a call."""
+class RecordingEmbedder:
+    """Records the calls of an embedder, and raises `errors` first, one a call."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -49,12 +49,12 @@ class CountingEmbedder:
         self.purposes: set[Purpose] = set()
         self.inspected = 0
 
-    async def model(self, name: str) -> Model:
-        return await self._embedder.model(name)
+    async def get_model(self, name: str) -> Model:
+        return await self._embedder.get_model(name)
 
     async def embed(
         self, model: str, fingerprint: str, inputs: Sequence[Content], purpose: Purpose
-    ) -> list[Embedded | ServiceError]:
+    ) -> list[Embedding | ServiceError]:
         if self.errors:
             raise self.errors.pop(0)
         self.embedded.append((model, list(inputs)))
@@ -67,16 +67,16 @@ class CountingEmbedder:
 
 
 @dataclass(frozen=True)
-class World:
+class Harness:
     store: MemoryStore
-    embedder: CountingEmbedder
-    catalogue: MetadataCache
-    ingester: IngestPipeline
+    embedder: RecordingEmbedder
+    cache: MetadataCache
+    ingest_pipeline: IngestPipeline
     updater: Updater[MemoryItem]
     searcher: Searcher[MemoryItem]
 
-    async def ingest(self, *items: NewItem) -> list[Answer]:
-        return [answer async for answers in self.ingester.ingest(NAME, stream(items)) for answer in answers]
+    async def ingest(self, *items: NewItem) -> list[IngestResult]:
+        return [result async for results in self.ingest_pipeline.ingest(NAME, stream(items)) for result in results]
 
 
 async def stream(items: Sequence[NewItem]) -> AsyncIterator[NewItem]:
@@ -84,26 +84,28 @@ async def stream(items: Sequence[NewItem]) -> AsyncIterator[NewItem]:
         yield item
 
 
-async def world(collection: Collection = COLLECTION, pace: IngestLimits = PACE, max_ingests: int = 2) -> World:
+async def make_harness(
+    collection: Collection = COLLECTION, limits: IngestLimits = LIMITS, max_ingests: int = 2
+) -> Harness:
     store = MemoryStore()
-    await store.create(collection, {})
-    embedder = CountingEmbedder(MemoryEmbedder([CLIP_MODEL, TEXT_MODEL]))
-    catalogue = MetadataCache(store, embedder, seconds=60)
-    encoder = ItemEmbedder(embedder, pace.retry_seconds, inputs_in_flight=64)
-    return World(
+    await store.create_collection(collection, {})
+    embedder = RecordingEmbedder(MemoryEmbedder([CLIP_MODEL, TEXT_MODEL]))
+    cache = MetadataCache(store, embedder, seconds=60)
+    item_embedder = ItemEmbedder(embedder, limits.retry_seconds, inputs_in_flight=64)
+    return Harness(
         store,
         embedder,
-        catalogue,
-        IngestPipeline(catalogue, encoder, Stores(store, store), pace, ConcurrencyLimiter("ingests", max_ingests)),
-        Updater(catalogue, encoder, store, store, pace.max_media_bytes),
-        Searcher(catalogue, embedder, MemoryIndex(store), store, ConcurrencyLimiter("searches", 8)),
+        cache,
+        IngestPipeline(cache, item_embedder, store, limits, ConcurrencyLimiter("ingests", max_ingests)),
+        Updater(cache, item_embedder, store, store, limits.max_media_bytes),
+        Searcher(cache, embedder, MemoryIndex(store), store, ConcurrencyLimiter("searches", 8)),
     )
 
 
-def with_pace(**changes: object) -> IngestLimits:
-    return replace(PACE, **changes)  # type: ignore[arg-type]  # a test's own words
+def with_limits(**changes: object) -> IngestLimits:
+    return replace(LIMITS, **changes)  # type: ignore[arg-type]  # fields of IngestLimits
 
 
-def reasons(answers: Sequence[Answer]) -> list[str]:
+def reasons(results: Sequence[IngestResult]) -> list[str]:
     """Return "written" or the reason of each."""
-    return ["written" if isinstance(each.outcome, Written) else each.outcome.reason for each in answers]
+    return ["written" if isinstance(each.outcome, WrittenRow) else each.outcome.reason for each in results]

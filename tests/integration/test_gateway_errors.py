@@ -1,4 +1,4 @@
-"""What the gateway refuses: each with its code and its reason, and nothing of it stored."""
+"""Requests that the gateway refuses: each has a status code and a reason, and stores nothing."""
 
 import asyncio
 import math
@@ -47,7 +47,7 @@ async def gateway(suite: Suite) -> AsyncIterator["pb_grpc.GatewayServiceAsyncStu
 
 @pytest.fixture(scope="module")
 def things(suite: Suite) -> str:
-    """A collection with one item, that nothing in this module changes."""
+    """A collection with one item, which no test of this module changes."""
 
     async def make() -> str:
         async with suite.gateway() as stub:
@@ -58,7 +58,7 @@ def things(suite: Suite) -> str:
 
 @pytest.fixture
 async def scratch(gateway: "pb_grpc.GatewayServiceAsyncStub") -> AsyncIterator[str]:
-    """A collection with one item, anew for each test."""
+    """A new collection with one item for each test."""
     name = await with_an_item(gateway, "scratch")
     yield name
     await gateway.DropCollection(pb.DropCollectionRequest(name=name))
@@ -238,8 +238,8 @@ BAD_COLLECTIONS = {
 
 @pytest.mark.parametrize("name", BAD_COLLECTIONS)
 async def test_a_bad_collection_is_refused(gateway: "pb_grpc.GatewayServiceAsyncStub", things: str, name: str) -> None:
-    wanted, code, reason = BAD_COLLECTIONS[name]
-    await refused(gateway.CreateCollection(pb.CreateCollectionRequest(collection=wanted)), code, reason)
+    collection, code, reason = BAD_COLLECTIONS[name]
+    await refused(gateway.CreateCollection(pb.CreateCollectionRequest(collection=collection)), code, reason)
     listed = await gateway.ListCollections(pb.ListCollectionsRequest())
     assert [each.name for each in listed.collections] == [things]
 
@@ -320,8 +320,8 @@ async def test_an_upload_that_ends_early_is_refused(gateway: "pb_grpc.GatewaySer
         yield pb.UploadMediaRequest(header=store_service_pb2.MediaHeader(size_bytes=100))
         yield pb.UploadMediaRequest(chunk=b"only this")
 
-    told = await refused(gateway.UploadMedia(parts()), INVALID, "UPLOAD_INCOMPLETE")
-    assert told == {"expected": "100 bytes", "actual": "9 bytes"}
+    metadata = await refused(gateway.UploadMedia(parts()), INVALID, "UPLOAD_INCOMPLETE")
+    assert metadata == {"expected": "100 bytes", "actual": "9 bytes"}
 
 
 async def test_an_upload_without_a_header_is_refused(gateway: "pb_grpc.GatewayServiceAsyncStub") -> None:
@@ -342,7 +342,7 @@ async def test_media_that_are_not_there_cannot_be_downloaded(gateway: "pb_grpc.G
 
 async def test_ingest_begins_with_its_target(gateway: "pb_grpc.GatewayServiceAsyncStub", things: str) -> None:
     async def no_target() -> AsyncIterator[pb.IngestItemsRequest]:
-        yield pb.IngestItemsRequest(lot=pb.IngestChunk(items=[item("a", text="x")]))
+        yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[item("a", text="x")]))
 
     async def nothing() -> AsyncIterator[pb.IngestItemsRequest]:
         for request in list[pb.IngestItemsRequest]():
@@ -359,7 +359,7 @@ async def test_a_second_target_ends_the_stream_after_what_came_before_is_answere
 ) -> None:
     async def two_targets() -> AsyncIterator[pb.IngestItemsRequest]:
         yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=scratch))
-        yield pb.IngestItemsRequest(lot=pb.IngestChunk(items=[item("a", text="x")]))
+        yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[item("a", text="x")]))
         yield pb.IngestItemsRequest(target=pb.IngestTarget(collection=scratch))
 
     answers = gateway.IngestItems(two_targets(), timeout=SECONDS)
