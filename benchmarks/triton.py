@@ -28,7 +28,7 @@ from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.triton.inputs import TextInputBuilder
 from services.embedder.core.catalog import TextTower
 from services.embedder.settings import BUILT_IN_MODELS
-from tools.triton import Ports, TritonServer, serving
+from tools.triton import Ports, TritonServer, serve_models
 
 CALLERS = (1, 8, 32)
 Ask = Callable[[str], Awaitable[object]]
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as scratch,
-        serving(BUILT_IN_MODELS, Path(scratch) / "repository", instances=arguments.instances) as server,
+        serve_models(BUILT_IN_MODELS, Path(scratch) / "repository", instances=arguments.instances) as server,
         _embedder("triton", EMBEDDER_TRITON_ENDPOINTS=server.endpoint) as through,
         _embedder("onnx") as here,
     ):

@@ -76,7 +76,7 @@ def manifest(folder: Path, size: int) -> dict[str, Any]:
         "licence": "Apache-2.0",
         "summary": "Pictures and short English descriptions in one space: products, everyday objects, drawings.",
         "image": image,
-        "text": {"file": "text.onnx", "sha256": sha256(folder / "text.onnx"), "after": "minilm"},
+        "text": {"file": "text.onnx", "sha256": sha256(folder / "text.onnx"), "base": "minilm"},
     }
 
 

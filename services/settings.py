@@ -18,7 +18,7 @@ class SuiteSettings:
     store: StoreSettings = field(default_factory=StoreSettings)
 
     @property
-    def search_here(self) -> SearchSettings:
+    def search_settings(self) -> SearchSettings:
         """The settings of search: beside a store that keeps rows in a folder its snapshots lie there, too."""
         here: dict[str, object] = {"snapshots": "folder"} if self.store.rows == "lance" else {}
         here["snapshots_dir"] = self.store.directory / "snapshots"

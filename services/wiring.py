@@ -26,7 +26,7 @@ from services.search.wiring import search_servicer
 from services.settings import SuiteSettings
 from services.store.wiring import store_servicer
 
-Opened = TypeVar("Opened")
+Entered = TypeVar("Entered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +44,27 @@ async def suite(settings: SuiteSettings) -> AsyncIterator[dict[str, str]]:
     They start at once as far as they can, and stop one by one, each before those it calls.
     """
     async with task_group() as group:
-        store = Opening(_store(settings), group)
-        embedder = Opening(_embedder(settings), group)
-        search = Opening(_search(settings, await store.value()), group)
-        gateway = Opening(_gateway(settings, await embedder.value(), await store.value(), await search.value()), group)
+        store = BackgroundContext(_store(settings), group)
+        embedder = BackgroundContext(_embedder(settings), group)
+        search = BackgroundContext(_search(settings, await store.value()), group)
+        gateway = BackgroundContext(
+            _gateway(settings, await embedder.value(), await store.value(), await search.value()), group
+        )
         services = {"store": store, "embedder": embedder, "search": search, "gateway": gateway}
         yield {name: (await service.value()).address for name, service in services.items()}
         for service in (gateway, search, embedder, store):
             await service.close()
 
 
-class Opening(Generic[Opened]):
+class BackgroundContext(Generic[Entered]):
     """A context manager that a task of its own enters and leaves, so that several open at once and close one by one."""
 
-    def __init__(self, manager: AbstractAsyncContextManager[Opened], group: asyncio.TaskGroup) -> None:
-        self._value: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
+    def __init__(self, manager: AbstractAsyncContextManager[Entered], group: asyncio.TaskGroup) -> None:
+        self._value: asyncio.Future[Entered] = asyncio.get_running_loop().create_future()
         self._close = asyncio.Event()
-        self._task = group.create_task(self._live(manager))
+        self._task = group.create_task(self._hold(manager))
 
-    async def value(self) -> Opened:
+    async def value(self) -> Entered:
         """Return what the manager gives, once it is entered."""
         return await asyncio.shield(self._value)
 
@@ -71,7 +73,7 @@ class Opening(Generic[Opened]):
         self._close.set()
         await asyncio.wait([self._task])
 
-    async def _live(self, manager: AbstractAsyncContextManager[Opened]) -> None:
+    async def _hold(self, manager: AbstractAsyncContextManager[Entered]) -> None:
         async with manager as opened:
             self._value.set_result(opened)
             await self._close.wait()
@@ -79,19 +81,19 @@ class Opening(Generic[Opened]):
 
 def _store(settings: SuiteSettings) -> AbstractAsyncContextManager[Service]:
     add = store_service_pb2_grpc.add_StoreServiceServicer_to_server
-    return _serving(settings.store, "medley.v1.StoreService", store_servicer(settings.store), add)
+    return _serve(settings.store, "medley.v1.StoreService", store_servicer(settings.store), add)
 
 
 def _embedder(settings: SuiteSettings) -> AbstractAsyncContextManager[Service]:
     add = embedder_service_pb2_grpc.add_EmbedderServiceServicer_to_server
-    return _serving(settings.embedder, "medley.v1.EmbedderService", embedder_servicer(settings.embedder), add)
+    return _serve(settings.embedder, "medley.v1.EmbedderService", embedder_servicer(settings.embedder), add)
 
 
 def _search(settings: SuiteSettings, store: Service) -> AbstractAsyncContextManager[Service]:
     add = search_service_pb2_grpc.add_SearchServiceServicer_to_server
     metrics = CollectorRegistry() if settings.search.metrics_listen else None
-    servicer = search_servicer(settings.search_here, store=store.stub, metrics=metrics)
-    return _serving(settings.search, "medley.v1.SearchService", servicer, add, metrics)
+    servicer = search_servicer(settings.search_settings, store=store.stub, metrics=metrics)
+    return _serve(settings.search, "medley.v1.SearchService", servicer, add, metrics)
 
 
 def _gateway(
@@ -99,11 +101,11 @@ def _gateway(
 ) -> AbstractAsyncContextManager[Service]:
     add = gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server
     servicer = gateway_servicer(settings.gateway, Peers(embedder.stub, store.stub, search.stub))
-    return _serving(settings.gateway, "medley.v1.GatewayService", servicer, add)
+    return _serve(settings.gateway, "medley.v1.GatewayService", servicer, add)
 
 
 @asynccontextmanager
-async def _serving(
+async def _serve(
     settings: ServerSettings,
     name: str,
     opening: AbstractAsyncContextManager[Any],

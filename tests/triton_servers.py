@@ -11,9 +11,9 @@ from services.embedder.adapters.triton.encoder import TritonRuntime, triton_runt
 from services.embedder.adapters.triton.endpoint import Timeouts
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import write_repository
-from tools.triton import TritonServer, installed
+from tools.triton import TritonServer, is_installed
 
-needs_triton = pytest.mark.skipif(not installed(), reason="no Triton server here: `make triton-server` sets one up")
+needs_triton = pytest.mark.skipif(not is_installed(), reason="no Triton server here: `make triton-server` sets one up")
 
 SHORT = Timeouts(start=20, call=10, canary=1.5, canary_interval=0.3)
 

@@ -37,7 +37,7 @@ _PLANS = re.compile(r"<!-- (medley plan [^\n]*) -->\n.*?<!-- to here -->", re.DO
 _MESSAGE, _ENUM, _SERVICE = 4, 5, 6  # field numbers in FileDescriptorProto, as paths of comments spell them
 
 
-def pages() -> dict[str, str]:
+def generate_pages() -> dict[str, str]:
     """Return the text of each generated page by its path."""
     return {"docs/settings.md": settings_page(), "docs/api.md": api_page(), "docs/scale.md": scale_page()}
 
@@ -59,10 +59,10 @@ def api_page() -> str:
 
 def scale_page() -> str:
     """Return docs/scale.md with what each `medley plan` between its marks prints now."""
-    return _PLANS.sub(_planned, (ROOT / "docs/scale.md").read_text())
+    return _PLANS.sub(_run_plan, (ROOT / "docs/scale.md").read_text())
 
 
-def _planned(mark: re.Match[str]) -> str:
+def _run_plan(mark: re.Match[str]) -> str:
     result = CliRunner().invoke(medley, mark[1].split()[1:], catch_exceptions=False)
     table = "\n".join(line.rstrip() for line in result.output.splitlines())
     return f"<!-- {mark[1]} -->\n```\n$ {mark[1]}\n{table}\n```\n<!-- to here -->"
@@ -74,15 +74,15 @@ def _settings_table(name: str) -> str:
     prefix = settings.model_config.get("env_prefix", "")
     lines = [f"## {service}", "", "| variable | default | |", "|---|---|---|"]
     for field, info in settings.model_fields.items():
-        default = _shown("" if info.default is PydanticUndefined else info.default)
+        default = _format_default("" if info.default is PydanticUndefined else info.default)
         variable = info.validation_alias or f"{prefix}{field.upper()}"
         lines.append(f"| `{variable}` | {default} | {info.description or ''} |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(default: object) -> str:
+def _format_default(default: object) -> str:
     if isinstance(default, tuple):
-        return os.pathsep.join(_shown(part) for part in default)
+        return os.pathsep.join(_format_default(part) for part in default)
     if isinstance(default, Path):
         default = default.relative_to(ROOT) if default.is_relative_to(ROOT) else default
     return f"`{default}`" if default is not None and str(default) else ""
@@ -151,7 +151,7 @@ def _prose(comment: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the pages that are not current; with "check", only name them and return 1 if there are any."""
-    stale = {path: text for path, text in pages().items() if not _is_current(ROOT / path, text)}
+    stale = {path: text for path, text in generate_pages().items() if not _is_current(ROOT / path, text)}
     for path, text in stale.items():
         if arguments == ["check"]:
             print(f"{path} is not current: run `make docs`", file=sys.stderr)

@@ -41,7 +41,7 @@ def set_up() -> None:
     Raises:
         SetUpError: this Python or this system is none it runs on.
     """
-    if installed():
+    if is_installed():
         return
     shutil.rmtree(HOME, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
@@ -49,12 +49,12 @@ def set_up() -> None:
     subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(REQUIREMENTS)], check=True)
     _link_backend()
     _check_libraries()
-    STAMP.write_text(_wanted_stamp())
+    STAMP.write_text(_expected_stamp())
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Tell whether what `set_up` makes is there, of the versions wanted."""
-    return STAMP.exists() and STAMP.read_text() == _wanted_stamp()
+    return STAMP.exists() and STAMP.read_text() == _expected_stamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class TritonServer:
                 start_new_session=True,
             )
         try:
-            self._until_ready()
+            self._wait_until_ready()
         except BaseException:
             self.kill()
             raise
@@ -152,12 +152,12 @@ class TritonServer:
         assert self._process is not None
         return self._process.wait()
 
-    def _until_ready(self) -> None:
+    def _wait_until_ready(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while not _ready(self.ports.http):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SetUpError(f"Triton did not start; its last words, from {self._log}:\n{_tail(self._log)}")
+                raise SetUpError(f"Triton did not start; its last words, from {self._log}:\n{_read_tail(self._log)}")
             time.sleep(0.1)
 
 
@@ -183,7 +183,7 @@ def command(repository: Path, ports: Ports) -> list[str]:
 
 
 @contextmanager
-def serving(models_dir: Path, repository: Path, *, instances: int) -> Iterator[TritonServer]:
+def serve_models(models_dir: Path, repository: Path, *, instances: int) -> Iterator[TritonServer]:
     """Write `repository` from `models_dir` and serve it while the block runs."""
     from services.embedder.triton_repository import write_repository  # noqa: PLC0415  # set-up needs none of Medley
 
@@ -212,14 +212,14 @@ def main() -> None:
 
 def _serve(models_dir: Path, instances: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes when this goes
-    with suppress(KeyboardInterrupt), serving(models_dir, HOME / "repository", instances=instances) as server:
+    with suppress(KeyboardInterrupt), serve_models(models_dir, HOME / "repository", instances=instances) as server:
         ports = server.ports
         print(f"Triton serves gRPC on {ports.grpc}, HTTP on {ports.http}, metrics on {ports.metrics}. To use it:")
         print(f"  EMBEDDER_RUNTIME=triton EMBEDDER_TRITON_ENDPOINTS={server.endpoint}", flush=True)
         server.wait()
 
 
-def _wanted_stamp() -> str:
+def _expected_stamp() -> str:
     made_of = REQUIREMENTS.read_bytes() + sys.version.encode() + str(ROOT).encode()
     return hashlib.sha256(made_of).hexdigest()
 
@@ -276,7 +276,7 @@ def _children(parent: int) -> Iterator[tuple[int, list[str]]]:
                 yield int(folder.name), (folder / "cmdline").read_text().rstrip("\0").split("\0")
 
 
-def _tail(log: Path) -> str:
+def _read_tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
 
 

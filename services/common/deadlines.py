@@ -21,7 +21,7 @@ def deadline_in(seconds: float | None) -> Iterator[None]:
         _deadline.reset(token)
 
 
-def begin_call(seconds: float | None) -> None:
+def set_deadline(seconds: float | None) -> None:
     """Set the deadline of the call that this task serves; the task is the call's own, so nothing is put back."""
     _deadline.set(None if seconds is None else time.monotonic() + seconds)
 

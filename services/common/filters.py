@@ -113,7 +113,7 @@ def matches(condition: Filter, metadata: Mapping[str, object]) -> bool:
             return _compare(kind, operands, value_at(path, metadata))
 
 
-def canonical(condition: Filter) -> str:
+def canonical_key(condition: Filter) -> str:
     """Return a key for caches that tells apart what `==` does not: 1, 1.0 and True are equal in Python."""
     return repr(condition)
 
@@ -126,7 +126,7 @@ def value_at(path: Path, metadata: Mapping[str, object]) -> object:
     return value
 
 
-def kind_of(value: object) -> type | None:
+def comparison_type(value: object) -> type | None:
     """Return the type as which `value` compares: str, bool or float (any number); None for what does not compare."""
     if isinstance(value, bool | str):
         return type(value)
@@ -141,7 +141,7 @@ def _compare(kind: Operator, operands: tuple[Scalar, ...], value: object) -> boo
 
 
 def _holds(kind: Operator, element: object, operand: Scalar) -> bool:
-    if kind_of(element) is not kind_of(operand):
+    if comparison_type(element) is not comparison_type(operand):
         return False
     if kind is Operator.STARTS_WITH:
         return str(element).startswith(str(operand))

@@ -21,13 +21,13 @@ def parse_metadata(metadata_json: str) -> dict[str, object]:
         raise MetadataError(f"is no JSON: {error}") from error
     if not isinstance(metadata, dict):
         raise MetadataError(f"must be a JSON object, got {metadata_json[:64]}")
-    if not _shallower(metadata, MAX_METADATA_DEPTH):
+    if not _within_depth(metadata, MAX_METADATA_DEPTH):
         raise MetadataError(f"is over {MAX_METADATA_DEPTH} levels deep")
     return metadata
 
 
-def _shallower(value: object, levels: int) -> bool:
+def _within_depth(value: object, levels: int) -> bool:
     if not isinstance(value, dict | list):
         return True
     children = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_shallower(child, levels - 1) for child in children)
+    return levels > 0 and all(_within_depth(child, levels - 1) for child in children)

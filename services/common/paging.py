@@ -9,23 +9,23 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 
 
-def page_size(wanted: int) -> int:
+def validate_page_size(requested: int) -> int:
     """Return the size of a page for a request's `page_size`, 0 meaning the default.
 
     Raises:
         ArgumentError: it is negative or over `MAX_PAGE_SIZE`.
     """
-    if not 0 <= wanted <= MAX_PAGE_SIZE:
-        raise ArgumentError("page_size", wanted, f"must be 0 to {MAX_PAGE_SIZE}")
-    return wanted or DEFAULT_PAGE_SIZE
+    if not 0 <= requested <= MAX_PAGE_SIZE:
+        raise ArgumentError("page_size", requested, f"must be 0 to {MAX_PAGE_SIZE}")
+    return requested or DEFAULT_PAGE_SIZE
 
 
-def page_token(last_key: str) -> str:
+def encode_page_token(last_key: str) -> str:
     """Return the token of the page that begins after `last_key`."""
     return base64.urlsafe_b64encode(b"k" + last_key.encode()).decode()
 
 
-def key_before(token: str) -> str | None:
+def decode_page_token(token: str) -> str | None:
     """Return the key after which `token`'s page begins; None for the empty token of the first page.
 
     Raises:

@@ -39,7 +39,7 @@ class S3Settings(BaseSettings):
     s3_read_timeout_seconds: float = Field(10.0, gt=0, description="how long S3 may send nothing before a retry")
 
     @model_validator(mode="after")
-    def _kms_has_its_key(self) -> "S3Settings":
+    def _validate_kms_key(self) -> "S3Settings":
         if (self.s3_encryption == "kms") != bool(self.s3_kms_key):
             prefix = self.model_config.get("env_prefix", "")
             raise ValueError(f"{prefix}S3_KMS_KEY and {prefix}S3_ENCRYPTION=kms go together")

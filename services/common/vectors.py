@@ -48,7 +48,7 @@ def to_bytes(vector: Matrix) -> bytes:
     return vector.astype("<f4", copy=False).tobytes()
 
 
-def comparable(vector: Matrix, metric: Metric) -> Matrix:
+def validate_comparable(vector: Matrix, metric: Metric) -> Matrix:
     """Return `vector` if `metric` can compare it.
 
     Raises:

@@ -11,7 +11,7 @@ from services.embedder.wiring import embedder_servicer
 
 
 async def main(settings: EmbedderSettings) -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM or SIGINT."""
     async with embedder_servicer(settings) as servicer:
         register = partial(pb_grpc.add_EmbedderServiceServicer_to_server, servicer)
         async with run_server(settings, "medley.v1.EmbedderService", register) as port:

@@ -1,4 +1,4 @@
-"""The embedder's values as messages."""
+"""Conversion between the embedder's values and messages."""
 
 from medley.v1 import embedder_service_pb2 as pb
 from medley.v1 import item_pb2, vector_pb2
@@ -8,14 +8,14 @@ from services.common.errors import ArgumentError, ServiceError
 from services.common.rpc.statuses import to_status
 from services.common.vectors import to_bytes
 from services.embedder.core.catalog import Model, Purpose
-from services.embedder.inference.embedder import Embedded, Embedding, Input, Outcome
-from services.embedder.media.pictures import Media
+from services.embedder.inference.embedder import Embedding, EmbedResults, Input, Outcome
+from services.embedder.media.images import Media
 
 _PURPOSES: dict[int, Purpose] = {pb.EmbedPurpose.Value(f"EMBED_PURPOSE_{purpose.name}"): purpose for purpose in Purpose}
 
 
 def to_model(model: Model, fingerprint: str) -> pb.Model:
-    """Return a model of the catalogue."""
+    """Return `model` as a message."""
     return pb.Model(
         name=model.name,
         dimensions=model.dimensions,
@@ -27,7 +27,7 @@ def to_model(model: Model, fingerprint: str) -> pb.Model:
 
 
 def from_input(message: pb.EmbedInput) -> Input:
-    """Return what `message` holds; None where it holds nothing."""
+    """Return the content of `message`; None if it is unset."""
     match message.WhichOneof("content"):
         case "text":
             return message.text
@@ -38,7 +38,7 @@ def from_input(message: pb.EmbedInput) -> Input:
 
 
 def from_purpose(number: int) -> Purpose | None:
-    """Return the purpose of the `number`; None where it is unset.
+    """Return the purpose with the `number`; None if it is unset.
 
     Raises:
         ArgumentError: there is no such purpose.
@@ -48,22 +48,22 @@ def from_purpose(number: int) -> Purpose | None:
     return _PURPOSES.get(number)
 
 
-def to_response(embedded: Embedded) -> pb.EmbedResponse:
-    """Return the answer of Embed."""
+def to_embed_response(embedded: EmbedResults) -> pb.EmbedResponse:
+    """Return the response of Embed."""
     return pb.EmbedResponse(results=map(_to_result, embedded.outcomes), fingerprint=embedded.fingerprint)
 
 
-def to_inspected(media: Media) -> pb.InspectMediaResponse:
-    """Return the answer of InspectMedia."""
+def to_inspect_response(media: Media) -> pb.InspectMediaResponse:
+    """Return the response of InspectMedia."""
     return pb.InspectMediaResponse(media=_to_media(media), content_type=CONTENT_TYPES[ContentType.IMAGE])
 
 
 def _to_result(outcome: Outcome) -> pb.EmbedResult:
     match outcome:
         case Embedding(vector, media):
-            found = vector_pb2.Vector(float32_le=to_bytes(vector))
+            message = vector_pb2.Vector(float32_le=to_bytes(vector))
             return pb.EmbedResult(
-                embedding=pb.Embedding(vector=found, media=None if media is None else _to_media(media))
+                embedding=pb.Embedding(vector=message, media=None if media is None else _to_media(media))
             )
         case ServiceError():
             return pb.EmbedResult(error=to_status(outcome))

@@ -1,4 +1,4 @@
-"""Which parts make an embedder: the only module that names adapters."""
+"""Builds an embedder from its parts: the only module that names adapters."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -8,30 +8,30 @@ from services.common.concurrency.dynamic_batcher import BatchPolicy
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.core.catalog import Model, ModelCatalog, PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ImageTower, Model, ModelCatalog, TextProjection, TextTower
 from services.embedder.core.encoder import Runtime, TensorEncoder, TextEncoder
 from services.embedder.inference.batching import BatchedEncoder
 from services.embedder.inference.caching import CachedTextEncoder
 from services.embedder.inference.embedder import Embedder, Encoders
 from services.embedder.inference.projection import ProjectedTextEncoder
-from services.embedder.media.pictures import PictureLimits, PictureReader
+from services.embedder.media.images import ImageLimits, ImageReader
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.settings import EmbedderSettings
 
 
 @asynccontextmanager
 async def embedder_servicer(settings: EmbedderSettings) -> AsyncIterator[EmbedderServicer]:
-    """Build the service, hand it over, release what it holds."""
+    """Yield the service, and release its resources afterwards."""
     models = read_models(*settings.models_dir)
     executor = BoundedExecutor("embedder", settings.threads)
     async with executor, _runtime(settings, models, executor) as runtime:
-        catalogue = ModelCatalog(models, runtime.identity)
-        towers = _Builder(settings, catalogue, runtime).towers()
+        catalog = ModelCatalog(models, runtime.identity)
+        encoders = _EncoderFactory(settings, catalog, runtime).build()
         if settings.preload:
-            await _warm(towers.values())
-        pictures = PictureReader(executor, PictureLimits(settings.max_picture_bytes, settings.max_pixels))
+            await _warm(encoders.values())
+        pictures = ImageReader(executor, ImageLimits(settings.max_picture_bytes, settings.max_pixels))
         limiter = ConcurrencyLimiter("embedder", settings.max_waiting)
-        yield EmbedderServicer(Embedder(catalogue, towers, pictures, limiter), catalogue)
+        yield EmbedderServicer(Embedder(catalog, encoders, pictures, limiter), catalog)
 
 
 @asynccontextmanager
@@ -67,41 +67,41 @@ def _triton(settings: EmbedderSettings, models: Sequence[Model]) -> AbstractAsyn
     )
 
 
-class _Builder:
-    """Makes the encoders of a catalogue's models, those that models share only once."""
+class _EncoderFactory:
+    """Builds the encoders of a catalog's models; models with the same base share its encoder."""
 
-    def __init__(self, settings: EmbedderSettings, catalogue: ModelCatalog, runtime: Runtime) -> None:
+    def __init__(self, settings: EmbedderSettings, catalog: ModelCatalog, runtime: Runtime) -> None:
         self._settings = settings
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._runtime = runtime
-        self._trunks: dict[str, TextEncoder] = {}
+        self._bases: dict[str, TextEncoder] = {}
 
-    def towers(self) -> dict[str, Encoders]:
-        return {model.name: Encoders(self._text(model), self._image(model.image)) for model in self._catalogue}
+    def build(self) -> dict[str, Encoders]:
+        return {model.name: Encoders(self._text(model), self._image(model.image)) for model in self._catalog}
 
     def _text(self, model: Model) -> TextEncoder | None:
         match model.text:
             case TextTower() as tower:
-                if model.name not in self._trunks:
+                if model.name not in self._bases:
                     encoder = self._runtime.text_encoder(tower)
-                    self._trunks[model.name] = CachedTextEncoder(encoder, entries=self._settings.text_cache_entries)
-                return self._trunks[model.name]
-            case TextHead() as head:
-                trunk = self._text(self._catalogue.get(head.after))
-                assert trunk is not None  # a model that heads come after has a tower; the folders' reader sees to it
-                return ProjectedTextEncoder(trunk, self._runtime.head_encoder(head))
+                    self._bases[model.name] = CachedTextEncoder(encoder, entries=self._settings.text_cache_entries)
+                return self._bases[model.name]
+            case TextProjection() as projection:
+                base = self._text(self._catalog.get(projection.base))
+                assert base is not None  # `read_models` checks that a base has a text tower
+                return ProjectedTextEncoder(base, self._runtime.projection_encoder(projection))
             case None:
                 return None
 
-    def _image(self, tower: PictureTower | None) -> TensorEncoder | None:
+    def _image(self, tower: ImageTower | None) -> TensorEncoder | None:
         if tower is None:
             return None
-        encoder = self._runtime.picture_encoder(tower)
+        encoder = self._runtime.image_encoder(tower)
         if self._settings.runtime == "triton":
             return encoder
         return BatchedEncoder(encoder, BatchPolicy(self._settings.max_batch, max_in_flight=self._settings.threads))
 
 
-async def _warm(towers: Iterable[Encoders]) -> None:
-    encoders = [encoder for model in towers for encoder in (model.image, model.text) if encoder is not None]
+async def _warm(models: Iterable[Encoders]) -> None:
+    encoders = [encoder for model in models for encoder in (model.image, model.text) if encoder is not None]
     await asyncio.gather(*(encoder.warm() for encoder in encoders))

@@ -16,7 +16,7 @@ from services.common.errors import ArgumentError, ServiceError
 from services.common.filter_codec import from_message
 from services.common.filters import Filter
 from services.common.index_config import IndexConfig
-from services.common.paging import page_token
+from services.common.paging import encode_page_token
 from services.common.rpc.statuses import to_status
 from services.common.vectors import Matrix, Metric, to_bytes
 from services.common.versions import Version
@@ -87,7 +87,7 @@ def collection_message(table: Table) -> collection_pb2.Collection:
 
 def tables_message(page: TablePage) -> pb.ListTablesResponse:
     """Return a page of collections."""
-    token = page_token(page.last_name) if page.last_name else ""
+    token = encode_page_token(page.last_name) if page.last_name else ""
     return pb.ListTablesResponse(collections=map(collection_message, page.tables), next_page_token=token)
 
 
@@ -214,7 +214,7 @@ def media_message(media: Media, data: bytes | None = None) -> item_pb2.Media:
 
 def page_message(page: Page) -> pb.ListRowsResponse:
     """Return a page of items."""
-    token = page_token(page.last_id) if page.last_id else ""
+    token = encode_page_token(page.last_id) if page.last_id else ""
     return pb.ListRowsResponse(items=map(item_message, page.items), next_page_token=token)
 
 

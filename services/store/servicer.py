@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
-from services.common.paging import key_before, page_size
+from services.common.paging import decode_page_token, validate_page_size
 from services.common.rpc.interceptors import Context
 from services.store import codec
 from services.store.core.collections import Collections
@@ -57,7 +57,9 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         return pb.GetTableResponse(collection=codec.collection_message(table))
 
     async def ListTables(self, request: pb.ListTablesRequest, context: Context) -> pb.ListTablesResponse:
-        page = await self._collections.page(key_before(request.page_token), page_size(request.page_size))
+        page = await self._collections.page(
+            decode_page_token(request.page_token), validate_page_size(request.page_size)
+        )
         return codec.tables_message(page)
 
     async def UpdateTableSpace(
@@ -88,8 +90,8 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
         page = await self._reader.page(
             request.collection,
             codec.condition(request),
-            after=key_before(request.page_token),
-            size=page_size(request.page_size),
+            after=decode_page_token(request.page_token),
+            size=validate_page_size(request.page_size),
             wanted=codec.wanted(request.fields),
             as_of=request.as_of,
         )

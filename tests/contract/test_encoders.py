@@ -11,19 +11,19 @@ from services.common.concurrency.executors import BoundedExecutor
 from services.embedder.adapters.memory import MemoryRuntime
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
-from services.embedder.core.catalog import Model, PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ImageTower, Model, TextProjection, TextTower
 from services.embedder.core.encoder import TensorEncoder, TextEncoder
 from services.embedder.core.preprocessing import Pixels
 from services.embedder.inference.batching import BatchedEncoder
 from services.embedder.inference.caching import CachedTextEncoder
 from services.embedder.inference.projection import ProjectedTextEncoder
-from services.embedder.media.pictures import PictureLimits, read
+from services.embedder.media.images import ImageLimits, decode_image
 from services.embedder.settings import BUILT_IN_MODELS
 from tests.contract.encoder import HeadEncoderContract, TensorEncoderContract, TextEncoderContract
 from tests.unit.embedder.files import BLUE, GREEN, RED, encoded, halves, noise, plain
 
 MODELS: dict[str, Model] = {model.name: model for model in read_models(BUILT_IN_MODELS)}
-LIMITS = PictureLimits(max_bytes=2**20, max_pixels=10**6)
+LIMITS = ImageLimits(max_bytes=2**20, max_pixels=10**6)
 
 
 def text_tower() -> TextTower:
@@ -32,13 +32,13 @@ def text_tower() -> TextTower:
     return tower
 
 
-def head() -> TextHead:
+def head() -> TextProjection:
     head = MODELS["medley-mini"].text
-    assert isinstance(head, TextHead)
+    assert isinstance(head, TextProjection)
     return head
 
 
-def picture_tower() -> PictureTower:
+def picture_tower() -> ImageTower:
     tower = MODELS["medley-mini"].image
     assert tower is not None
     return tower
@@ -47,7 +47,7 @@ def picture_tower() -> PictureTower:
 def pictures() -> Pixels:
     files = [plain(colour=RED), plain((5, 90), GREEN), plain((90, 5), BLUE)]
     files += [encoded(halves()), encoded(halves().rotate(180)), encoded(noise((60, 80)), "JPEG")]
-    return np.stack([read(file, LIMITS, picture_tower().preprocessing).pixels for file in files])
+    return np.stack([decode_image(file, LIMITS, picture_tower().preprocessing).pixels for file in files])
 
 
 def trunk_vectors() -> Pixels:
@@ -76,7 +76,7 @@ class TestMemoryHeadEncoder(HeadEncoderContract):
 
     @pytest.fixture
     async def encoder(self) -> TensorEncoder:
-        return MemoryRuntime().head_encoder(head())
+        return MemoryRuntime().projection_encoder(head())
 
     @pytest.fixture
     def rows(self) -> Pixels:
@@ -88,7 +88,7 @@ class TestMemoryPictureEncoder(TensorEncoderContract):
 
     @pytest.fixture
     async def encoder(self) -> TensorEncoder:
-        return MemoryRuntime().picture_encoder(picture_tower())
+        return MemoryRuntime().image_encoder(picture_tower())
 
     @pytest.fixture
     def rows(self) -> Pixels:
@@ -110,7 +110,7 @@ class TestOnnxHeadEncoder(HeadEncoderContract):
     @pytest.fixture
     async def encoder(self) -> AsyncIterator[TensorEncoder]:
         async with onnx() as runtime:
-            yield runtime.head_encoder(head())
+            yield runtime.projection_encoder(head())
 
     @pytest.fixture
     def rows(self) -> Pixels:
@@ -123,7 +123,7 @@ class TestOnnxPictureEncoder(TensorEncoderContract):
     @pytest.fixture
     async def encoder(self) -> AsyncIterator[TensorEncoder]:
         async with onnx() as runtime:
-            yield runtime.picture_encoder(picture_tower())
+            yield runtime.image_encoder(picture_tower())
 
     @pytest.fixture
     def rows(self) -> Pixels:
@@ -139,7 +139,7 @@ class TestHeadedTextEncoder(TextEncoderContract):
     async def encoder(self, request: pytest.FixtureRequest) -> AsyncIterator[TextEncoder]:
         async with onnx() as runtime:
             trunk = CachedTextEncoder(runtime.text_encoder(text_tower()), entries=request.param)
-            yield ProjectedTextEncoder(trunk, runtime.head_encoder(head()))
+            yield ProjectedTextEncoder(trunk, runtime.projection_encoder(head()))
 
 
 class TestBatchedEncoder(TensorEncoderContract):
@@ -148,7 +148,7 @@ class TestBatchedEncoder(TensorEncoderContract):
     @pytest.fixture(params=[(1, 1), (4, 1), (4, 2), (64, 2)])
     async def encoder(self, request: pytest.FixtureRequest) -> AsyncIterator[TensorEncoder]:
         async with onnx() as runtime:
-            encoder = runtime.picture_encoder(picture_tower())
+            encoder = runtime.image_encoder(picture_tower())
             yield BatchedEncoder(encoder, BatchPolicy(*request.param))
 
     @pytest.fixture

@@ -9,7 +9,7 @@ from services.common.vectors import Matrix
 from services.embedder.adapters.triton.encoder import TritonRuntime
 from services.embedder.core.encoder import TensorEncoder, TextEncoder
 from services.embedder.core.preprocessing import Pixels
-from services.embedder.media.pictures import read
+from services.embedder.media.images import decode_image
 from tests.contract.encoder import TEXTS, HeadEncoderContract, TensorEncoderContract, TextEncoderContract
 from tests.contract.test_encoders import LIMITS, head, onnx, picture_tower, pictures, text_tower, trunk_vectors
 from tests.triton_servers import needs_triton, runtime, triton
@@ -44,7 +44,7 @@ class TestTritonHeadEncoder(HeadEncoderContract):
 
     @pytest.fixture
     async def encoder(self, served: TritonRuntime) -> TensorEncoder:
-        return served.head_encoder(head())
+        return served.projection_encoder(head())
 
     @pytest.fixture
     def rows(self) -> Pixels:
@@ -56,7 +56,7 @@ class TestTritonPictureEncoder(TensorEncoderContract):
 
     @pytest.fixture
     async def encoder(self, served: TritonRuntime) -> TensorEncoder:
-        return served.picture_encoder(picture_tower())
+        return served.image_encoder(picture_tower())
 
     @pytest.fixture
     def rows(self) -> Pixels:
@@ -98,17 +98,17 @@ async def test_int8_texts_have_the_same_bits_as_in_process(served: TritonRuntime
 
 
 async def test_float32_pictures_agree_with_those_in_process(served: TritonRuntime) -> None:
-    rows = np.stack([read(file, LIMITS, picture_tower().preprocessing).pixels for file in golden_files()])
+    rows = np.stack([decode_image(file, LIMITS, picture_tower().preprocessing).pixels for file in golden_files()])
     async with onnx() as here:
-        expected = await here.picture_encoder(picture_tower()).encode(rows)
-    assert cosines(await served.picture_encoder(picture_tower()).encode(rows), expected).min() >= 0.9999
+        expected = await here.image_encoder(picture_tower()).encode(rows)
+    assert cosines(await served.image_encoder(picture_tower()).encode(rows), expected).min() >= 0.9999
 
 
 async def test_heads_agree_with_those_in_process(served: TritonRuntime) -> None:
     rows = trunk_vectors()
     async with onnx() as here:
-        expected = await here.head_encoder(head()).encode(rows)
-    assert cosines(await served.head_encoder(head()).encode(rows), expected).min() >= 0.9999
+        expected = await here.projection_encoder(head()).encode(rows)
+    assert cosines(await served.projection_encoder(head()).encode(rows), expected).min() >= 0.9999
 
 
 async def test_fingerprints_are_those_of_the_runtime_in_process(served: TritonRuntime) -> None:

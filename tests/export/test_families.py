@@ -22,9 +22,9 @@ import transformers
 from medley.v1 import embedder_service_pb2 as pb
 from services.common.vectors import Matrix
 from services.embedder.export import golden
-from services.embedder.export.building import Wishes, build
-from services.embedder.export.checking import LEAST
+from services.embedder.export.building import BuildOptions, build
 from services.embedder.export.console import Console
+from services.embedder.export.parity import MIN_COSINE
 from services.embedder.export.precision import Precision
 from services.embedder.settings import EmbedderSettings
 from services.embedder.wiring import embedder_servicer
@@ -37,9 +37,9 @@ PICTURES = golden.pictures()
 Original = Callable[[Path], Matrix]
 
 
-def built(folder: Path, out: Path, **wishes: Any) -> dict[str, Any]:
+def built(folder: Path, out: Path, **options: Any) -> dict[str, Any]:
     """Build the model of `folder`; return what it says of itself and where it comes from."""
-    (place,) = build([str(folder)], Wishes(out, **wishes), QUIET)
+    (place,) = build([str(folder)], BuildOptions(out, **options), QUIET)
     return {name: json.loads((place / f"{name}.json").read_text()) for name in ("model", "provenance")}
 
 
@@ -155,15 +155,15 @@ async def test_the_embedder_gives_the_originals_vectors(
     _, texts, pictures = FAMILIES[kind]
     said = await in_thread(built, folder, tmp_path, precision=precision)
     if texts is not None:
-        assert least_cosine(await embedded(tmp_path, *TEXTS), texts(folder)) >= LEAST[precision]
+        assert least_cosine(await embedded(tmp_path, *TEXTS), texts(folder)) >= MIN_COSINE[precision]
     if pictures is not None:
         theirs = pictures(folder)
         # Against transformers' own pixels: JPEG files decoded small are what differs.
-        assert least_cosine(await embedded(tmp_path, *PICTURES.values()), theirs) >= min(0.999, LEAST[precision])
-    for tower, closeness in said["provenance"]["golden"].items():
-        least = 0.999 if tower == "pixels" else LEAST[precision]
-        assert least <= closeness["least"] <= closeness["mean"] <= 1.00001
-        assert closeness["inputs"] == {"text": len(TEXTS), "audio": 5}.get(tower, len(PICTURES))
+        assert least_cosine(await embedded(tmp_path, *PICTURES.values()), theirs) >= min(0.999, MIN_COSINE[precision])
+    for tower, parity in said["provenance"]["golden"].items():
+        least = 0.999 if tower == "pixels" else MIN_COSINE[precision]
+        assert least <= parity["least"] <= parity["mean"] <= 1.00001
+        assert parity["inputs"] == {"text": len(TEXTS), "audio": 5}.get(tower, len(PICTURES))
 
 
 async def in_thread(work: Callable[..., dict[str, Any]], *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ async def test_an_int8_pictures_vector_does_not_depend_on_those_beside_it(kind: 
     (tmp_path / kind).mkdir()
     FAMILIES[kind][0](tmp_path / kind)
     said = await in_thread(built, tmp_path / kind, tmp_path / "out", precision="int8")
-    assert said["model"]["image"]["alone"]
+    assert said["model"]["image"]["batch_sensitive"]
     together = await embedded(tmp_path / "out", *PICTURES.values())
     for place, file in enumerate(PICTURES.values()):
         assert np.array_equal((await embedded(tmp_path / "out", file))[0], together[place])
@@ -188,7 +188,7 @@ async def test_pooling_is_read_from_the_folder(pooling: str, tmp_path: Path) -> 
     tiny.sentences(tmp_path / "m", pooling=pooling)
     await in_thread(built, tmp_path / "m", tmp_path / "out")
     theirs = sentences(tmp_path / "m", pooling.split("_", maxsplit=1)[0])
-    assert least_cosine(await embedded(tmp_path / "out", *TEXTS), theirs) >= LEAST["fp32"]
+    assert least_cosine(await embedded(tmp_path / "out", *TEXTS), theirs) >= MIN_COSINE["fp32"]
 
 
 async def test_queries_and_documents_get_their_prefixes(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ async def test_queries_and_documents_get_their_prefixes(tmp_path: Path) -> None:
     assert said["model"]["text"]["prefixes"] == {"query": "query: ", "document": "passage: "}
     for purpose, prefix in ((pb.EMBED_PURPOSE_QUERY, "query: "), (pb.EMBED_PURPOSE_DOCUMENT, "passage: "), (0, "")):
         ours = await embedded(tmp_path / "out", *TEXTS, purpose=purpose)
-        assert least_cosine(ours, sentences(folder, prefix=prefix)) >= LEAST["fp32"]
+        assert least_cosine(ours, sentences(folder, prefix=prefix)) >= MIN_COSINE["fp32"]
 
 
 async def test_a_tokenizer_to_be_lower_cased_is(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_an_audio_tower_is_kept_with_what_its_input_is_made_by(tmp_path: Path) -
     features = extractor(sounds, sampling_rate=16_000, return_tensors="pt")["input_features"]
     theirs = unit(pooled(transformers.ClapModel.from_pretrained(folder).eval().get_audio_features(features)))
     (ours,) = session.run(["vector"], {"features": features.numpy()})
-    assert float((ours * theirs).sum(axis=1).min()) > LEAST["fp32"]
+    assert float((ours * theirs).sum(axis=1).min()) > MIN_COSINE["fp32"]
 
 
 def test_a_fused_audio_tower_is_left_out_and_said_so(tmp_path: Path) -> None:

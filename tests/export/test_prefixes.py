@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.embedder.core.catalog import Prefixes
-from services.embedder.export.prefixes import BGE_CHINESE, BGE_ENGLISH, chosen
+from services.embedder.export.prefixes import BGE_CHINESE, BGE_ENGLISH, choose_prefixes
 
 NONE = Prefixes()
 E5 = Prefixes("query: ", "passage: ")
@@ -26,7 +26,7 @@ E5 = Prefixes("query: ", "passage: ")
     ],
 )
 def test_known_families_have_theirs(name: str, expected: Prefixes) -> None:
-    assert chosen({}, (name, ""), None, None).prefixes == expected
+    assert choose_prefixes({}, (name, ""), None, None).prefixes == expected
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_known_families_have_theirs(name: str, expected: Prefixes) -> None:
     ],
 )
 def test_what_the_folder_says_comes_before_what_is_known(prompts: dict[str, Any], expected: Prefixes) -> None:
-    assert chosen(prompts, ("intfloat/e5-base-v2",), None, None).prefixes == expected
+    assert choose_prefixes(prompts, ("intfloat/e5-base-v2",), None, None).prefixes == expected
 
 
 def test_what_the_user_says_comes_first_each_for_itself() -> None:
-    said = chosen({}, ("intfloat/e5-base-v2",), "ask: ", None)
+    said = choose_prefixes({}, ("intfloat/e5-base-v2",), "ask: ", None)
     assert (said.prefixes, said.reason) == (Prefixes("ask: ", "passage: "), "as asked for")
-    assert chosen({}, ("intfloat/e5-base-v2",), "", "").prefixes == NONE
+    assert choose_prefixes({}, ("intfloat/e5-base-v2",), "", "").prefixes == NONE

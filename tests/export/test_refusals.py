@@ -22,7 +22,7 @@ import transformers
 from onnx import numpy_helper
 
 from services.embedder.export import graphs
-from services.embedder.export.building import Wishes, build
+from services.embedder.export.building import BuildOptions, build
 from services.embedder.export.console import Console
 from services.embedder.export.errors import AccuracyError, ExportError
 from services.embedder.export.loading import preprocessing
@@ -45,11 +45,11 @@ def model(texts: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(texts, tmp_path / "model"))
 
 
-def refused(folder: Path, out: Path, kind: type[ExportError] = ExportError, **wishes: Any) -> str:
+def refused(folder: Path, out: Path, kind: type[ExportError] = ExportError, **options: Any) -> str:
     """Return why the model of `folder` is not built, nothing being left."""
     before = sorted(out.rglob("*")) if out.exists() else None
     with pytest.raises(kind) as caught:
-        build([str(folder)], Wishes(out, **wishes), QUIET)
+        build([str(folder)], BuildOptions(out, **options), QUIET)
     assert (sorted(out.rglob("*")) if out.exists() else None) == before
     return str(caught.value)
 
@@ -92,7 +92,7 @@ def test_another_tokenizer_is_refused(model: Path, tmp_path: Path, monkeypatch: 
         ours.normalizer = None
         return ours, original
 
-    right = loading.tokenizers_of
+    right = loading.load_tokenizers
     monkeypatch.setattr(loading, "tokenizers_of", wrong)
     assert "exported tokenizer differs on the golden text" in refused(model, tmp_path / "out")
 
@@ -156,17 +156,17 @@ def test_prefixes_are_for_texts(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_there_is_not_replaced_unasked(model: Path, tmp_path: Path) -> None:
-    (first,) = build([str(model)], Wishes(tmp_path / "out"), QUIET)
+    (first,) = build([str(model)], BuildOptions(tmp_path / "out"), QUIET)
     before = (first / "model.json").read_bytes()
     assert "--replace" in refused(model, tmp_path / "out")
-    (again,) = build([str(model)], Wishes(tmp_path / "out", replace=True, query_prefix="q: "), QUIET)
+    (again,) = build([str(model)], BuildOptions(tmp_path / "out", replace=True, query_prefix="q: "), QUIET)
     assert again == first
     assert (again / "model.json").read_bytes() != before
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["model"]
 
 
 def test_a_refused_replacement_leaves_the_model_that_was_there(model: Path, tmp_path: Path) -> None:
-    build([str(model)], Wishes(tmp_path / "out"), QUIET)
+    build([str(model)], BuildOptions(tmp_path / "out"), QUIET)
     refused(model, tmp_path / "out", AccuracyError, replace=True, min_cosine=1.0, precision="int8", name="model")
 
 
@@ -224,10 +224,10 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_built_in_model_is_copied_with_the_one_it_continues(tmp_path: Path) -> None:
-    folders = build(["medley-mini", "minilm"], Wishes(tmp_path), QUIET)
+    folders = build(["medley-mini", "minilm"], BuildOptions(tmp_path), QUIET)
     assert [folder.name for folder in folders] == ["minilm", "medley-mini", "minilm"]
     with pytest.raises(ExportError, match="taken as it is"):
-        build(["minilm"], Wishes(tmp_path / "other", precision="fp16"), QUIET)
+        build(["minilm"], BuildOptions(tmp_path / "other", precision="fp16"), QUIET)
 
 
 def test_the_embedder_imports_nothing_that_builds_models() -> None:

@@ -222,7 +222,7 @@ async def test_a_dead_process_behind_a_ready_server_is_found_without_traffic_and
         with pytest.raises(ServiceUnavailableError, match="not healthy"):
             await encoder.encode(["a red shoe"])
         assert time.monotonic() - began < 0.2
-        await served.picture_encoder(picture_tower()).encode(pictures()[:1])  # its process lives
+        await served.image_encoder(picture_tower()).encode(pictures()[:1])  # its process lives
 
         await client.unload_model(MINILM)
         await client.load_model(MINILM)
@@ -470,7 +470,7 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Mode
     shutil.copytree(BUILT_IN_MODELS / "medley-mini", folder / "models" / "medley-mini")
     for name, tower, changes in (
         ("minilm", "text", {"max_tokens": 24, "pad_to": 32, "pad_id": 0}),
-        ("medley-mini", "image", {"alone": True}),
+        ("medley-mini", "image", {"batch_sensitive": True}),
     ):
         manifest = folder / "models" / name / "model.json"
         described = json.loads(manifest.read_text())
@@ -487,11 +487,11 @@ async def test_padding_and_running_alone_are_as_in_process(padded: tuple[list[Mo
     assert isinstance(text, TextTower)
     assert text.padding
     assert image
-    assert image.alone
+    assert image.batch_sensitive
     there = triton_runtime(models, [server.endpoint], SHORT, max_batch=32, reload=False)
     async with there as served, onnx() as here:
         for texts in (["a red shoe"], ["a red shoe", "word " * 100, "ein grüner Stuhl"]):
             expected = await here.text_encoder(text).encode(texts)
             assert np.array_equal(await served.text_encoder(text).encode(texts), expected)
-        alone = await here.picture_encoder(image).encode(pictures())
-        assert (alone * await served.picture_encoder(image).encode(pictures())).sum(axis=1).min() >= 0.9999
+        alone = await here.image_encoder(image).encode(pictures())
+        assert (alone * await served.image_encoder(image).encode(pictures())).sum(axis=1).min() >= 0.9999

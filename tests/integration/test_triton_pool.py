@@ -23,12 +23,12 @@ from services.embedder.adapters.triton.golden import Golden, golden_rows
 from services.embedder.adapters.triton.inputs import RowInputBuilder
 from services.embedder.adapters.triton.layout import ServedTower
 from services.embedder.adapters.triton.pool import Pool
-from services.embedder.core.catalog import ModelFile, TextHead
+from services.embedder.core.catalog import ModelFile, TextProjection
 from services.embedder.core.errors import ModelFileError
 
 NAME, FINGERPRINT = "head.text", "p" * 32
 TIMEOUTS = Timeouts(start=5, call=5, canary=0.3, canary_interval=0.1)
-HEAD = TextHead(ModelFile(Path("graph"), "0" * 64), "trunk", 3)
+HEAD = TextProjection(ModelFile(Path("graph"), "0" * 64), "trunk", 3)
 CODES = grpc.StatusCode
 Behaviour = Callable[[Any, Any], Awaitable[None]]
 
@@ -118,7 +118,7 @@ async def pool(*fakes: FakeTriton, reload: bool = False) -> AsyncIterator[Pool]:
         clients = [TritonClient(address) for address in (one, two)[: len(fakes)]]
         expected = ExpectedModel(ServedTower(NAME, "head", HEAD, 3), RowInputBuilder((3,), 8), FINGERPRINT)
         made = Pool(clients, [expected], TIMEOUTS, reload=reload)
-        async with made.watching():
+        async with made.watch():
             await made.until_ready(NAME)
             await asyncio.sleep(0.05)
             yield made

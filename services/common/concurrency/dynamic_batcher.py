@@ -10,12 +10,12 @@ from functools import partial
 from math import inf
 from typing import Generic, TypeVar
 
-from services.common.deadlines import begin_call, remaining_seconds
+from services.common.deadlines import remaining_seconds, set_deadline
 from services.common.errors import DeadlineError
 
 Key = TypeVar("Key", bound=Hashable)
 Input = TypeVar("Input")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,18 @@ class BatchPolicy:
 
 
 @dataclass(slots=True, eq=False)
-class _Pending(Generic[Input, Answer]):
+class _Pending(Generic[Input, Result]):
     """An input that waits for its answer, until `deadline` on the monotonic clock."""
 
     value: Input
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[Result]
     deadline: float
 
 
-_Running = asyncio.Future[Sequence[Answer | Exception]]
+_Running = asyncio.Future[Sequence[Result | Exception]]
 
 
-class DynamicBatcher(Generic[Key, Input, Answer]):
+class DynamicBatcher(Generic[Key, Input, Result]):
     """Runs inputs of one key together, in batches whose number and size `policy` bounds.
 
     There is no batching delay: while fewer batches run than may, an input starts at once; inputs that arrive meanwhile
@@ -47,7 +47,7 @@ class DynamicBatcher(Generic[Key, Input, Answer]):
 
     def __init__(
         self,
-        start: Callable[[Key, Sequence[Input]], _Running[Answer]],
+        start: Callable[[Key, Sequence[Input]], _Running[Result]],
         policy: Callable[[Key], BatchPolicy],
         *,
         cancel_abandoned: bool,
@@ -60,10 +60,10 @@ class DynamicBatcher(Generic[Key, Input, Answer]):
         self._start = start
         self._policy = policy
         self._cancel_abandoned = cancel_abandoned
-        self._pending: OrderedDict[Key, deque[_Pending[Input, Answer]]] = OrderedDict()
-        self._running: set[_Running[Answer]] = set()
+        self._pending: OrderedDict[Key, deque[_Pending[Input, Result]]] = OrderedDict()
+        self._running: set[_Running[Result]] = set()
 
-    async def run(self, key: Key, inputs: Sequence[Input]) -> list[Answer]:
+    async def run(self, key: Key, inputs: Sequence[Input]) -> list[Result]:
         """Return the answers to `inputs`, in order; a caller that is cancelled takes back those not begun.
 
         Raises what the answers raise, and:
@@ -76,11 +76,11 @@ class DynamicBatcher(Generic[Key, Input, Answer]):
             for answer in answers:
                 answer.cancel()
 
-    def submit(self, key: Key, *inputs: Input) -> Sequence[asyncio.Future[Answer]]:
+    def submit(self, key: Key, *inputs: Input) -> Sequence[asyncio.Future[Result]]:
         """Return the future answers to `inputs`; cancel those that are no longer wanted."""
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + remaining_seconds(inf)
-        pending = [_Pending[Input, Answer](value, loop.create_future(), deadline) for value in inputs]
+        pending = [_Pending[Input, Result](value, loop.create_future(), deadline) for value in inputs]
         self._pending.setdefault(key, deque()).extend(pending)
         self._start_batches()
         return [each.answer for each in pending]
@@ -94,24 +94,24 @@ class DynamicBatcher(Generic[Key, Input, Answer]):
             if batch := self._next_batch(key, policy.max_batch):
                 self._start_batch(key, batch)
 
-    def _next_batch(self, key: Key, max_batch: int) -> list[_Pending[Input, Answer]]:
+    def _next_batch(self, key: Key, max_batch: int) -> list[_Pending[Input, Result]]:
         queue = self._pending.pop(key)
-        batch: list[_Pending[Input, Answer]] = []
+        batch: list[_Pending[Input, Result]] = []
         now = time.monotonic()
         while queue and len(batch) < max_batch:
             pending = queue.popleft()
             if pending.deadline <= now:
-                _settle(pending, DeadlineError("the deadline passed before the work began"))
+                _resolve(pending, DeadlineError("the deadline passed before the work began"))
             elif not pending.answer.done():
                 batch.append(pending)
         if queue:
             self._pending[key] = queue
         return batch
 
-    def _start_batch(self, key: Key, batch: Sequence[_Pending[Input, Answer]]) -> None:
+    def _start_batch(self, key: Key, batch: Sequence[_Pending[Input, Result]]) -> None:
         seconds = max(pending.deadline for pending in batch) - time.monotonic()
         context = contextvars.copy_context()
-        context.run(begin_call, None if seconds == inf else seconds)
+        context.run(set_deadline, None if seconds == inf else seconds)
         running = context.run(self._start, key, [pending.value for pending in batch])
         self._running.add(running)
         running.add_done_callback(partial(self._end, batch))
@@ -119,23 +119,23 @@ class DynamicBatcher(Generic[Key, Input, Answer]):
             for pending in batch:
                 pending.answer.add_done_callback(partial(_cancel_if_abandoned, running, batch))
 
-    def _end(self, batch: Sequence[_Pending[Input, Answer]], done: _Running[Answer]) -> None:
+    def _end(self, batch: Sequence[_Pending[Input, Result]], done: _Running[Result]) -> None:
         self._running.discard(done)
         failed = asyncio.CancelledError() if done.cancelled() else done.exception()
         answers = done.result() if failed is None else [failed] * len(batch)
         for pending, answer in zip(batch, answers, strict=True):
-            _settle(pending, answer)
+            _resolve(pending, answer)
         self._start_batches()
 
 
 def _cancel_if_abandoned(
-    running: _Running[Answer], batch: Sequence[_Pending[Input, Answer]], _: asyncio.Future[Answer]
+    running: _Running[Result], batch: Sequence[_Pending[Input, Result]], _: asyncio.Future[Result]
 ) -> None:
     if all(pending.answer.cancelled() for pending in batch):
         running.cancel()
 
 
-def _settle(pending: _Pending[Input, Answer], answer: Answer | BaseException) -> None:
+def _resolve(pending: _Pending[Input, Result], answer: Result | BaseException) -> None:
     if pending.answer.done():
         return
     if isinstance(answer, asyncio.CancelledError):

@@ -45,13 +45,13 @@ class BoundedExecutor(ThreadPoolExecutor):
         """
         pieces = [elements[start : start + chunk] for start in range(0, len(elements), chunk)]
         if len(pieces) == 1:
-            return await self.run(_each, work, pieces[0])
+            return await self.run(_apply_each, work, pieces[0])
         results: list[list[R]] = [[] for _ in pieces]
         waiting = iter(enumerate(pieces))
 
         async def drain() -> None:
             for place, piece in waiting:
-                results[place] = await self.run(_each, work, piece)
+                results[place] = await self.run(_apply_each, work, piece)
 
         drains = [asyncio.ensure_future(drain()) for _ in range(min(self.threads, len(pieces)))]
         try:
@@ -68,7 +68,7 @@ class BoundedExecutor(ThreadPoolExecutor):
         """
         listed = list(elements)
         shares = [listed[first :: self.threads] for first in range(self.threads)]
-        for _ in self.map(partial(_each, work), shares):
+        for _ in self.map(partial(_apply_each, work), shares):
             pass
 
 
@@ -113,5 +113,5 @@ def consume_exception(future: "asyncio.Future[T]") -> None:
         future.exception()
 
 
-def _each(work: Callable[[T], R], elements: Sequence[T]) -> list[R]:
+def _apply_each(work: Callable[[T], R], elements: Sequence[T]) -> list[R]:
     return [work(element) for element in elements]

@@ -63,7 +63,7 @@ class WeightedSemaphore:
         self._released.set()
 
     @asynccontextmanager
-    async def acquired(self, amount: int) -> AsyncIterator[None]:
+    async def reserve(self, amount: int) -> AsyncIterator[None]:
         """Acquire `amount`, and release it after the block."""
         await self.acquire(amount)
         try:

@@ -37,7 +37,11 @@ class InProcessStub:
 
         def invoke(request: Any, *, timeout: float) -> Any:
             answer = behaviour(request, None)
-            return _bounded_stream(answer, timeout) if isinstance(answer, AsyncIterable) else _bounded(answer, timeout)
+            return (
+                _stream_with_timeout(answer, timeout)
+                if isinstance(answer, AsyncIterable)
+                else _with_timeout(answer, timeout)
+            )
 
         return invoke
 
@@ -50,7 +54,7 @@ async def call(service: str, method: Callable[..., Any], request: Any, *, second
         ServiceUnavailableError: it does not answer.
         DeadlineError: the time was up.
     """
-    with _translated(service):
+    with _translate_errors(service):
         answer = method(request, timeout=remaining_seconds(seconds))
         async with server_status(answer):
             return await answer
@@ -60,25 +64,25 @@ async def stream(
     service: str, method: Callable[..., Any], request: Any, *, seconds: float = STREAM_SECONDS
 ) -> AsyncIterator[Any]:
     """Yield the answers of a stub's stream-response `method`; raises as `call` does."""
-    with _translated(service):
+    with _translate_errors(service):
         async for message in method(request, timeout=remaining_seconds(seconds)):
             yield message
 
 
-async def _bounded(answer: Any, seconds: float) -> Any:
+async def _with_timeout(answer: Any, seconds: float) -> Any:
     with deadline_in(seconds):
         async with asyncio.timeout(seconds):
             return await answer
 
 
-async def _bounded_stream(answer: AsyncIterable[Any], seconds: float) -> AsyncIterator[Any]:
+async def _stream_with_timeout(answer: AsyncIterable[Any], seconds: float) -> AsyncIterator[Any]:
     async with asyncio.timeout(seconds):
         async for message in answer:
             yield message
 
 
 @contextmanager
-def _translated(service: str) -> Iterator[None]:
+def _translate_errors(service: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:

@@ -12,9 +12,9 @@ import grpc
 from grpc_status import rpc_status
 
 from services.common.concurrency.limiter import ConcurrencyLimiter
-from services.common.deadlines import begin_call
+from services.common.deadlines import set_deadline
 from services.common.errors import ServiceError
-from services.common.rpc.statuses import in_trailers, to_status
+from services.common.rpc.statuses import to_status, truncate_for_trailers
 
 log = logging.getLogger(__name__)
 
@@ -38,23 +38,23 @@ class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return handler
-            self._handlers[method] = self._wrapped(method, handler)
+            self._handlers[method] = self._wrap(method, handler)
         return self._handlers[method]
 
-    def _wrapped(self, method: str, handler: Any) -> Any:
+    def _wrap(self, method: str, handler: Any) -> Any:
         sides = [
             "stream" if streaming else "unary" for streaming in (handler.request_streaming, handler.response_streaming)
         ]
         behaviour = getattr(handler, "_".join(sides))
-        wrap = self._streaming if inspect.isasyncgenfunction(behaviour) else self._unary
+        wrap = self._wrap_streaming if inspect.isasyncgenfunction(behaviour) else self._wrap_unary
         return handler._replace(**{"_".join(sides): wrap(method, behaviour)})
 
     @abstractmethod
-    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _wrap_unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         """Wrap what returns its answer, or writes to the context."""
 
     @abstractmethod
-    def _streaming(
+    def _wrap_streaming(
         self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
     ) -> Callable[..., AsyncIterator[Any]]:
         """Wrap what yields its answers."""
@@ -70,11 +70,11 @@ class ErrorInterceptor(WrappingInterceptor):
         super().__init__()
         self._limiter = ConcurrencyLimiter("calls", max_calls)
 
-    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _wrap_unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> Any:
             try:
-                begin_call(context.time_remaining())
+                set_deadline(context.time_remaining())
                 with self._limiter.admit():
                     return await behaviour(request, context)
             except Exception as error:
@@ -82,13 +82,13 @@ class ErrorInterceptor(WrappingInterceptor):
 
         return wrapped
 
-    def _streaming(
+    def _wrap_streaming(
         self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
     ) -> Callable[..., AsyncIterator[Any]]:
         @functools.wraps(behaviour)
         async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                begin_call(context.time_remaining())
+                set_deadline(context.time_remaining())
                 with self._limiter.admit():
                     async with aclosing(behaviour(request, context)) as messages:
                         async for message in messages:
@@ -103,6 +103,6 @@ async def _abort(context: Context, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, ServiceError):
-        await context.abort_with_status(rpc_status.to_status(in_trailers(to_status(error))))
+        await context.abort_with_status(rpc_status.to_status(truncate_for_trailers(to_status(error))))
     log.error("unexpected error", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "internal error")

@@ -60,20 +60,20 @@ class MetricsInterceptor(WrappingInterceptor):
             "medley_call_seconds", "Time that calls took.", ["method"], registry=registry, buckets=BUCKETS
         )
 
-    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _wrap_unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(behaviour)
         async def answer(request: Any, context: Any) -> Any:
-            with self._measured(method):
+            with self._measure(method):
                 return await behaviour(request, context)
 
         return answer
 
-    def _streaming(
+    def _wrap_streaming(
         self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
     ) -> Callable[..., AsyncIterator[Any]]:
         @functools.wraps(behaviour)
         async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
-            with self._measured(method):
+            with self._measure(method):
                 async with aclosing(behaviour(request, context)) as messages:
                     async for message in messages:
                         yield message
@@ -81,7 +81,7 @@ class MetricsInterceptor(WrappingInterceptor):
         return answers
 
     @contextmanager
-    def _measured(self, method: str) -> Iterator[None]:
+    def _measure(self, method: str) -> Iterator[None]:
         began, code = time.perf_counter(), "OK"
         try:
             yield

@@ -53,7 +53,7 @@ async def run_server(
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection([service, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = _bound_port(server, settings.listen)
+    port = _bind(server, settings.listen)
     async with AsyncExitStack() as stack:
         if settings.metrics_listen:
             await stack.enter_async_context(serve_metrics(settings.metrics_listen, registry))
@@ -67,7 +67,7 @@ async def run_server(
             await server.stop(settings.drain_seconds)
 
 
-def _bound_port(server: grpc.aio.Server, address: str) -> int:
+def _bind(server: grpc.aio.Server, address: str) -> int:
     try:
         return server.add_insecure_port(address)
     except RuntimeError as error:

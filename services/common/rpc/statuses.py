@@ -35,8 +35,8 @@ TRAILER_BYTES = 7_000
 """What an error may take of a call's trailing headers; gRPC's clients begin to refuse them at 8,192."""
 
 _UNQUOTED = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-_CUT_MESSAGE_BYTES = 800
-_CUT_VALUE_BYTES = 300
+_TRUNCATED_MESSAGE_BYTES = 800
+_TRUNCATED_VALUE_BYTES = 300
 _KINDS = {code.value[0]: kind for kind, code in STATUS_CODES.items()}
 
 
@@ -52,16 +52,16 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     return status_pb2.Status(code=status_code(type(error)).value[0], message=str(error), details=[info])
 
 
-def in_trailers(status: status_pb2.Status) -> status_pb2.Status:
+def truncate_for_trailers(status: status_pb2.Status) -> status_pb2.Status:
     """Return `status` as a call can end with it: message and values cut, with …, where they are too long to arrive."""
     if _trailer_bytes(status) <= TRAILER_BYTES:
         return status
-    cut = status_pb2.Status(code=status.code, message=_cut(status.message, _CUT_MESSAGE_BYTES))
+    cut = status_pb2.Status(code=status.code, message=_truncate(status.message, _TRUNCATED_MESSAGE_BYTES))
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             for name, value in info.metadata.items():
-                info.metadata[name] = _cut(value, _CUT_VALUE_BYTES)
+                info.metadata[name] = _truncate(value, _TRUNCATED_VALUE_BYTES)
             cut.details.add().Pack(info)
     return cut
 
@@ -72,7 +72,7 @@ def _trailer_bytes(status: status_pb2.Status) -> int:
     return len(quote(status.message, safe=_UNQUOTED)) + base64
 
 
-def _cut(text: str, most: int) -> str:
+def _truncate(text: str, most: int) -> str:
     encoded = text.encode()
     return text if len(encoded) <= most else encoded[:most].decode(errors="ignore") + "…"
 

@@ -24,7 +24,7 @@ from urllib3.exceptions import TimeoutError as HttpTimeoutError
 
 from services.common.concurrency.retry import Backoff, retry_blocking
 from services.common.deadlines import deadline_in, remaining_seconds
-from services.common.s3.errors import S3_ERRORS, NoSuchKeyError, code_of, is_transient, translate_error
+from services.common.s3.errors import S3_ERRORS, NoSuchKeyError, error_code, is_transient, translate_error
 from services.common.s3.options import S3Options
 
 T = TypeVar("T")
@@ -33,8 +33,8 @@ Headers = dict[str, str | list[str] | tuple[str]]  # as the client spells it
 BACKOFF = Backoff(first=0.1, longest=2.0)
 CONNECT_SECONDS = 5.0
 READ_BYTES = 2**18
-LEAST_PART_BYTES = 5 * 2**20
-PARTS_IN_PATIENCE = 16
+MIN_PART_BYTES = 5 * 2**20
+PARTS_PER_TIMEOUT = 16
 PAGE = 1000
 
 
@@ -77,7 +77,7 @@ class S3Bucket:
         Raises:
             StorageFullError: no room.
         """
-        length, one_part = len(content), max(len(content), LEAST_PART_BYTES)
+        length, one_part = len(content), max(len(content), MIN_PART_BYTES)
         self._call(
             lambda: self.client.put_object(
                 *self._at(path), io.BytesIO(content), length, sse=self._sse, part_size=one_part
@@ -88,7 +88,7 @@ class S3Bucket:
         """Write an object unless there is one.
 
         Raises:
-            TakenError: there is one; or, after a retry, it may be this very one.
+            PreconditionFailedError: there is one; or, after a retry, it may be this very one.
         """
         headers: Headers = {"If-None-Match": "*", "Content-Type": "application/json"}
         headers |= self._sse.headers() if self._sse else {}
@@ -103,7 +103,7 @@ class S3Bucket:
 
     def compose_seconds(self, parts: int) -> float:
         """Return how long it may take to compose an object of so many parts: the endpoint copies one after another."""
-        return self.options.timeout_seconds * (1 + parts / PARTS_IN_PATIENCE)
+        return self.options.timeout_seconds * (1 + parts / PARTS_PER_TIMEOUT)
 
     def get(self, path: str, offset: int, length: int) -> GetResult:
         """Return `length` bytes, at least 1, from `offset`, fewer where the object ends before.
@@ -114,14 +114,14 @@ class S3Bucket:
         try:
             return self._call(lambda: self._get(path, offset, length))
         except S3_ERRORS as error:
-            if code_of(error) != "InvalidRange":
+            if error_code(error) != "InvalidRange":
                 raise
             return GetResult(b"", offset)
 
     def look_up(self, path: str) -> ObjectInfo | None:
         """Return what there is at `path`."""
         try:
-            return self._entry(self._call(lambda: self.client.stat_object(*self._at(path))))
+            return self._object_info(self._call(lambda: self.client.stat_object(*self._at(path))))
         except NoSuchKeyError:
             return None
 
@@ -131,7 +131,7 @@ class S3Bucket:
 
         def listed() -> list[ObjectInfo]:
             found = self.client.list_objects(self.options.bucket, prefix, recursive=True, start_after=start)
-            return [self._entry(each) for each in itertools.islice(found, PAGE)]
+            return [self._object_info(each) for each in itertools.islice(found, PAGE)]
 
         return self._call(listed)
 
@@ -152,9 +152,9 @@ class S3Bucket:
         while lot := [DeleteObject(self.options.key(path)) for path in itertools.islice(rest, PAGE)]:
             self._call(lambda lot=lot: list(self.client.remove_objects(self.options.bucket, lot)))  # type: ignore[misc]  # bound at once
 
-    def abort_unfinished(self, folder: str, before: datetime) -> int:
+    def abort_uploads(self, folder: str, before: datetime) -> int:
         """End uploads to `folder` in parts that were begun before then and never completed; return how many."""
-        left = [each for each in self._call(self._unfinished) if each[0].startswith(self.options.key(folder))]
+        left = [each for each in self._call(self._list_uploads) if each[0].startswith(self.options.key(folder))]
         old = [(key, upload) for key, upload, begun in left if begun < before]
         for key, upload in old:
             self._call(partial(self.client._abort_multipart_upload, self.options.bucket, key, upload))
@@ -169,7 +169,7 @@ class S3Bucket:
     def _at(self, path: str) -> tuple[str, str]:
         return self.options.bucket, self.options.key(path)
 
-    def _unfinished(self) -> list[tuple[str, str, datetime]]:
+    def _list_uploads(self) -> list[tuple[str, str, datetime]]:
         """Return key, upload and time of each; of all in the bucket, since some endpoints know no other prefix."""
         found: list[tuple[str, str, datetime]] = []
         key: str | None = None
@@ -183,7 +183,7 @@ class S3Bucket:
                 return found
             key, upload = page.next_key_marker, page.next_upload_id_marker
 
-    def _entry(self, found: Object) -> ObjectInfo:
+    def _object_info(self, found: Object) -> ObjectInfo:
         key = found.object_name or ""
         written = cast(datetime, found.last_modified)  # S3 tells it always
         return ObjectInfo(key[len(self.options.key("")) :], found.size or 0, written.astimezone(UTC))
@@ -191,7 +191,7 @@ class S3Bucket:
     def _get(self, path: str, offset: int, length: int) -> GetResult:
         response = self.client.get_object(*self._at(path), offset, length)
         try:
-            content = _whole_body(response)
+            content = _read_body(response)
         except BaseException:
             response.close()
             raise
@@ -257,7 +257,7 @@ def _encryption(options: S3Options) -> Sse | None:
             return None
 
 
-def _whole_body(response: urllib3.BaseHTTPResponse) -> bytes:
+def _read_body(response: urllib3.BaseHTTPResponse) -> bytes:
     parts = []
     while part := response.read(READ_BYTES):
         parts.append(part)

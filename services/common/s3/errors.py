@@ -6,9 +6,9 @@ from urllib3.exceptions import HTTPError, SSLError
 from services.common.errors import ServiceUnavailableError, StorageFullError
 
 S3_ERRORS = (S3Error, ServerError, InvalidResponseError, HTTPError)
-REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken")
-_FULL = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
-_PASSING = (408, 409, 429, 500, 502, 503, 504)
+REFUSED_CODES = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken")
+_FULL_CODES = ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded")
+_TRANSIENT_STATUSES = (408, 409, 429, 500, 502, 503, 504)
 
 
 class NoSuchKeyError(Exception):
@@ -19,29 +19,29 @@ class PreconditionFailedError(Exception):
     """There is an object of the key already."""
 
 
-def code_of(error: Exception) -> str:
+def error_code(error: Exception) -> str:
     """Return what the endpoint calls the error, empty where it says nothing."""
     return error.code or "" if isinstance(error, S3Error) else ""
 
 
 def is_transient(error: Exception) -> bool:
     """Return whether the same request may succeed a moment later."""
-    if code_of(error) in (*_FULL, "NoSuchBucket"):
+    if error_code(error) in (*_FULL_CODES, "NoSuchBucket"):
         return False
     if isinstance(error, SSLError):
-        return not is_distrust(error) and "WRONG_VERSION_NUMBER" not in str(error)
-    return isinstance(error, HTTPError) or _status(error) in _PASSING
+        return not is_untrusted_certificate(error) and "WRONG_VERSION_NUMBER" not in str(error)
+    return isinstance(error, HTTPError) or _status(error) in _TRANSIENT_STATUSES
 
 
-def is_distrust(error: SSLError) -> bool:
+def is_untrusted_certificate(error: SSLError) -> bool:
     """Return whether the endpoint's certificate is not trusted."""
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def translate_error(error: Exception, bucket: str) -> Exception:
     """Return what `error` means to us, or itself where we do not know."""
-    code, status = code_of(error), _status(error)
-    if code in _FULL or status == 507:
+    code, status = error_code(error), _status(error)
+    if code in _FULL_CODES or status == 507:
         return StorageFullError(f"bucket {bucket}")
     if code == "NoSuchKey":
         return NoSuchKeyError()
@@ -49,7 +49,7 @@ def translate_error(error: Exception, bucket: str) -> Exception:
         return PreconditionFailedError()
     if isinstance(error, HTTPError):
         return ServiceUnavailableError("object store", "does not answer")
-    if code in (*REFUSED, "NoSuchBucket") or status in _PASSING:
+    if code in (*REFUSED_CODES, "NoSuchBucket") or status in _TRANSIENT_STATUSES:
         return ServiceUnavailableError("object store", f"says {code or status} for bucket {bucket!r}")
     return error
 

@@ -39,7 +39,7 @@ class S3Options:
         """The endpoint with its scheme."""
         return f"{'https' if self.secure else 'http'}://{self.endpoint}"
 
-    def for_lance(self) -> dict[str, str]:
+    def lance_options(self) -> dict[str, str]:
         """Return what Lance needs to get there."""
         options = {
             "aws_endpoint": self.url if self.path_style else self._virtual_url(),

@@ -1,1 +1,1 @@
-"""What runs models, and where they are read from."""
+"""Runtimes for models, and the reader of model folders."""

@@ -1,4 +1,4 @@
-"""A model's files, trusted for their hashes."""
+"""Verification of a model's files by their hashes."""
 
 import hashlib
 from pathlib import Path
@@ -7,11 +7,11 @@ from services.embedder.core.catalog import ModelFile
 from services.embedder.core.errors import ModelFileError
 
 
-def verified(file: ModelFile) -> Path:
-    """Return the path of `file`, whose bytes have the hash they must.
+def verify_file(file: ModelFile) -> Path:
+    """Return the path of `file` if its bytes have the expected hash.
 
     Raises:
-        ModelFileError: they have another, or cannot be read.
+        ModelFileError: the hash is another one, or the file cannot be read.
     """
     try:
         with file.path.open("rb") as stream:

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from services.common.vectors import MAX_DIMENSIONS, Metric
 from services.embedder.core.catalog import (
+    ImageTower,
     Model,
     ModelFile,
     Padding,
-    PictureTower,
     Prefixes,
-    TextHead,
+    TextProjection,
     TextTower,
 )
 from services.embedder.core.errors import ModelFileError
@@ -30,7 +30,7 @@ Scalar = str | int | float | bool | None
 
 
 class _Tower(BaseModel):
-    """What makes vectors must be understood to the last word: an unknown one is refused."""
+    """Unknown fields are refused, because they may change the vectors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class _Image(_Tower):
     interpolation: Interpolation
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
-    alone: bool = False
+    batch_sensitive: bool = False
 
 
 class _Prefixes(BaseModel):
@@ -68,9 +68,9 @@ class _Text(_Tower):
     prefixes: _Prefixes = _Prefixes()
 
     @model_validator(mode="after")
-    def _padding_is_whole(self) -> Self:
+    def _validate_padding(self) -> Self:
         if (self.pad_to is None) != (self.pad_id is None):
-            raise ValueError("pad_to and pad_id come together")
+            raise ValueError("pad_to and pad_id must be given together")
         if self.pad_to is not None and self.pad_to < self.max_tokens:
             raise ValueError(f"pad_to is {self.pad_to}, less than max_tokens, {self.max_tokens}")
         return self
@@ -80,12 +80,12 @@ class _Text(_Tower):
         return None if self.pad_to is None or self.pad_id is None else Padding(self.pad_to, self.pad_id)
 
 
-class _Head(_Tower):
-    after: str
+class _Projection(_Tower):
+    base: str
 
 
 class _Audio(_Tower):
-    """A graph from spectrograms; kept beside the others for the day when sound is decoded, and not used until then."""
+    """A graph that takes spectrograms; not used yet, because the embedder decodes no audio."""
 
     features: dict[str, Scalar]
 
@@ -99,20 +99,19 @@ class _Manifest(BaseModel):
     licence: str = Field(min_length=1)
     summary: str = Field(min_length=1)
     image: _Image | None = None
-    text: _Text | _Head | None = None
+    text: _Text | _Projection | None = None
     audio: _Audio | None = None
 
 
 def read_models(*folders: Path) -> list[Model]:
-    """Return the models in the folders of `folders`; those without a `model.json` are passed over.
+    """Return the models in the subfolders of `folders`; subfolders without a `model.json` are ignored.
 
     Raises:
-        ModelFileError: one of `folders` has no model, a model does not say what it must, or says what cannot be, or
-            two have one name.
+        ModelFileError: one of `folders` has no model, a `model.json` is invalid, or two models have the same name.
     """
     models = {path: _read(path) for folder in folders for path in _manifests(folder)}
     _check_names(models)
-    _check_heads(models)
+    _check_bases(models)
     return list(models.values())
 
 
@@ -140,7 +139,7 @@ def _read(path: Path) -> Model:
     )
 
 
-def _text(folder: Path, manifest: _Manifest) -> TextTower | TextHead | None:
+def _text(folder: Path, manifest: _Manifest) -> TextTower | TextProjection | None:
     match manifest.text:
         case _Text() as text:
             tokenizer = ModelFile(folder / text.tokenizer, text.tokenizer_sha256)
@@ -153,18 +152,20 @@ def _text(folder: Path, manifest: _Manifest) -> TextTower | TextHead | None:
                 inputs=text.inputs,
                 prefixes=Prefixes(text.prefixes.query, text.prefixes.document),
             )
-        case _Head() as head:
-            return TextHead(_graph(folder, head), head.after, manifest.dimensions)
+        case _Projection() as projection:
+            return TextProjection(_graph(folder, projection), projection.base, manifest.dimensions)
         case None:
             return None
 
 
-def _image(folder: Path, manifest: _Manifest) -> PictureTower | None:
+def _image(folder: Path, manifest: _Manifest) -> ImageTower | None:
     image = manifest.image
     if image is None:
         return None
-    wanted = Preprocessing(image.size, image.background, image.interpolation, image.mean, image.std, image.resize)
-    return PictureTower(_graph(folder, image), wanted, manifest.dimensions, image.alone)
+    preprocessing = Preprocessing(
+        image.size, image.background, image.interpolation, image.mean, image.std, image.resize
+    )
+    return ImageTower(_graph(folder, image), preprocessing, manifest.dimensions, image.batch_sensitive)
 
 
 def _graph(folder: Path, tower: _Tower) -> ModelFile:
@@ -172,18 +173,18 @@ def _graph(folder: Path, tower: _Tower) -> ModelFile:
 
 
 def _check_names(models: Mapping[Path, Model]) -> None:
-    places: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path, model in models.items():
-        if model.name in places:
-            raise ModelFileError(path, f"two models are called {model.name!r}; the other is {places[model.name]}")
-        places[model.name] = path
+        if model.name in paths:
+            raise ModelFileError(path, f"two models are called {model.name!r}; the other is {paths[model.name]}")
+        paths[model.name] = path
 
 
-def _check_heads(models: Mapping[Path, Model]) -> None:
-    trunks = {model.name for model in models.values() if isinstance(model.text, TextTower)}
+def _check_bases(models: Mapping[Path, Model]) -> None:
+    bases = {model.name for model in models.values() if isinstance(model.text, TextTower)}
     for path, model in models.items():
-        if isinstance(model.text, TextHead) and model.text.after not in trunks:
-            problem = f"model {model.name!r} comes after {model.text.after!r}, and no such model has a tokenizer"
+        if isinstance(model.text, TextProjection) and model.text.base not in bases:
+            problem = f"model {model.name!r} builds on {model.text.base!r}, and no such model has a tokenizer"
             raise ModelFileError(path, problem)
 
 

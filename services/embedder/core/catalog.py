@@ -1,4 +1,4 @@
-"""Which models there are, and what each is made of."""
+"""The catalog of models, their towers and fingerprints."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ TOKEN_INPUTS = ("input_ids", "attention_mask")
 
 
 class Purpose(Enum):
-    """What a text is embedded for."""
+    """The purpose of a text's embedding."""
 
     QUERY = "query"
     DOCUMENT = "document"
@@ -23,28 +23,28 @@ class Purpose(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file of a model, and the lower-case hexadecimal SHA-256 that its bytes must have."""
+    """A file of a model, and the expected SHA-256 of its bytes, in lower-case hexadecimal."""
 
     path: Path
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
-class PictureTower:
-    """A graph from pixels, made as `preprocessing` says, to vectors of `dimensions`.
+class ImageTower:
+    """A graph from pixels, prepared by `preprocessing`, to vectors of `dimensions`.
 
-    Where it is to run each picture `alone`, a picture's vector would depend on those beside it in a batch.
+    If it is `batch_sensitive`, a picture's vector depends on the other pictures of its batch, so each runs separately.
     """
 
     graph: ModelFile
     preprocessing: Preprocessing
     dimensions: int
-    alone: bool = False
+    batch_sensitive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """Texts filled up to `length` tokens by the token `token_id`."""
+    """Padding of texts to `length` tokens with the token `token_id`."""
 
     length: int
     token_id: int
@@ -52,13 +52,13 @@ class Padding:
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """What a model was trained to see before a text, by its purpose; a text without a purpose gets none."""
+    """The text that a model expects before an input, by purpose; an input without a purpose gets none."""
 
     query: str = ""
     document: str = ""
 
     def of(self, purpose: Purpose | None) -> str:
-        """Return what comes before a text of `purpose`."""
+        """Return the prefix of texts for `purpose`."""
         match purpose:
             case Purpose.QUERY:
                 return self.query
@@ -70,9 +70,9 @@ class Prefixes:
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """A tokenizer, cutting off what is over `max_tokens`, and a graph from tokens to vectors of `dimensions`.
+    """A tokenizer that truncates to `max_tokens`, and a graph from tokens to vectors of `dimensions`.
 
-    The graph takes the `inputs`, of `TOKEN_INPUTS`; None for `padding` leaves each text as long as it is.
+    `inputs` are those of `TOKEN_INPUTS` that the graph takes; without `padding`, texts are not padded.
     """
 
     graph: ModelFile
@@ -85,52 +85,52 @@ class TextTower:
 
 
 @dataclass(frozen=True, slots=True)
-class TextHead:
-    """A graph from the text vectors of the model `after`, which has a `TextTower`, to vectors of `dimensions`."""
+class TextProjection:
+    """A graph from the text vectors of the model `base`, which has a `TextTower`, to vectors of `dimensions`."""
 
     graph: ModelFile
-    after: str
+    base: str
     dimensions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model: at least one tower, and all of them into one space."""
+    """A model: at least one tower; all its towers embed into the same space."""
 
     name: str
     dimensions: int
     metric: Metric
     summary: str
-    text: TextTower | TextHead | None
-    image: PictureTower | None
+    text: TextTower | TextProjection | None
+    image: ImageTower | None
 
     @property
     def inputs(self) -> tuple[ContentType, ...]:
-        """What it embeds."""
+        """The kinds of content it embeds."""
         towers = ((ContentType.TEXT, self.text), (ContentType.IMAGE, self.image))
         return tuple(content for content, tower in towers if tower is not None)
 
     def prefix(self, purpose: Purpose | None) -> str:
-        """Return what comes before a text of `purpose`; nothing where the model continues another one."""
+        """Return the prefix of texts for `purpose`; empty if the model projects the vectors of another one."""
         return self.text.prefixes.of(purpose) if isinstance(self.text, TextTower) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogPage:
-    """Some models, by name; `more` tells whether others follow."""
+    """A page of models, by name; `more` is true if others follow."""
 
     models: list[Model]
     more: bool
 
 
 class ModelCatalog:
-    """The models of this server, and the fingerprint each has under its runtime."""
+    """The models of this server, with their fingerprints under its runtime."""
 
     def __init__(self, models: Iterable[Model], runtime: str) -> None:
-        """Offer `models`, of different names, run by what calls itself `runtime`."""
+        """The names of `models` are unique; `runtime` is the `Runtime.identity` that runs them."""
         self._models = {model.name: model for model in sorted(models, key=lambda model: model.name)}
         self._fingerprints = {
-            name: compute_fingerprint(self._makings(model, runtime)) for name, model in self._models.items()
+            name: compute_fingerprint(self._fingerprint_inputs(model, runtime)) for name, model in self._models.items()
         }
 
     def __iter__(self) -> Iterator[Model]:
@@ -148,7 +148,7 @@ class ModelCatalog:
             raise ModelNotFoundError(name, self._models) from None
 
     def fingerprint(self, name: str) -> str:
-        """Return the fingerprint of the vectors of the model called `name`, which must be there."""
+        """Return the fingerprint of the vectors of the model called `name`, which must exist."""
         return self._fingerprints[name]
 
     def page(self, after: str | None, size: int) -> CatalogPage:
@@ -156,35 +156,35 @@ class ModelCatalog:
         following = [model for name, model in self._models.items() if after is None or name > after]
         return CatalogPage(following[:size], len(following) > size)
 
-    def _makings(self, model: Model, runtime: str) -> dict[str, object]:
-        return {"runtime": runtime, "text": self._text_makings(model), "image": _image_makings(model)}
+    def _fingerprint_inputs(self, model: Model, runtime: str) -> dict[str, object]:
+        return {"runtime": runtime, "text": self._text_inputs(model), "image": _image_inputs(model)}
 
-    def _text_makings(self, model: Model) -> object:
+    def _text_inputs(self, model: Model) -> object:
         match model.text:
-            case TextHead(graph, after):
-                return {"graph": graph.sha256, "after": self._text_makings(self.get(after))}
+            case TextProjection(graph, base):
+                return {"graph": graph.sha256, "after": self._text_inputs(self.get(base))}
             case TextTower() as tower:
-                return _tower_makings(tower)
+                return _tower_inputs(tower)
             case None:
                 return None
 
 
-def _tower_makings(tower: TextTower) -> dict[str, object]:
-    """Return what makes a text's vector; what a tower leaves at its default is not named: fingerprints are older."""
-    makings: dict[str, object] = {
+def _tower_inputs(tower: TextTower) -> dict[str, object]:
+    """Return the fingerprint inputs of a tower; defaults are left out, so that older fingerprints stay valid."""
+    inputs: dict[str, object] = {
         "graph": tower.graph.sha256,
         "tokenizer": tower.tokenizer.sha256,
         "max_tokens": tower.max_tokens,
     }
     if tower.padding is not None:
-        makings["padding"] = asdict(tower.padding)
+        inputs["padding"] = asdict(tower.padding)
     if tower.inputs != TOKEN_INPUTS:
-        makings["inputs"] = list(tower.inputs)
+        inputs["inputs"] = list(tower.inputs)
     if tower.prefixes != Prefixes():
-        makings["prefixes"] = asdict(tower.prefixes)
-    return makings
+        inputs["prefixes"] = asdict(tower.prefixes)
+    return inputs
 
 
-def _image_makings(model: Model) -> object:
+def _image_inputs(model: Model) -> object:
     tower = model.image
-    return tower and {"graph": tower.graph.sha256, "preprocessing": tower.preprocessing.makings()}
+    return tower and {"graph": tower.graph.sha256, "preprocessing": tower.preprocessing.fingerprint_inputs()}

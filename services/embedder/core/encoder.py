@@ -1,35 +1,35 @@
-"""What the embedder asks of whatever runs its models."""
+"""The ports of model runtimes."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 from services.common.vectors import Matrix
-from services.embedder.core.catalog import PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ImageTower, TextProjection, TextTower
 from services.embedder.core.preprocessing import Pixels
 
 
 class TextEncoder(Protocol):
     """Texts to vectors. Implementations pass `tests.contract.encoder.TextEncoderContract`.
 
-    A text's vector depends on the text alone, to the last bit: not on the texts beside it, nor on what else runs.
+    A text's vector is bit-identical whatever else is in the batch or runs concurrently.
     """
 
     async def warm(self) -> None:
-        """Get ready, so that the first text takes no longer than the next.
+        """Load and warm up, so that the first call takes no longer than later ones.
 
         Raises:
-            ModelFileError: a file is missing, altered, or does not fit its description.
-            ServiceUnavailableError: what runs the model does not answer.
+            ModelFileError: a file is missing, altered, or does not match its description.
+            ServiceUnavailableError: the runtime does not answer.
         """
         ...
 
     async def encode(self, texts: Sequence[str]) -> Matrix:
-        """Return one unit vector a text, shape (len(texts), dimensions), in order. Gets ready first if it is not.
+        """Return one unit vector per text, shape (len(texts), dimensions), in order. Warms up first if necessary.
 
-        A cancelled call leaves undone what has not begun. Raises as `warm`, and besides:
+        Cancelling the call drops the work that has not started. Raises as `warm`, and:
 
         Raises:
-            OverloadedError: what runs the model has too much waiting.
+            OverloadedError: the queue of the runtime is full.
         """
         ...
 
@@ -39,37 +39,37 @@ class TensorEncoder(Protocol):
 
     Implementations pass `tests.contract.encoder.TensorEncoderContract`.
 
-    A row's vector depends on the row alone, up to rounding: cosine 0.99999 and more to that of the row by itself.
+    A row's vector does not depend on its batch, up to rounding: cosine at least 0.99999 to that in a batch of one.
     """
 
     async def warm(self) -> None:
-        """Get ready; as `TextEncoder.warm`."""
+        """Load and warm up, as `TextEncoder.warm`."""
         ...
 
     async def encode(self, rows: Pixels) -> Matrix:
-        """Return one unit vector a row, shape (len(rows), dimensions), in order; as `TextEncoder.encode`.
+        """Return one unit vector per row, shape (len(rows), dimensions), in order; as `TextEncoder.encode`.
 
-        `rows` is float32 of shape (n, 3, size, size) for pictures, (n, dimensions of the model before) for a text head.
+        `rows` is float32 of shape (n, 3, size, size) for pictures, (n, dimensions of the base model) for a projection.
         """
         ...
 
 
 class Runtime(Protocol):
-    """Makes encoders for the towers of models. Making one is quick; loading comes with `warm` or the first `encode`."""
+    """Creates encoders for the towers of models. They are loaded by `warm` or the first `encode`."""
 
     @property
     def identity(self) -> str:
-        """What of the runtime bears on the digits of a vector; part of every fingerprint."""
+        """Identifies the runtime as far as it affects vectors; part of every fingerprint."""
         ...
 
     def text_encoder(self, tower: TextTower) -> TextEncoder:
         """Return an encoder of texts."""
         ...
 
-    def head_encoder(self, head: TextHead) -> TensorEncoder:
-        """Return an encoder of another model's text vectors; a row's result is the same to the last bit beside any."""
+    def projection_encoder(self, projection: TextProjection) -> TensorEncoder:
+        """Return an encoder of another model's text vectors; its results are bit-identical in any batch."""
         ...
 
-    def picture_encoder(self, tower: PictureTower) -> TensorEncoder:
+    def image_encoder(self, tower: ImageTower) -> TensorEncoder:
         """Return an encoder of pixels."""
         ...

@@ -1,4 +1,4 @@
-"""What the embedder refuses, beside what every service refuses."""
+"""Errors of the embedder, besides those common to all services."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from services.common.errors import NotFoundError, OverloadedError, ServiceUnavai
 
 
 class ModelNotFoundError(NotFoundError):
-    """The catalogue has no model of the name."""
+    """The catalog has no model of the name."""
 
     reason = "MODEL_NOT_FOUND"
 
@@ -23,7 +23,7 @@ class ModelFileError(ServiceUnavailableError):
 
 
 class TooManyPixelsError(OverloadedError):
-    """A picture with more pixels than are decoded here."""
+    """A picture with more pixels than the limit."""
 
     reason = "MEDIA_TOO_LARGE"
 

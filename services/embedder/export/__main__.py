@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.common.errors import ServiceError
-from services.embedder.export.building import Wishes, build
+from services.embedder.export.building import BuildOptions, build
 from services.embedder.export.console import Console
 from services.embedder.export.errors import ExportError
-from services.embedder.export.listing import listing
+from services.embedder.export.listing import format_table
 
 INTERRUPTED = 130
 
@@ -22,16 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _build(options, console) if options.command == "build" else _list(options)
     except (ExportError, ServiceError, OSError) as error:
-        console.complain(str(error))
+        console.print_error(str(error))
     except KeyboardInterrupt:
-        console.complain("interrupted; nothing unfinished is left")
+        console.print_error("interrupted; nothing unfinished is left")
         return INTERRUPTED
     return 1
 
 
 def _build(options: argparse.Namespace, console: Console) -> int:
     models = options.out / "models" if options.target == "triton" else options.out
-    wishes = Wishes(
+    build_options = BuildOptions(
         out=models,
         name=options.name,
         precision=options.precision,
@@ -42,12 +42,12 @@ def _build(options: argparse.Namespace, console: Console) -> int:
         pooling=options.pooling,
         replace=options.replace,
     )
-    for folder in build(options.source, wishes, console):
+    for folder in build(options.source, build_options, console):
         print(folder)
     if options.target == "triton":
         _write_repository(models, options.out / "repository", options, console)
     else:
-        console.say(f"to serve them: EMBEDDER_MODELS_DIR=built-in{os.pathsep}{models.resolve()}")
+        console.print_line(f"to serve them: EMBEDDER_MODELS_DIR=built-in{os.pathsep}{models.resolve()}")
     return 0
 
 
@@ -56,11 +56,11 @@ def _write_repository(models: Path, repository: Path, options: argparse.Namespac
 
     for name in write_repository(models, repository, flavour=options.flavour):
         print(repository / name)
-    console.say(f"to serve them: tritonserver --model-repository {repository.resolve()}")
+    console.print_line(f"to serve them: tritonserver --model-repository {repository.resolve()}")
 
 
 def _list(options: argparse.Namespace) -> int:
-    print(listing(options.folder))
+    print(format_table(options.folder))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from services.embedder.adapters.model_folders import MANIFEST, read_models
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
-from services.embedder.core.catalog import Model, ModelCatalog, TextHead
+from services.embedder.core.catalog import Model, ModelCatalog, TextProjection
 from services.embedder.core.errors import ModelFileError
 from services.embedder.export.console import Console, folder_size, megabytes
 from services.embedder.export.errors import ExportError
@@ -27,7 +27,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class BuildOptions:
     """How models are to be built; None leaves it to the model or to the precision."""
 
     out: Path
@@ -41,48 +41,55 @@ class Wishes:
     replace: bool = False
 
 
-def build(sources: Sequence[str], wishes: Wishes, console: Console) -> list[Path]:
-    """Build a model of each of `sources` in the folder `wishes.out`; return their folders.
+def build(sources: Sequence[str], options: BuildOptions, console: Console) -> list[Path]:
+    """Build a model of each of `sources` in the folder `options.out`; return their folders.
 
     Raises:
-        ExportError: one cannot be built; of it nothing is left in `wishes.out`. Those before it stay.
+        ExportError: one cannot be built; of it nothing is left in `options.out`. Those before it stay.
     """
-    if wishes.name is not None and len(sources) > 1:
+    if options.name is not None and len(sources) > 1:
         raise ExportError("--name is for one model, and there are several")
-    return [folder for source in sources for folder in _build(source, wishes, console)]
+    return [folder for source in sources for folder in _build(source, options, console)]
 
 
-def name_of(given: str, precision: Precision) -> str:
+def default_name(given: str, precision: Precision) -> str:
     """Return the name of a model made of what `given` names, in `precision`."""
     last = Path(given).expanduser().resolve().name if Path(given).expanduser().is_dir() else given.rsplit("/", 1)[-1]
     plain = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")
     return f"{plain[:57]}{'' if precision == 'fp32' else f'-{precision}'}"
 
 
-def _build(given: str, wishes: Wishes, console: Console) -> list[Path]:
+def _build(given: str, options: BuildOptions, console: Console) -> list[Path]:
     built_in = {model.name: model for model in read_models(BUILT_IN_MODELS)}
     if given in built_in:
-        return _copied(built_in[given], wishes, console)
-    return [_exported(given, wishes, console)]
+        return _copy_built_in(built_in[given], options, console)
+    return [_export(given, options, console)]
 
 
-def _copied(model: Model, wishes: Wishes, console: Console) -> list[Path]:
+def _copy_built_in(model: Model, options: BuildOptions, console: Console) -> list[Path]:
     """Copy a model that comes with Medley, and the one that it continues: they are finished, and were checked."""
-    said = (wishes.name, wishes.precision, wishes.query_prefix, wishes.document_prefix, wishes.pooling, wishes.revision)
+    said = (
+        options.name,
+        options.precision,
+        options.query_prefix,
+        options.document_prefix,
+        options.pooling,
+        options.revision,
+    )
     if any(each is not None for each in said):
         raise ExportError(f"{model.name} comes with Medley and is taken as it is: without name, precision or prefixes")
-    names = [*([model.text.after] if isinstance(model.text, TextHead) else []), model.name]
+    names = [*([model.text.base] if isinstance(model.text, TextProjection) else []), model.name]
     folders = []
     for name in names:
-        place = wishes.out / name
-        if place.exists() and not wishes.replace:
+        place = options.out / name
+        if place.exists() and not options.replace:
             if _same(BUILT_IN_MODELS / name, place):
                 folders.append(place)
                 continue
-            raise _there(place)
-        with _written(wishes.out, name) as folder:
+            raise _exists_error(place)
+        with _stage_folder(options.out, name) as folder:
             shutil.copytree(BUILT_IN_MODELS / name, folder, dirs_exist_ok=True)
-        console.say(f"{name}: copied to {place}, {megabytes(folder_size(place))}")
+        console.print_line(f"{name}: copied to {place}, {megabytes(folder_size(place))}")
         folders.append(place)
     return folders
 
@@ -92,58 +99,58 @@ def _same(one: Path, other: Path) -> bool:
     return manifest.is_file() and manifest.read_bytes() == (one / MANIFEST).read_bytes()
 
 
-def _exported(given: str, wishes: Wishes, console: Console) -> Path:
+def _export(given: str, options: BuildOptions, console: Console) -> Path:
     _require_exporters()
     # torch and transformers, that these import, take seconds; nothing else here needs them
-    from services.embedder.export.sources import checked_files, found
+    from services.embedder.export.sources import hash_files, resolve_source
     from services.embedder.export.writing import BuildRecord
 
-    precision = wishes.precision or "fp32"
-    name = wishes.name or name_of(given, precision)
+    precision = options.precision or "fp32"
+    name = options.name or default_name(given, precision)
     if not NAME.fullmatch(name):
         raise ExportError(
             f"{name!r} cannot be a model's name: 1 to 63 of a-z, 0-9, '.', '_', '-'; say another by --name"
         )
-    place = wishes.out / name
-    if place.exists() and not wishes.replace:
-        raise _there(place)
-    source = found(given, wishes.revision, console)
-    making = BuildRecord(source, checked_files(source), name, precision)
-    with _written(wishes.out, name) as folder:
-        _write(folder, making, wishes, console)
-    console.say(f"{name}: built in {place}, {megabytes(folder_size(place))}")
+    place = options.out / name
+    if place.exists() and not options.replace:
+        raise _exists_error(place)
+    source = resolve_source(given, options.revision, console)
+    record = BuildRecord(source, hash_files(source), name, precision)
+    with _stage_folder(options.out, name) as folder:
+        _write(folder, record, options, console)
+    console.print_line(f"{name}: built in {place}, {megabytes(folder_size(place))}")
     return place
 
 
-def _write(folder: Path, making: "BuildRecord", wishes: Wishes, console: Console) -> None:
-    from services.embedder.export.checking import LEAST, checked
-    from services.embedder.export.families import TextWishes, parts_of
+def _write(folder: Path, record: "BuildRecord", options: BuildOptions, console: Console) -> None:
+    from services.embedder.export.families import TextOptions, load_parts
+    from services.embedder.export.parity import MIN_COSINE, check_parity
     from services.embedder.export.writing import write_model, write_provenance
 
-    console.say(f"{making.name}: loading {making.source.given}")
-    parts = parts_of(making.source, TextWishes(wishes.query_prefix, wishes.document_prefix, wishes.pooling))
-    console.say(f"{making.name}: {parts.family}, writing {making.precision} graphs")
+    console.print_line(f"{record.name}: loading {record.source.given}")
+    parts = load_parts(record.source, TextOptions(options.query_prefix, options.document_prefix, options.pooling))
+    console.print_line(f"{record.name}: {parts.family}, writing {record.precision} graphs")
     try:
-        manifest = write_model(folder, parts, making)
+        manifest = write_model(folder, parts, record)
         for note in parts.notes:
-            console.say(f"{making.name}: {note}")
+            console.print_line(f"{record.name}: {note}")
         (model,) = read_models(folder.parent)
         sound = folder / manifest["audio"]["file"] if "audio" in manifest else None
-        least = LEAST[making.precision] if wishes.min_cosine is None else wishes.min_cosine
-        closeness = checked(model, parts, sound, least)
+        least = MIN_COSINE[record.precision] if options.min_cosine is None else options.min_cosine
+        parity = check_parity(model, parts, sound, least)
     except ModelFileError as error:
-        raise ExportError(f"{making.name}: what was written cannot be used: {error}") from error
-    for tower, each in closeness.items():
-        console.say(
-            f"{making.name}: {tower}: cosine to the original {each.least:.6f} at least (on {each.worst!r}), "
+        raise ExportError(f"{record.name}: what was written cannot be used: {error}") from error
+    for tower, each in parity.items():
+        console.print_line(
+            f"{record.name}: {tower}: cosine to the original {each.least:.6f} at least (on {each.worst!r}), "
             f"{each.mean:.6f} in the mean, over {each.inputs} golden inputs"
         )
     fingerprint = ModelCatalog([model], OnnxRuntime.identity).fingerprint(model.name)
-    write_provenance(folder, parts, making, closeness, fingerprint)
+    write_provenance(folder, parts, record, parity, fingerprint)
 
 
 @contextmanager
-def _written(out: Path, name: str) -> Iterator[Path]:
+def _stage_folder(out: Path, name: str) -> Iterator[Path]:
     """Yield an empty folder that becomes `out`/`name` once the block ends well; otherwise nothing is left of it."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
@@ -153,7 +160,7 @@ def _written(out: Path, name: str) -> Iterator[Path]:
             folder = Path(scratch) / "new" / name
             folder.mkdir(parents=True)
             yield folder
-            _put_in_place(folder, place, Path(scratch) / "replaced")
+            _move_into_place(folder, place, Path(scratch) / "replaced")
     except BaseException:
         for folder in made:
             with suppress(OSError):  # something else came into it meanwhile
@@ -161,7 +168,7 @@ def _written(out: Path, name: str) -> Iterator[Path]:
         raise
 
 
-def _put_in_place(folder: Path, place: Path, aside: Path) -> None:
+def _move_into_place(folder: Path, place: Path, aside: Path) -> None:
     if not place.exists():
         folder.rename(place)
         return
@@ -180,5 +187,5 @@ def _require_exporters() -> None:
         raise ExportError(f"building models needs {', '.join(missing)}: pip install 'medley-server[export]'")
 
 
-def _there(place: Path) -> ExportError:
+def _exists_error(place: Path) -> ExportError:
     return ExportError(f"{place} is there already; --replace builds it anew, --name under another name")

@@ -17,11 +17,11 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = rich_console.Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Tell what is being done."""
         self._console.print(line, markup=False)
 
-    def complain(self, line: str) -> None:
+    def print_error(self, line: str) -> None:
         """Tell what went wrong, even if quiet."""
         print(f"medley: {line}", file=sys.stderr)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from services.embedder.core.catalog import TOKEN_INPUTS, Padding
 from services.embedder.export import loading
 from services.embedder.export.errors import ExportError
-from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart, Tower, pooled
-from services.embedder.export.prefixes import chosen
+from services.embedder.export.parts import AudioPart, ImagePart, Parts, TextPart, Tower, pooled_output
+from services.embedder.export.prefixes import choose_prefixes
 from services.embedder.export.sources import Source
 
 Config = Mapping[str, Any]
@@ -26,12 +26,14 @@ SENTENCES_CONFIG = "sentence_bert_config.json"
 POOLINGS = ("mean", "cls", "max")
 NOT_ENCODERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 
-SOUNDLESS = "Its sounds cannot be embedded yet: the embedder decodes no audio. The audio tower is kept for that day."
-FUSED = "Its audio tower is left out: it fuses features of parts of a long sound, which has no single input."
+NO_AUDIO_NOTE = (
+    "Its sounds cannot be embedded yet: the embedder decodes no audio. The audio tower is kept for that day."
+)
+FUSION_NOTE = "Its audio tower is left out: it fuses features of parts of a long sound, which has no single input."
 
 
 @dataclass(frozen=True, slots=True)
-class TextWishes:
+class TextOptions:
     """What a user says of a text model that its folder may not: None leaves it to the folder."""
 
     query_prefix: str | None = None
@@ -39,7 +41,7 @@ class TextWishes:
     pooling: str | None = None
 
 
-def parts_of(source: Source, wishes: TextWishes) -> Parts:
+def load_parts(source: Source, options: TextOptions) -> Parts:
     """Take the model of `source` apart.
 
     Raises:
@@ -47,17 +49,19 @@ def parts_of(source: Source, wishes: TextWishes) -> Parts:
     """
     config = source.json("config.json")
     if not config:
-        raise ExportError(f"{source.given} has no config.json{_hint(source)}; {families()}")
+        raise ExportError(f"{source.given} has no config.json{_hint(source)}; {describe_families()}")
     kind = str(config.get("model_type", ""))
     family = FAMILIES.get(kind)
     if family is None:
-        raise ExportError(f"{source.given} is of type {kind or 'unknown'!r}, which cannot be built; {families()}")
-    if kind not in ENCODERS and wishes != TextWishes():
+        raise ExportError(
+            f"{source.given} is of type {kind or 'unknown'!r}, which cannot be built; {describe_families()}"
+        )
+    if kind not in ENCODERS and options != TextOptions():
         raise ExportError(f"{source.given} is of type {kind!r}: prefixes and pooling are for text models alone")
-    return family(source, config, wishes)
+    return family(source, config, options)
 
 
-def families() -> str:
+def describe_families() -> str:
     """Return the families that can be built, in words."""
     return (
         "families are CLIP and OpenCLIP in the format of transformers (clip), SigLIP and SigLIP 2 (siglip), "
@@ -71,31 +75,31 @@ def _hint(source: Source) -> str:
     return ""
 
 
-def _clip(source: Source, config: Config, _: TextWishes) -> Parts:
+def _clip(source: Source, config: Config, _: TextOptions) -> Parts:
     model = loading.model(transformers.CLIPModel, source)
-    tokenizer, original = loading.tokenizers_of(source)
+    tokenizer, original = loading.load_tokenizers(source)
     length = model.config.text_config.max_position_embeddings
     text = TextPart(
-        Tower(model, _features_of_text),
+        Tower(model, _text_features),
         tokenizer,
         # Its attention looks back only, and the vector is taken at the end of the text: what is padded behind is never
         # seen. So no text is padded here, which is many times as fast; the original, padded, is what it is checked by.
-        loading.reference(original, TOKEN_INPUTS, padding="max_length", max_length=length),
+        loading.reference_inputs(original, TOKEN_INPUTS, padding="max_length", max_length=length),
         length,
     )
     return Parts("CLIP", text, _picture(model, source, model.config.vision_config.image_size))
 
 
-def _siglip(source: Source, config: Config, _: TextWishes) -> Parts:
+def _siglip(source: Source, config: Config, _: TextOptions) -> Parts:
     model = loading.model(transformers.SiglipModel, source)
-    tokenizer, original = loading.tokenizers_of(source)
+    tokenizer, original = loading.load_tokenizers(source)
     length = model.config.text_config.max_position_embeddings
     if original.pad_token_id is None:
         raise ExportError(f"the tokenizer of {source.given} has no token to pad with")
     text = TextPart(
-        Tower(model, lambda model, ids: pooled(model.get_text_features(input_ids=ids))),
+        Tower(model, lambda model, ids: pooled_output(model.get_text_features(input_ids=ids))),
         tokenizer,
-        loading.reference(original, ("input_ids",), padding="max_length", max_length=length),
+        loading.reference_inputs(original, ("input_ids",), padding="max_length", max_length=length),
         length,
         # It is trained on texts of full length without a mask, and its vector is taken at the last place.
         Padding(length, original.pad_token_id),
@@ -104,109 +108,109 @@ def _siglip(source: Source, config: Config, _: TextWishes) -> Parts:
     return Parts("SigLIP", text, _picture(model, source, model.config.vision_config.image_size))
 
 
-def _naflex(source: Source, config: Config, _: TextWishes) -> Parts:
+def _naflex(source: Source, config: Config, _: TextOptions) -> Parts:
     raise ExportError(
         f"{source.given} is a SigLIP 2 model for pictures of any proportions (NaFlex), which has no fixed input; take "
         "one of a fixed size, such as google/siglip2-base-patch16-224"
     )
 
 
-def _vit(source: Source, config: Config, _: TextWishes) -> Parts:
+def _vit(source: Source, config: Config, _: TextOptions) -> Parts:
     # The class token behind the last norm, not the pooler: fine-tuned checkpoints come without a pooler's weights, and
     # where there are some they end in a tanh that was trained to be followed by a classifier.
     model = loading.model(transformers.ViTModel, source, unused=("pooler",), add_pooling_layer=False)
     tower = Tower(model, lambda model, pixels: model(pixel_values=pixels).last_hidden_state[:, 0])
     preprocessing, processor = loading.pictures(source, model.config.image_size)
-    return Parts("ViT", image=PicturePart(tower, preprocessing, processor))
+    return Parts("ViT", image=ImagePart(tower, preprocessing, processor))
 
 
-def _clap(source: Source, config: Config, _: TextWishes) -> Parts:
+def _clap(source: Source, config: Config, _: TextOptions) -> Parts:
     model = loading.model(transformers.ClapModel, source)
-    tokenizer, original = loading.tokenizers_of(source)
+    tokenizer, original = loading.load_tokenizers(source)
     length = _max_tokens(source, model.config.text_config, "roberta", original)
     options = {"padding": True, "max_length": length}
     text = TextPart(
-        Tower(model, _features_of_text), tokenizer, loading.reference(original, TOKEN_INPUTS, **options), length
+        Tower(model, _text_features), tokenizer, loading.reference_inputs(original, TOKEN_INPUTS, **options), length
     )
     if model.config.audio_config.enable_fusion:
-        return Parts("CLAP", text, notes=(FUSED,))
+        return Parts("CLAP", text, notes=(FUSION_NOTE,))
     extractor = transformers.ClapFeatureExtractor.from_pretrained(source.folder, local_files_only=True)
     features = {
         name: value for name, value in extractor.to_dict().items() if isinstance(value, str | int | float | bool | None)
     }
-    tower = Tower(model, lambda model, features: pooled(model.get_audio_features(input_features=features)))
-    return Parts("CLAP", text, audio=SoundPart(tower, features, extractor), notes=(SOUNDLESS,))
+    tower = Tower(model, lambda model, features: pooled_output(model.get_audio_features(input_features=features)))
+    return Parts("CLAP", text, audio=AudioPart(tower, features, extractor), notes=(NO_AUDIO_NOTE,))
 
 
-def _sentences(source: Source, config: Config, wishes: TextWishes) -> Parts:
+def _sentence_transformer(source: Source, config: Config, options: TextOptions) -> Parts:
     for name in config.get("architectures") or ():
         if name.endswith(NOT_ENCODERS):
             raise ExportError(f"{source.given} is a {name}, which scores texts and does not embed them")
-    pooling = _pooling(source, wishes)
+    pooling = _pooling(source, options)
     model = loading.model(transformers.AutoModel, source, unused=("pooler",))
-    tokenizer, original = loading.tokenizers_of(source)
+    tokenizer, original = loading.load_tokenizers(source)
     length = _max_tokens(source, model.config, config["model_type"], original)
-    reference = loading.reference(original, TOKEN_INPUTS, padding=True, max_length=length)
+    reference = loading.reference_inputs(original, TOKEN_INPUTS, padding=True, max_length=length)
     if source.json(SENTENCES_CONFIG).get("do_lower_case"):
-        tokenizer.normalizer, reference = _lower_cased(tokenizer), _lowering(reference)
+        tokenizer.normalizer, reference = _lower_case(tokenizer), _lower_case_inputs(reference)
     said, names = source.json("config_sentence_transformers.json"), (source.given, str(config.get("_name_or_path", "")))
-    prefixes = chosen(said, names, wishes.query_prefix, wishes.document_prefix)
-    text = TextPart(Tower(model, WAYS[pooling]), tokenizer, reference, length, prefixes=prefixes.prefixes)
+    prefixes = choose_prefixes(said, names, options.query_prefix, options.document_prefix)
+    text = TextPart(Tower(model, POOLING_FUNCTIONS[pooling]), tokenizer, reference, length, prefixes=prefixes.prefixes)
     notes = (f"Pooling: {pooling}.", f"Prefixes: {prefixes.reason}.")
     return Parts("sentence-transformers", text, notes=notes)
 
 
-def _features_of_text(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    return pooled(model.get_text_features(input_ids=ids, attention_mask=mask))
+def _text_features(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    return pooled_output(model.get_text_features(input_ids=ids, attention_mask=mask))
 
 
-def _picture(model: Any, source: Source, size: int) -> PicturePart:
+def _picture(model: Any, source: Source, size: int) -> ImagePart:
     preprocessing, processor = loading.pictures(source, size)
-    tower = Tower(model, lambda model, pixels: pooled(model.get_image_features(pixel_values=pixels)))
-    return PicturePart(tower, preprocessing, processor)
+    tower = Tower(model, lambda model, pixels: pooled_output(model.get_image_features(pixel_values=pixels)))
+    return ImagePart(tower, preprocessing, processor)
 
 
-def _hidden(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+def _hidden_states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
     return states
 
 
 def _mean(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    states = _hidden(model, ids, mask)
+    states = _hidden_states(model, ids, mask)
     weights = mask.to(states.dtype).unsqueeze(-1)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
 
 
-def _first(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    return _hidden(model, ids, mask)[:, 0]
+def _class_token(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    return _hidden_states(model, ids, mask)[:, 0]
 
 
-def _greatest(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    states = _hidden(model, ids, mask)
+def _max(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    states = _hidden_states(model, ids, mask)
     return states.masked_fill(mask.unsqueeze(-1) == 0, -1e9).max(1).values
 
 
-WAYS: Mapping[str, Callable[..., Tensor]] = {"mean": _mean, "cls": _first, "max": _greatest}
+POOLING_FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {"mean": _mean, "cls": _class_token, "max": _max}
 
 
-def _pooling(source: Source, wishes: TextWishes) -> str:
+def _pooling(source: Source, options: TextOptions) -> str:
     """Return how a text model's tokens become one vector, as its modules.json and the files it names say."""
     path = source.folder / "modules.json"
     if not path.is_file():
-        if wishes.pooling:
-            return wishes.pooling
+        if options.pooling:
+            return options.pooling
         raise ExportError(
             f"{source.given} has no modules.json to say how its tokens become one vector; say it by --pooling "
             f"{'|'.join(POOLINGS)} if you know"
         )
-    modules = loading.listed(path)
+    modules = loading.read_list(path)
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         raise ExportError(f"{source.given} is made of {', '.join(kinds)}; wanted Transformer, Pooling, Normalize")
     pooling = source.json(f"{modules[1].get('path', '1_Pooling')}/config.json")
     found = _named_pooling(source, pooling)
-    if wishes.pooling not in (None, found):
-        raise ExportError(f"{source.given} says its pooling is {found!r}, not {wishes.pooling!r}")
+    if options.pooling not in (None, found):
+        raise ExportError(f"{source.given} says its pooling is {found!r}, not {options.pooling!r}")
     return found
 
 
@@ -235,22 +239,22 @@ def _max_tokens(source: Source, config: Any, kind: str, original: Any) -> int:
     return int(min(places, said))
 
 
-def _lower_cased(tokenizer: Any) -> Any:
+def _lower_case(tokenizer: Any) -> Any:
     from tokenizers import normalizers
 
     steps = [normalizers.Lowercase(), *([tokenizer.normalizer] if tokenizer.normalizer else [])]
     return normalizers.Sequence(steps)
 
 
-def _lowering(reference: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+def _lower_case_inputs(reference: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
     return lambda texts: reference([text.lower() for text in texts])
 
 
-FAMILIES: Mapping[str, Callable[[Source, Config, TextWishes], Parts]] = {
+FAMILIES: Mapping[str, Callable[[Source, Config, TextOptions], Parts]] = {
     "clip": _clip,
     "siglip": _siglip,
     "siglip2": _naflex,
     "vit": _vit,
     "clap": _clap,
-    **dict.fromkeys(ENCODERS, _sentences),
+    **dict.fromkeys(ENCODERS, _sentence_transformer),
 }

@@ -18,13 +18,13 @@ from services.embedder.export.parts import Tower
 from services.embedder.export.precision import Precision
 
 OPSET = 17
-QUANTISED = ("MatMul", "Gather")
+QUANTIZED_OPERATORS = ("MatMul", "Gather")
 """Where nearly all weights are. ONNX Runtime has no int8 convolution for the CPU with int8 weights."""
 
 MAX_BYTES = 2**31 - 2**24
 """What an ONNX file may have, being a protobuf message, with room for its operators."""
 
-LARGE = 1024
+MIN_CONVERTED_SIZE = 1024
 """Weights of fewer numbers than this stay as they are: nothing would be saved."""
 
 
@@ -43,17 +43,17 @@ def write(tower: Tower, example: Sequence[Tensor], names: Sequence[str], path: P
             case "fp32":
                 path.write_bytes(plain.read_bytes())
             case "fp16":
-                halve(plain, path)
+                convert_to_fp16(plain, path)
             case "int8":
-                quantise(plain, path)
+                quantize_int8(plain, path)
 
 
-def quantises(path: Path) -> bool:
+def is_dynamically_quantized(path: Path) -> bool:
     """Return whether the graph scales activations while running, over the whole batch."""
     return any(node.op_type == "DynamicQuantizeLinear" for node in onnx.load(str(path)).graph.node)
 
 
-def halve(source: Path, target: Path) -> None:
+def convert_to_fp16(source: Path, target: Path) -> None:
     """Write the graph `source` with its weights in float16 as `target`; it reckons in float32 all the same.
 
     Half the bytes on disk, nearly the same vectors, and the same speed: processors have no faster float16.
@@ -62,7 +62,7 @@ def halve(source: Path, target: Path) -> None:
     casts = []
     for weight in model.graph.initializer:
         values = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or values.size < LARGE:
+        if weight.data_type != TensorProto.FLOAT or values.size < MIN_CONVERTED_SIZE:
             continue
         name = weight.name
         with np.errstate(over="ignore"):  # a number beyond float16 shows in the golden vectors
@@ -75,7 +75,7 @@ def halve(source: Path, target: Path) -> None:
     onnx.save(model, str(target))
 
 
-def quantise(source: Path, target: Path) -> None:
+def quantize_int8(source: Path, target: Path) -> None:
     """Write the graph `source` with int8 weights, one scale a channel, as `target`; activations are scaled running."""
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
@@ -83,7 +83,7 @@ def quantise(source: Path, target: Path) -> None:
         quantize_dynamic(
             str(prepared),
             str(target),
-            op_types_to_quantize=list(QUANTISED),
+            op_types_to_quantize=list(QUANTIZED_OPERATORS),
             weight_type=QuantType.QInt8,
             per_channel=True,
         )

@@ -9,18 +9,18 @@ from services.embedder.core.catalog import Model, ModelCatalog
 from services.embedder.export.console import folder_size, megabytes
 from services.embedder.settings import EmbedderSettings
 
-HEAD = ("name", "inputs", "dimensions", "size", "fingerprint", "summary")
+HEADER = ("name", "inputs", "dimensions", "size", "fingerprint", "summary")
 
 
-def listing(folders: Sequence[Path]) -> str:
+def format_table(folders: Sequence[Path]) -> str:
     """Return a table of the models in `folders`; none means those that the embedder would serve.
 
     Raises:
         ModelFileError: a folder or a model in it is not what it should be.
     """
-    catalogue = ModelCatalog(read_models(*(folders or EmbedderSettings().models_dir)), OnnxRuntime.identity)
-    rows = [HEAD, *(_row(model, catalogue.fingerprint(model.name)) for model in catalogue)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    catalog = ModelCatalog(read_models(*(folders or EmbedderSettings().models_dir)), OnnxRuntime.identity)
+    rows = [HEADER, *(_row(model, catalog.fingerprint(model.name)) for model in catalog)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )

@@ -50,7 +50,7 @@ def model(kind: Any, source: Source, *, unused: Sequence[str] = (), **options: A
     return loaded.eval()
 
 
-def tokenizers_of(source: Source) -> tuple[Tokenizer, Any]:
+def load_tokenizers(source: Source) -> tuple[Tokenizer, Any]:
     """Return the tokenizer of `source` twice: free of padding and cutting, and as transformers uses it.
 
     Where transformers has only a slow one, the tokenizer.json that is published beside it counts: the slow ones differ
@@ -62,16 +62,16 @@ def tokenizers_of(source: Source) -> tuple[Tokenizer, Any]:
     try:
         original = transformers.AutoTokenizer.from_pretrained(source.folder, **LOCAL)
     except Exception as error:  # as in `model`
-        original = _published(source, error)
+        original = _load_fast_tokenizer(source, error)
     if getattr(original, "backend_tokenizer", None) is None:
-        original = _published(source, None)
+        original = _load_fast_tokenizer(source, None)
     ours = Tokenizer.from_str(original.backend_tokenizer.to_str())
     ours.no_padding()
     ours.no_truncation()
     return ours, original
 
 
-def _published(source: Source, error: Exception | None) -> Any:
+def _load_fast_tokenizer(source: Source, error: Exception | None) -> Any:
     """Return the tokenizer that the source's tokenizer.json is."""
     if not (source.folder / "tokenizer.json").is_file():
         reason = f": {first_line(error)}" if error else ", and its tokenizer cannot be made into one"
@@ -82,7 +82,9 @@ def _published(source: Source, error: Exception | None) -> Any:
         raise ExportError(f"cannot load the tokenizer of {source.given}: {first_line(worse)}") from worse
 
 
-def reference(original: Any, inputs: Sequence[str], **options: Any) -> Callable[[Sequence[str]], tuple[Tensor, ...]]:
+def reference_inputs(
+    original: Any, inputs: Sequence[str], **options: Any
+) -> Callable[[Sequence[str]], tuple[Tensor, ...]]:
     """Return a function from texts to `inputs`, by the tokenizer `original` called with `options`."""
 
     def made(texts: Sequence[str]) -> tuple[Tensor, ...]:
@@ -92,7 +94,7 @@ def reference(original: Any, inputs: Sequence[str], **options: Any) -> Callable[
     return made
 
 
-def listed(path: Path) -> list[dict[str, Any]]:
+def read_list(path: Path) -> list[dict[str, Any]]:
     """Return the list of objects in the JSON file at `path`.
 
     Raises:
@@ -127,17 +129,17 @@ def preprocessing(steps: dict[str, Any], size: int) -> Preprocessing:
         ExportError: ours has no equal for them.
     """
     if not steps.get("do_resize", True) or not steps.get("do_rescale", True):
-        raise _unequalled("does not scale pictures or their values")
+        raise _unsupported("does not scale pictures or their values")
     if abs(steps.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6 or steps.get("rescale_offset"):
-        raise _unequalled("scales values otherwise than by 1/255")
+        raise _unsupported("scales values otherwise than by 1/255")
     interpolation = INTERPOLATIONS.get(int(steps["resample"]))
     if interpolation is None:
-        raise _unequalled(f"scales by resample {steps['resample']}")
+        raise _unsupported(f"scales by resample {steps['resample']}")
     normal = steps.get("do_normalize", True)
     mean = tuple(float(value) for value in steps["image_mean"]) if normal else (0.0, 0.0, 0.0)
     std = tuple(float(value) for value in steps["image_std"]) if normal else (1.0, 1.0, 1.0)
     if len(mean) != 3 or len(std) != 3:
-        raise _unequalled("has other channels than red, green and blue")
+        raise _unsupported("has other channels than red, green and blue")
     return Preprocessing(size, WHITE, interpolation, mean, std, _resize(steps, size))
 
 
@@ -145,15 +147,15 @@ def _resize(steps: dict[str, Any], size: int) -> Resize:
     wanted, crop = dict(steps["size"]), steps.get("crop_size") if steps.get("do_center_crop") else None
     square = {"height": size, "width": size}
     if crop is not None and dict(crop) != square:
-        raise _unequalled(f"crops to {dict(crop)}, and the model takes {size} by {size}")
+        raise _unsupported(f"crops to {dict(crop)}, and the model takes {size} by {size}")
     if wanted == {"shortest_edge": size} and crop is not None:
         return "crop"
     if wanted == square:
         return "squash"
-    raise _unequalled(f"scales to {wanted}{' and crops' if crop else ''}, and the model takes {size} by {size}")
+    raise _unsupported(f"scales to {wanted}{' and crops' if crop else ''}, and the model takes {size} by {size}")
 
 
-def _unequalled(what: str) -> ExportError:
+def _unsupported(what: str) -> ExportError:
     return ExportError(
         f"its image processor {what}; here a picture's shorter side becomes the size of the model, and its middle "
         "is taken, or both sides do"

@@ -16,12 +16,12 @@ NO_PREFIXES = Prefixes()
 
 
 class Tower(nn.Module):
-    """A model's way from inputs to unit vectors."""
+    """A model's forward from inputs to unit vectors."""
 
-    def __init__(self, model: nn.Module, way: Callable[..., Tensor]) -> None:
+    def __init__(self, model: nn.Module, forward: Callable[..., Tensor]) -> None:
         super().__init__()
         self.model = model
-        self._way = way
+        self._way = forward
         self.eval()  # else writing a graph turns dropout on afterwards
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class TextPart:
 
 
 @dataclass(frozen=True, slots=True)
-class PicturePart:
+class ImagePart:
     """A tower of pictures, how their pixels are made, and the original's own code for that."""
 
     tower: Tower
@@ -61,7 +61,7 @@ class PicturePart:
 
 
 @dataclass(frozen=True, slots=True)
-class SoundPart:
+class AudioPart:
     """A tower of spectrograms, what they are made by, and the original's own code for that."""
 
     tower: Tower
@@ -75,11 +75,11 @@ class Parts:
 
     family: str
     text: TextPart | None = None
-    image: PicturePart | None = None
-    audio: SoundPart | None = None
+    image: ImagePart | None = None
+    audio: AudioPart | None = None
     notes: tuple[str, ...] = ()
 
 
-def pooled(output: Any) -> Tensor:
+def pooled_output(output: Any) -> Tensor:
     """Return the projected vectors of one of transformers' `get_…_features`, whose result depends on its release."""
     return output if torch.is_tensor(output) else output.pooler_output

@@ -10,7 +10,7 @@ from services.embedder.core.catalog import Prefixes
 BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
 BGE_CHINESE = "为这个句子生成表示以用于检索相关文章："
 
-KNOWN = (
+KNOWN_FAMILIES = (
     (re.compile(r"(^|[-_/])(multilingual-)?e5-(small|base|large)(-v2)?$"), Prefixes("query: ", "passage: ")),
     (re.compile(r"(^|[-_/])bge-(small|base|large)-en(-v1\.5)?$"), Prefixes(BGE_ENGLISH, "")),
     (re.compile(r"(^|[-_/])bge-(small|base|large)-zh(-v1\.5)?$"), Prefixes(BGE_CHINESE, "")),
@@ -26,7 +26,7 @@ class ChosenPrefixes:
     reason: str
 
 
-def chosen(
+def choose_prefixes(
     prompts: Mapping[str, Any], names: tuple[str, ...], query: str | None, document: str | None
 ) -> ChosenPrefixes:
     """Return the prefixes of a text model.
@@ -35,8 +35,8 @@ def chosen(
     `names` are those the model goes by.
     """
     said = (
-        _said(prompts)
-        or _known(names)
+        _from_config(prompts)
+        or _from_name(names)
         or ChosenPrefixes(Prefixes(), "none: neither its files nor its name ask for any")
     )
     if query is None and document is None:
@@ -47,7 +47,7 @@ def chosen(
     return ChosenPrefixes(wanted, "as asked for")
 
 
-def _said(config: Mapping[str, Any]) -> ChosenPrefixes | None:
+def _from_config(config: Mapping[str, Any]) -> ChosenPrefixes | None:
     prompts = config.get("prompts") or {}
     always = prompts.get(config.get("default_prompt_name") or "", "")
     query = prompts.get("query", always)
@@ -56,9 +56,9 @@ def _said(config: Mapping[str, Any]) -> ChosenPrefixes | None:
     return None if found == Prefixes() else ChosenPrefixes(found, "from config_sentence_transformers.json")
 
 
-def _known(names: tuple[str, ...]) -> ChosenPrefixes | None:
+def _from_name(names: tuple[str, ...]) -> ChosenPrefixes | None:
     for name in names:
-        for pattern, prefixes in KNOWN:
+        for pattern, prefixes in KNOWN_FAMILIES:
             if pattern.search(name.lower().rstrip("/")):
                 return ChosenPrefixes(prefixes, f"what the family of {name} is trained with")
     return None

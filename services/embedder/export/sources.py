@@ -52,7 +52,7 @@ class Source:
         return found
 
 
-def found(given: str, revision: str | None, console: Console) -> Source:
+def resolve_source(given: str, revision: str | None, console: Console) -> Source:
     """Return the source that `given` names: a folder, or else a repository of the hub, which is downloaded.
 
     Raises:
@@ -64,7 +64,7 @@ def found(given: str, revision: str | None, console: Console) -> Source:
             raise ExportError(f"{given} is a folder: --revision is for repositories of the hub")
         return Source(str(folder.resolve()), folder, licence=_licence(folder))
     if HUB_ID.fullmatch(given):
-        return _downloaded(given, revision, console)
+        return _download(given, revision, console)
     raise ExportError(f"{given} is neither a built-in model, nor a folder, nor a hub id such as owner/name")
 
 
@@ -74,7 +74,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def checked_files(source: Source) -> dict[str, str]:
+def hash_files(source: Source) -> dict[str, str]:
     """Return the SHA-256 of every file that the source's model is made of, by name.
 
     Raises:
@@ -106,7 +106,7 @@ def _licence(folder: Path) -> str:
     return stated[1] if stated else ""
 
 
-def _downloaded(repository: str, revision: str | None, console: Console) -> Source:
+def _download(repository: str, revision: str | None, console: Console) -> Source:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -119,23 +119,23 @@ def _downloaded(repository: str, revision: str | None, console: Console) -> Sour
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ExportError(f"the hub has no {repository}{f' at {revision}' if revision else ''}") from error
     except Exception as error:  # of the hub's client and of its transport, without a common class
-        return _kept(repository, revision, error, console)
+        return _find_cached(repository, revision, error, console)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
-    wanted = _wanted(repository, list(sizes))
-    console.say(f"{repository}: {len(wanted)} files, {megabytes(sum(sizes[name] for name in wanted))}")
+    wanted = _select_files(repository, list(sizes))
+    console.print_line(f"{repository}: {len(wanted)} files, {megabytes(sum(sizes[name] for name in wanted))}")
     try:
         with console.progress() as bar:
             folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, tqdm_class=bar))
     except Exception as error:  # as above
-        raise ExportError(_by_hand(repository, wanted, error)) from error
+        raise ExportError(_download_advice(repository, wanted, error)) from error
     known = {file.rfilename: file.lfs.sha256 for file in info.siblings if file.lfs}
     return Source(repository, folder, folder.name, _licence(folder), known if folder.name == info.sha else {})
 
 
-def _wanted(repository: str, names: Sequence[str]) -> list[str]:
-    described = [name for name in names if any(_is(name, pattern) for pattern in DESCRIPTIONS)]
+def _select_files(repository: str, names: Sequence[str]) -> list[str]:
+    described = [name for name in names if any(_matches(name, pattern) for pattern in DESCRIPTIONS)]
     for patterns in WEIGHTS:
-        weights = [name for name in names if any(_is(name, pattern) for pattern in patterns)]
+        weights = [name for name in names if any(_matches(name, pattern) for pattern in patterns)]
         if weights:
             return [*described, *weights]
     raise ExportError(
@@ -143,11 +143,11 @@ def _wanted(repository: str, names: Sequence[str]) -> list[str]:
     )
 
 
-def _is(name: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     return Path(name).match(pattern) and name.count("/") == pattern.count("/")
 
 
-def _kept(repository: str, revision: str | None, error: Exception, console: Console) -> Source:
+def _find_cached(repository: str, revision: str | None, error: Exception, console: Console) -> Source:
     """Return what an earlier download left, the hub being out of reach."""
     from huggingface_hub import snapshot_download
 
@@ -156,9 +156,9 @@ def _kept(repository: str, revision: str | None, error: Exception, console: Cons
             patterns = [*DESCRIPTIONS, *weights]
             kept = snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
             if _complete(Path(kept)):
-                console.say(f"{repository}: the hub is out of reach, using what was downloaded before")
+                console.print_line(f"{repository}: the hub is out of reach, using what was downloaded before")
                 return Source(repository, Path(kept), Path(kept).name, _licence(Path(kept)))
-    raise ExportError(_by_hand(repository, [], error)) from error
+    raise ExportError(_download_advice(repository, [], error)) from error
 
 
 def _complete(folder: Path) -> bool:
@@ -166,7 +166,7 @@ def _complete(folder: Path) -> bool:
     return weights and (folder / "config.json").is_file()
 
 
-def _by_hand(repository: str, wanted: Sequence[str], error: Exception) -> str:
+def _download_advice(repository: str, wanted: Sequence[str], error: Exception) -> str:
     files = ", ".join(wanted) or (
         "config.json, model.safetensors, and those that are there of tokenizer.json, tokenizer_config.json, "
         "special_tokens_map.json, vocab.txt, vocab.json, merges.txt, preprocessor_config.json, modules.json, "

@@ -13,10 +13,10 @@ import torch
 
 from services.embedder.adapters.model_folders import MANIFEST
 from services.embedder.export import golden, graphs
-from services.embedder.export.checking import Parity, features
 from services.embedder.export.console import megabytes
 from services.embedder.export.errors import ExportError
-from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart
+from services.embedder.export.parity import Parity, extract_features
+from services.embedder.export.parts import AudioPart, ImagePart, Parts, TextPart
 from services.embedder.export.precision import Precision
 from services.embedder.export.sources import Source, sha256_of
 
@@ -35,26 +35,26 @@ class BuildRecord:
     precision: Precision
 
 
-def write_model(folder: Path, parts: Parts, making: BuildRecord) -> dict[str, Any]:
+def write_model(folder: Path, parts: Parts, record: BuildRecord) -> dict[str, Any]:
     """Write the files of the model into `folder`, which is there and empty; return what its model.json says."""
     towers: dict[str, Any] = {}
     lengths: set[int] = set()
     if parts.image is not None:
-        towers["image"] = _write_image(folder, parts.image, making.precision, lengths)
+        towers["image"] = _write_image(folder, parts.image, record.precision, lengths)
     if parts.text is not None:
-        towers["text"] = _write_text(folder, parts.text, making.precision, lengths)
+        towers["text"] = _write_text(folder, parts.text, record.precision, lengths)
     if parts.audio is not None:
-        towers["audio"] = _write_audio(folder, parts.audio, making.precision, lengths)
+        towers["audio"] = _write_audio(folder, parts.audio, record.precision, lengths)
     if len(lengths) != 1:
         raise ExportError(f"its towers end in vectors of {sorted(lengths)} dimensions, which are not one space")
     (dimensions,) = lengths
     manifest = {
-        "name": making.name,
+        "name": record.name,
         "version": "1",
         "dimensions": dimensions,
         "metric": "cosine",
-        "licence": making.source.licence or UNSTATED,
-        "summary": _summary(parts, making),
+        "licence": record.source.licence or UNSTATED,
+        "summary": _summary(parts, record),
         **towers,
     }
     _write_json(folder / MANIFEST, manifest)
@@ -62,29 +62,29 @@ def write_model(folder: Path, parts: Parts, making: BuildRecord) -> dict[str, An
 
 
 def write_provenance(
-    folder: Path, parts: Parts, making: BuildRecord, closeness: Mapping[str, Parity], fingerprint: str
+    folder: Path, parts: Parts, record: BuildRecord, parity: Mapping[str, Parity], fingerprint: str
 ) -> None:
     """Write where the model comes from and how close it is, for machines and for people."""
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
     provenance = {
-        "source": making.source.given,
-        "revision": making.source.revision or None,
-        "licence": making.source.licence or None,
+        "source": record.source.given,
+        "revision": record.source.revision or None,
+        "licence": record.source.licence or None,
         "family": parts.family,
         "notes": list(parts.notes),
-        "precision": making.precision,
+        "precision": record.precision,
         "fingerprint": fingerprint,
-        "source_sha256": dict(making.source_sha256),
+        "source_sha256": dict(record.source_sha256),
         "sha256": files,
-        "golden": {name: asdict(each) for name, each in closeness.items()},
+        "golden": {name: asdict(each) for name, each in parity.items()},
         "exporters": {"python": platform.python_version(), **{name: version(name) for name in EXPORTERS}},
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     _write_json(folder / PROVENANCE, provenance)
-    (folder / "README.md").write_text(_card(folder, parts, making, closeness, fingerprint), encoding="utf-8")
+    (folder / "README.md").write_text(_card(folder, parts, record, parity, fingerprint), encoding="utf-8")
 
 
-def _write_image(folder: Path, part: PicturePart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
+def _write_image(folder: Path, part: ImagePart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
     path, wanted = folder / "image.onnx", part.preprocessing
     example = torch.zeros(2, 3, wanted.size, wanted.size)
     graphs.write(part.tower, [example], ["pixels"], path, precision)
@@ -99,7 +99,7 @@ def _write_image(folder: Path, part: PicturePart, precision: Precision, lengths:
         "mean": list(wanted.mean),
         "std": list(wanted.std),
     }
-    return {**described, "alone": True} if graphs.quantises(path) else described
+    return {**described, "batch_sensitive": True} if graphs.is_dynamically_quantized(path) else described
 
 
 def _write_text(folder: Path, part: TextPart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
@@ -125,33 +125,33 @@ def _write_text(folder: Path, part: TextPart, precision: Precision, lengths: set
     return described
 
 
-def _write_audio(folder: Path, part: SoundPart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
+def _write_audio(folder: Path, part: AudioPart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
     path = folder / "audio.onnx"
     sounds = list(golden.sounds(int(part.features["sampling_rate"] or 0)).values())[:2]
-    example = torch.from_numpy(features(part, sounds))
+    example = torch.from_numpy(extract_features(part, sounds))
     graphs.write(part.tower, [example], ["features"], path, precision)
     lengths.add(part.tower.vectors(example).shape[1])
     return {"file": path.name, "sha256": sha256_of(path), "features": dict(part.features)}
 
 
-def _summary(parts: Parts, making: BuildRecord) -> str:
+def _summary(parts: Parts, record: BuildRecord) -> str:
     kinds = [kind for kind, part in (("texts", parts.text), ("pictures", parts.image)) if part is not None]
-    source = making.source.given if making.source.revision else Path(making.source.given).name
-    return f"{' and '.join(kinds).capitalize()}: {parts.family} model {source}, {making.precision}."
+    source = record.source.given if record.source.revision else Path(record.source.given).name
+    return f"{' and '.join(kinds).capitalize()}: {parts.family} model {source}, {record.precision}."
 
 
-def _card(folder: Path, parts: Parts, making: BuildRecord, closeness: Mapping[str, Parity], fingerprint: str) -> str:
-    source = making.source
-    rows = [f"| {name} | {each.least:.6f} | {each.mean:.6f} | {each.worst} |" for name, each in closeness.items()]
+def _card(folder: Path, parts: Parts, record: BuildRecord, parity: Mapping[str, Parity], fingerprint: str) -> str:
+    source = record.source
+    rows = [f"| {name} | {each.least:.6f} | {each.mean:.6f} | {each.worst} |" for name, each in parity.items()]
     files = [
         f"| {path.name} | {megabytes(path.stat().st_size)} |" for path in sorted(folder.glob("*.*")) if path.is_file()
     ]
     revision = f", revision {source.revision}" if source.revision else ""
     return "\n".join(
         [
-            f"# {making.name}",
+            f"# {record.name}",
             "",
-            f"{_summary(parts, making)} Built from `{source.given}`{revision} by `medley models build`.",
+            f"{_summary(parts, record)} Built from `{source.given}`{revision} by `medley models build`.",
             f"Licence: {source.licence or UNSTATED}. Fingerprint: `{fingerprint}`.",
             *("", *parts.notes) * bool(parts.notes),
             "",

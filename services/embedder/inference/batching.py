@@ -1,4 +1,4 @@
-"""Rows of concurrent calls, run together."""
+"""Dynamic batching of the rows of concurrent calls."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from services.embedder.core.preprocessing import Pixels
 
 
 class BatchedEncoder:
-    """A `TensorEncoder` that runs the rows of concurrent calls together, in batches as `policy` says."""
+    """A `TensorEncoder` that runs the rows of concurrent calls together, in batches limited by `policy`."""
 
     def __init__(self, inner: TensorEncoder, policy: BatchPolicy) -> None:
         self._inner = inner
@@ -21,11 +21,9 @@ class BatchedEncoder:
         )
 
     async def warm(self) -> None:
-        """Get the inner encoder ready."""
         await self._inner.warm()
 
     async def encode(self, rows: Pixels) -> Matrix:
-        """Return the vectors of `rows`, which may be run in several batches."""
         if not len(rows):
             return await self._inner.encode(rows)
         return np.stack(await self._batcher.run(None, list(rows)))

@@ -1,4 +1,4 @@
-"""Texts encoded once, however many ask."""
+"""A cache of text vectors; concurrent calls for the same text share one computation."""
 
 import asyncio
 import hashlib
@@ -26,81 +26,80 @@ class InFlight:
 
 
 class CachedTextEncoder:
-    """A `TextEncoder` that keeps the last `entries` vectors, and lets calls for a text in work share that work.
+    """A `TextEncoder` that caches the `entries` most recently used vectors and deduplicates concurrent requests.
 
-    The work belongs to no one call: it goes on while any call waits for it, and is cancelled when the last one leaves.
-    A text asked for together with others is ready when all of them are.
+    A computation belongs to no single call: it continues while any call waits for it, and is cancelled when the last
+    one is cancelled. The texts of one computation become available together.
     """
 
     def __init__(self, inner: TextEncoder, *, entries: int) -> None:
         self._inner = inner
         self._entries = entries
-        self._kept: OrderedDict[Key, Matrix] = OrderedDict()
-        self._flights: dict[Key, InFlight] = {}
+        self._cache: OrderedDict[Key, Matrix] = OrderedDict()
+        self._in_flight: dict[Key, InFlight] = {}
 
     async def warm(self) -> None:
-        """Get the inner encoder ready."""
         await self._inner.warm()
 
     async def encode(self, texts: Sequence[str]) -> Matrix:
-        """Return the vectors of `texts`, kept, joined or new."""
         if not texts:
             return await self._inner.encode(texts)
         keys = [_key(text) for text in texts]
-        vectors = self._remembered(keys)
-        flights = self._boarded({key: text for key, text in zip(keys, texts, strict=True) if key not in vectors})
+        vectors = self._look_up(keys)
+        computations = self._join({key: text for key, text in zip(keys, texts, strict=True) if key not in vectors})
         try:
-            for flight in flights:
-                # Shielded: when this call is cancelled, the others still want the result.
-                vectors |= await asyncio.shield(flight.vectors)
+            for computation in computations:
+                # Shielded: when this call is cancelled, other calls still need the result.
+                vectors |= await asyncio.shield(computation.vectors)
         finally:
-            for flight in flights:
-                self._leave(flight)
+            for computation in computations:
+                self._leave(computation)
         return np.stack([vectors[key] for key in keys])
 
-    def _remembered(self, keys: Sequence[Key]) -> Vectors:
-        found = {key: self._kept[key] for key in keys if key in self._kept}
+    def _look_up(self, keys: Sequence[Key]) -> Vectors:
+        found = {key: self._cache[key] for key in keys if key in self._cache}
         for key in found:
-            self._kept.move_to_end(key)
+            self._cache.move_to_end(key)
         return found
 
-    def _boarded(self, wanted: Mapping[Key, str]) -> list[InFlight]:
-        """Return the flights that will bring `wanted`, a new one for what none brings yet; this call counts on each."""
-        missing = {key: text for key, text in wanted.items() if key not in self._flights}
+    def _join(self, texts: Mapping[Key, str]) -> list[InFlight]:
+        """Return the computations in flight for `texts`, counting this call in each; start one for those without."""
+        missing = {key: text for key, text in texts.items() if key not in self._in_flight}
         if missing:
-            self._depart(missing)
-        flights = list({id(flight): flight for flight in (self._flights[key] for key in wanted)}.values())
-        for flight in flights:
-            flight.callers += 1
-        return flights
+            self._start(missing)
+        found = (self._in_flight[key] for key in texts)
+        computations = list({id(computation): computation for computation in found}.values())
+        for computation in computations:
+            computation.callers += 1
+        return computations
 
-    def _depart(self, missing: Mapping[Key, str]) -> None:
+    def _start(self, missing: Mapping[Key, str]) -> None:
         task = create_detached_task(self._encode(missing))
-        flight = InFlight(frozenset(missing), task)
-        self._flights |= dict.fromkeys(missing, flight)
-        task.add_done_callback(lambda _: self._land(flight))
+        computation = InFlight(frozenset(missing), task)
+        self._in_flight |= dict.fromkeys(missing, computation)
+        task.add_done_callback(lambda _: self._finish(computation))
 
-    def _leave(self, flight: InFlight) -> None:
-        flight.callers -= 1
-        if not flight.callers and not flight.vectors.done():
-            self._land(flight)
-            flight.vectors.cancel()
+    def _leave(self, computation: InFlight) -> None:
+        computation.callers -= 1
+        if not computation.callers and not computation.vectors.done():
+            self._finish(computation)
+            computation.vectors.cancel()
 
-    def _land(self, flight: InFlight) -> None:
-        """Let nobody board `flight` any more."""
-        for key in flight.keys:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+    def _finish(self, computation: InFlight) -> None:
+        """Remove `computation`, so that no further call joins it."""
+        for key in computation.keys:
+            if self._in_flight.get(key) is computation:
+                del self._in_flight[key]
 
     async def _encode(self, missing: Mapping[Key, str]) -> Vectors:
         encoded = await self._inner.encode(list(missing.values()))
         vectors = {key: vector.copy() for key, vector in zip(missing, encoded, strict=True)}
-        self._kept |= vectors
-        while len(self._kept) > self._entries:
-            self._kept.popitem(last=False)
+        self._cache |= vectors
+        while len(self._cache) > self._entries:
+            self._cache.popitem(last=False)
         return vectors
 
 
 def _key(text: str) -> Key:
-    """Return a key of fixed length, so that what is kept is bounded whatever the texts."""
+    """Return a key of fixed length, so that the size of the cache does not depend on the length of the texts."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

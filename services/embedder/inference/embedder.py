@@ -1,4 +1,4 @@
-"""What the embedder does, free of any transport or runtime."""
+"""Embedding of texts and pictures, independent of transport and runtime."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from services.common.errors import ArgumentError, FingerprintError, InputNotSupp
 from services.common.vectors import Matrix
 from services.embedder.core.catalog import Model, ModelCatalog, Purpose
 from services.embedder.core.encoder import TensorEncoder, TextEncoder
-from services.embedder.media.pictures import Media, Picture, PictureReader
+from services.embedder.media.images import DecodedImage, ImageReader, Media
 
 MAX_INPUTS = 256
 MAX_TEXT_CHARACTERS = 100_000
 
 Input = str | bytes | None
-"""A text, the bytes of a picture, or the nothing that a caller forgot to fill in."""
+"""A text, the bytes of a picture, or None for a message without content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """An embedded input: its vector, shape (dimensions,), and what a picture's bytes are."""
+    """An embedded input: its vector, shape (dimensions,), and for a picture the properties of its file."""
 
     vector: Matrix
     media: Media | None = None
@@ -32,8 +32,8 @@ Outcome = Embedding | ServiceError
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """What became of each input, in order, and the fingerprint of all the vectors."""
+class EmbedResults:
+    """The outcome of each input, in order, and the fingerprint of the vectors."""
 
     outcomes: list[Outcome]
     fingerprint: str
@@ -41,55 +41,55 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
-    """What runs a model; None where it takes no such input."""
+    """The encoders of a model; None for a kind of input that it does not take."""
 
     text: TextEncoder | None
     image: TensorEncoder | None
 
 
 class Embedder:
-    """Embeds texts and pictures by the models of a catalogue."""
+    """Embeds texts and pictures with the models of a catalog."""
 
     def __init__(
         self,
-        catalogue: ModelCatalog,
-        towers: Mapping[str, Encoders],
-        pictures: PictureReader,
+        catalog: ModelCatalog,
+        encoders: Mapping[str, Encoders],
+        pictures: ImageReader,
         limiter: ConcurrencyLimiter,
     ) -> None:
-        """Run each model of `catalogue` by the `towers` under its name."""
-        self._catalogue = catalogue
-        self._towers = towers
+        """`encoders` holds those of each model of `catalog`, by its name."""
+        self._catalog = catalog
+        self._encoders = encoders
         self._pictures = pictures
         self._limiter = limiter
 
     async def embed(
         self, name: str, fingerprint: str, inputs: Sequence[Input], purpose: Purpose | None = None
-    ) -> Embedded:
-        """Return what became of each of `inputs`, embedded by the model called `name`, its texts for `purpose`.
+    ) -> EmbedResults:
+        """Embed `inputs` with the model called `name`, texts for `purpose`; return the outcome of each.
 
         Raises:
             ModelNotFoundError: there is no such model.
             FingerprintError: `fingerprint` is not empty and not the model's.
             ArgumentError: there are no inputs, or too many.
-            OverloadedError: too much is waiting already.
+            OverloadedError: too many inputs are in progress.
         """
-        model = self._catalogue.get(name)
-        actual = self._catalogue.fingerprint(name)
+        model = self._catalog.get(name)
+        actual = self._catalog.fingerprint(name)
         if fingerprint not in ("", actual):
             raise FingerprintError(fingerprint, actual)
         if not 1 <= len(inputs) <= MAX_INPUTS:
             raise ArgumentError("inputs", len(inputs), f"must be 1 to {MAX_INPUTS}")
         with self._limiter.admit(len(inputs)):
-            return Embedded(await self._outcomes(model, inputs, purpose), actual)
+            return EmbedResults(await self._outcomes(model, inputs, purpose), actual)
 
     async def inspect(self, file: bytes) -> Media:
-        """Return what the bytes of a media file are.
+        """Return the properties of a media file.
 
         Raises:
-            MediaError: they are no picture, or a damaged one.
+            MediaError: it is no picture, or a damaged one.
             TooManyPixelsError, MessageTooLargeError: it is too large.
-            OverloadedError: too much is waiting already.
+            OverloadedError: too many inputs are in progress.
         """
         with self._limiter.admit(1):
             return await self._pictures.inspect(file)
@@ -111,23 +111,23 @@ class Embedder:
     async def _embed_texts(
         self, model: Model, texts: Sequence[tuple[int, str]], purpose: Purpose | None
     ) -> dict[int, Outcome]:
-        encoder = self._towers[model.name].text
+        encoder = self._encoders[model.name].text
         if encoder is None:
             return dict.fromkeys((place for place, _ in texts), _not_supported(model, ContentType.TEXT))
-        refused = {place: problem for place, text in texts if (problem := text_problem(text))}
+        refused = {place: problem for place, text in texts if (problem := find_text_error(text))}
         good = [(place, text) for place, text in texts if place not in refused]
         vectors = await encoder.encode([model.prefix(purpose) + text for _, text in good])
         embeddings = {place: Embedding(vector) for (place, _), vector in zip(good, vectors, strict=True)}
         return {**refused, **embeddings}
 
     async def _embed_pictures(self, model: Model, files: Sequence[tuple[int, bytes]]) -> dict[int, Outcome]:
-        encoder = self._towers[model.name].image
+        encoder = self._encoders[model.name].image
         if encoder is None or model.image is None:
             return dict.fromkeys((place for place, _ in files), _not_supported(model, ContentType.IMAGE))
         read = await self._pictures.read([file for _, file in files], model.image.preprocessing)
         outcomes = dict(zip((place for place, _ in files), read, strict=True))
-        good = {place: picture for place, picture in outcomes.items() if isinstance(picture, Picture)}
-        vectors = await _encoded(encoder, good.values())
+        good = {place: picture for place, picture in outcomes.items() if isinstance(picture, DecodedImage)}
+        vectors = await _encode_images(encoder, good.values())
         embeddings = {
             place: Embedding(vector, picture.media)
             for (place, picture), vector in zip(good.items(), vectors, strict=True)
@@ -140,8 +140,8 @@ def _not_supported(model: Model, content_type: ContentType) -> InputNotSupported
     return InputNotSupportedError(f"model {model.name!r} does not take", model.name, content_type)
 
 
-def text_problem(text: str) -> TextError | None:
-    """Return why `text` cannot be embedded; None where it can."""
+def find_text_error(text: str) -> TextError | None:
+    """Return why `text` cannot be embedded; None if it can."""
     if len(text) > MAX_TEXT_CHARACTERS:
         return TextError(f"has {len(text)} characters, {MAX_TEXT_CHARACTERS} at most")
     if not text or text.isspace():
@@ -153,6 +153,6 @@ def text_problem(text: str) -> TextError | None:
     return None
 
 
-async def _encoded(encoder: TensorEncoder, pictures: Iterable[Picture]) -> Iterable[Matrix]:
+async def _encode_images(encoder: TensorEncoder, pictures: Iterable[DecodedImage]) -> Iterable[Matrix]:
     rows = [picture.pixels for picture in pictures]
     return await encoder.encode(np.stack(rows)) if rows else ()

@@ -1,4 +1,4 @@
-"""Text models that continue another one."""
+"""Text models that project the vectors of another model."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,15 @@ from services.embedder.core.encoder import TensorEncoder, TextEncoder
 
 
 class ProjectedTextEncoder:
-    """A `TextEncoder` that takes the vectors of `trunk` through `head`."""
+    """A `TextEncoder` that applies `projection` to the vectors of `base`."""
 
-    def __init__(self, trunk: TextEncoder, head: TensorEncoder) -> None:
-        self._trunk = trunk
-        self._head = head
+    def __init__(self, base: TextEncoder, projection: TensorEncoder) -> None:
+        self._base = base
+        self._projection = projection
 
     async def warm(self) -> None:
-        """Get both ready."""
-        await self._trunk.warm()
-        await self._head.warm()
+        await self._base.warm()
+        await self._projection.warm()
 
     async def encode(self, texts: Sequence[str]) -> Matrix:
-        """Return the vectors of `texts`."""
-        return await self._head.encode(await self._trunk.encode(texts))
+        return await self._projection.encode(await self._base.encode(texts))

@@ -12,11 +12,11 @@ from services.embedder.adapters.triton.layout import (
     Flavour,
     ServedTower,
 )
-from services.embedder.core.catalog import PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ImageTower, TextProjection, TextTower
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServingOptions:
     """How a tower is to be served."""
 
     flavour: Flavour
@@ -25,7 +25,7 @@ class Serving:
     max_queue: int
     graph_inputs: Sequence[str]
     """Names of the graph's inputs, in order."""
-    alone: bool
+    batch_sensitive: bool
     """Whether a row's vector would change with the rows beside it, so that each must run by itself."""
 
 
@@ -40,9 +40,9 @@ class _Tensor:
 WARM_TOKENS = 16
 
 
-def config_pbtxt(served: ServedTower, serving: Serving, parameters: Mapping[str, str]) -> str:
+def config_pbtxt(served: ServedTower, serving: ServingOptions, parameters: Mapping[str, str]) -> str:
     """Return the configuration of the Triton model that serves a tower."""
-    batch = 0 if _single(serving) else serving.max_batch
+    batch = 0 if _runs_unbatched(serving) else serving.max_batch
     inputs = _inputs(served, serving)
     parts = [
         f'name: "{served.name}"\n{_backend(serving.flavour)}max_batch_size: {batch}',
@@ -60,12 +60,12 @@ def config_pbtxt(served: ServedTower, serving: Serving, parameters: Mapping[str,
     return "\n".join(parts) + "\n"
 
 
-def _single(serving: Serving) -> bool:
+def _runs_unbatched(serving: ServingOptions) -> bool:
     """The Python backend's model takes batches and runs the rows alone by itself."""
-    return serving.alone and serving.flavour != "python"
+    return serving.batch_sensitive and serving.flavour != "python"
 
 
-def _inputs(served: ServedTower, serving: Serving) -> list[_Tensor]:
+def _inputs(served: ServedTower, serving: ServingOptions) -> list[_Tensor]:
     match served.tower:
         case TextTower() if serving.flavour == "python":
             return [_Tensor(TEXT, "STRING", (1,), (1,))]
@@ -73,18 +73,18 @@ def _inputs(served: ServedTower, serving: Serving) -> list[_Tensor]:
             dims = _row_dims(serving, (-1,))
             warm = _row_dims(serving, (WARM_TOKENS,))
             return [_Tensor(name, "INT64", dims, warm) for name in inputs]
-        case TextHead():
+        case TextProjection():
             shape: tuple[int, ...] = (served.input_dimensions,)
-        case PictureTower(preprocessing=wanted):
+        case ImageTower(preprocessing=wanted):
             shape = (3, wanted.size, wanted.size)
     name = ROWS if serving.flavour == "python" else serving.graph_inputs[0]
     shape = shape if serving.flavour == "python" else _row_dims(serving, shape)
     return [_Tensor(name, "FP32", shape, shape)]
 
 
-def _row_dims(serving: Serving, dims: tuple[int, ...]) -> tuple[int, ...]:
+def _row_dims(serving: ServingOptions, dims: tuple[int, ...]) -> tuple[int, ...]:
     """Without batching Triton adds no first dimension; the graph has one all the same."""
-    return (1, *dims) if _single(serving) else dims
+    return (1, *dims) if _runs_unbatched(serving) else dims
 
 
 def _backend(flavour: Flavour) -> str:
@@ -95,7 +95,7 @@ def _tensor(role: str, tensor: _Tensor) -> str:
     return f"{role} [ {{ name: {json.dumps(tensor.name)} data_type: TYPE_{tensor.kind} dims: {list(tensor.dims)} }} ]"
 
 
-def _instances(serving: Serving) -> str:
+def _instances(serving: ServingOptions) -> str:
     if serving.flavour == "python":
         return (
             "# Each copy is a process with one thread and its own weights: as many as there are cores to give.\n"
@@ -107,7 +107,7 @@ def _instances(serving: Serving) -> str:
     )
 
 
-def _batching(serving: Serving) -> str:
+def _batching(serving: ServingOptions) -> str:
     return f"""\
 # No delay: nothing waits for company, and what comes while a copy is busy makes its next batch (160 -> 660 requests/s
 # from 1 to 32 callers). No preferred sizes: none measured better than any.

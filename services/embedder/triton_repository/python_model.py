@@ -47,7 +47,7 @@ class Text:
     def __init__(self, folder, settings):
         self._graph = _graph(folder, LEVELS.ORT_ENABLE_EXTENDED)
         self._names = settings["inputs"]
-        self._filling = settings["padding"]
+        self._padding = settings["padding"]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(settings["max_tokens"])
@@ -57,7 +57,7 @@ class Text:
 
     def _vector(self, text):
         ids = self._tokenizer.encode(text).ids
-        length, token = self._filling or (len(ids), 0)
+        length, token = self._padding or (len(ids), 0)
         missing = length - len(ids)
         mask = [1] * len(ids) + [0] * missing
         tokens = {"input_ids": ids + [token] * missing, "attention_mask": mask}
@@ -68,12 +68,12 @@ class Rows:
     """Rows of numbers: pictures' pixels in one run, or vectors for a text head each alone, as the tower says."""
 
     def __init__(self, folder, settings):
-        self._alone = settings["alone"]
+        self._batch_sensitive = settings["batch_sensitive"]
         self._graph = _graph(folder, LEVELS.ORT_ENABLE_EXTENDED if settings["extended"] else LEVELS.ORT_ENABLE_ALL)
         self._name = self._graph.get_inputs()[0].name
 
     def vectors(self, rows):
-        if not self._alone:
+        if not self._batch_sensitive:
             return self._run(rows)
         return np.concatenate([self._run(row[None]) for row in rows])
 

@@ -12,10 +12,10 @@ import onnxruntime
 
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.vectors import Matrix
-from services.embedder.adapters.model_files import verified
+from services.embedder.adapters.model_files import verify_file
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
-from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
+from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTIZED_COSINE, TEXTS, Golden, golden_rows
 from services.embedder.adapters.triton.layout import (
     ATTENTION_MASK,
     FINGERPRINT,
@@ -26,13 +26,13 @@ from services.embedder.adapters.triton.layout import (
     ServedTower,
     served_towers,
 )
-from services.embedder.core.catalog import ModelCatalog, PictureTower, TextHead, TextTower
-from services.embedder.triton_repository.configuration import WARM_TOKENS, Serving, config_pbtxt
+from services.embedder.core.catalog import ImageTower, ModelCatalog, TextProjection, TextTower
+from services.embedder.triton_repository.configuration import WARM_TOKENS, ServingOptions, config_pbtxt
 
 PYTHON_MODEL = Path(__file__).with_name("python_model.py")
 VERSION = "1"
 
-QUANTISING = b"DynamicQuantizeLinear"
+QUANTIZE_OPERATOR = b"DynamicQuantizeLinear"
 """The operator that scales activations while running; a graph spells its operators out."""
 
 
@@ -55,23 +55,23 @@ def write_repository(
         OSError: `out` cannot be written.
     """
     models = read_models(*([models_dir] if isinstance(models_dir, Path) else models_dir))
-    catalogue = ModelCatalog(models, IDENTITY)
+    catalog = ModelCatalog(models, IDENTITY)
     out.mkdir(parents=True, exist_ok=True)
     towers = served_towers(models)
     for served in towers:
         serving = _serving(served, flavour, instances, max_batch, max_queue)
-        parameters = _parameters(served, catalogue.fingerprint(served.model))
+        parameters = _parameters(served, catalog.fingerprint(served.model))
         with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as scratch:
             written = Path(scratch) / served.name
             _write(written, served, flavour, config_pbtxt(served, serving, parameters))
             (written / FINGERPRINT).write_text(f"{parameters[FINGERPRINT]}\n", encoding="ascii")
-            _put_in_place(written, out / served.name)
+            _move_into_place(written, out / served.name)
     return [served.name for served in towers]
 
 
-def _serving(served: ServedTower, flavour: Flavour, instances: int, max_batch: int, max_queue: int) -> Serving:
+def _serving(served: ServedTower, flavour: Flavour, instances: int, max_batch: int, max_queue: int) -> ServingOptions:
     inputs = () if flavour == "python" else _graph_inputs(served)
-    return Serving(flavour, instances, max_batch, max_queue, inputs, _alone(served))
+    return ServingOptions(flavour, instances, max_batch, max_queue, inputs, _is_batch_sensitive(served))
 
 
 def _graph_inputs(served: ServedTower) -> list[str]:
@@ -79,20 +79,20 @@ def _graph_inputs(served: ServedTower) -> list[str]:
     return [tensor.name for tensor in session.get_inputs()]
 
 
-def _alone(served: ServedTower) -> bool:
+def _is_batch_sensitive(served: ServedTower) -> bool:
     match served.tower:
-        case PictureTower(alone=alone):
-            return alone
+        case ImageTower(batch_sensitive=batch_sensitive):
+            return batch_sensitive
         case _:
-            return _quantises(served)
+            return _is_dynamically_quantized(served)
 
 
-def _quantises(served: ServedTower) -> bool:
-    return QUANTISING in verified(served.tower.graph).read_bytes()
+def _is_dynamically_quantized(served: ServedTower) -> bool:
+    return QUANTIZE_OPERATOR in verify_file(served.tower.graph).read_bytes()
 
 
 def _parameters(served: ServedTower, fingerprint: str) -> dict[str, str]:
-    least = QUANTISED_COSINE if _quantises(served) else EXACT_COSINE
+    least = QUANTIZED_COSINE if _is_dynamically_quantized(served) else EXACT_COSINE
     golden = Golden(asyncio.run(_golden_vectors(served)), least)
     return {FINGERPRINT: fingerprint, GOLDEN: golden.to_text(), TOWER: json.dumps(_tower(served))}
 
@@ -103,10 +103,10 @@ def _tower(served: ServedTower) -> dict[str, object]:
         case TextTower(max_tokens=max_tokens, padding=padding, inputs=inputs):
             filling = [padding.length, padding.token_id] if padding else None
             return {"max_tokens": max_tokens, "padding": filling, "inputs": list(inputs)}
-        case TextHead():
-            return {"alone": True, "extended": True}
-        case PictureTower(alone=alone):
-            return {"alone": alone, "extended": False}
+        case TextProjection():
+            return {"batch_sensitive": True, "extended": True}
+        case ImageTower(batch_sensitive=batch_sensitive):
+            return {"batch_sensitive": batch_sensitive, "extended": False}
 
 
 async def _golden_vectors(served: ServedTower) -> Matrix:
@@ -115,10 +115,10 @@ async def _golden_vectors(served: ServedTower) -> Matrix:
         match served.tower:
             case TextTower() as tower:
                 return await runtime.text_encoder(tower).encode(TEXTS)
-            case TextHead() as head:
-                return await runtime.head_encoder(head).encode(golden_rows(served.input_dimensions))
-            case PictureTower(preprocessing=wanted) as tower:
-                return await runtime.picture_encoder(tower).encode(golden_rows(3, wanted.size, wanted.size))
+            case TextProjection() as head:
+                return await runtime.projection_encoder(head).encode(golden_rows(served.input_dimensions))
+            case ImageTower(preprocessing=wanted) as tower:
+                return await runtime.image_encoder(tower).encode(golden_rows(3, wanted.size, wanted.size))
 
 
 def _write(folder: Path, served: ServedTower, flavour: Flavour, config: str) -> None:
@@ -130,13 +130,13 @@ def _write(folder: Path, served: ServedTower, flavour: Flavour, config: str) -> 
         shutil.copyfile(PYTHON_MODEL, version / "model.py")
     match served.tower:
         case TextTower(tokenizer=tokenizer) if flavour == "python":
-            shutil.copyfile(verified(tokenizer), version / "tokenizer.json")
+            shutil.copyfile(verify_file(tokenizer), version / "tokenizer.json")
         case TextTower():
             (folder / "warmup").mkdir()
             np.ones(WARM_TOKENS, np.int64).tofile(folder / "warmup" / f"{ATTENTION_MASK}.{WARM_TOKENS}")
 
 
-def _put_in_place(written: Path, target: Path) -> None:
+def _move_into_place(written: Path, target: Path) -> None:
     if target.exists():
         target.rename(written.with_name("replaced"))
     written.rename(target)

@@ -107,7 +107,7 @@ class ItemEmbedder:
         attempt = partial(self._embedder.embed, model.name, model.fingerprint, contents, Purpose.DOCUMENT)
         answers: Sequence[Embedding | ServiceError]
         try:
-            async with self._inputs.acquired(len(part)):
+            async with self._inputs.reserve(len(part)):
                 answers = await retry(attempt, is_transient, seconds=self._retry_seconds)
         except ServiceError as error:
             answers = [error] * len(part)
@@ -116,7 +116,7 @@ class ItemEmbedder:
     async def _inspect(self, number: int, image: bytes) -> "list[_Answer]":
         answer: MediaFacts | ServiceError
         try:
-            async with self._inputs.acquired(1):
+            async with self._inputs.reserve(1):
                 inspect = partial(self._embedder.inspect, image)
                 answer = await retry(inspect, is_transient, seconds=self._retry_seconds)
         except ServiceError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from services.common.errors import ItemEmptyError, SpaceNotFoundError
 from services.common.metadata import parse_metadata
 from services.common.names import validate_item_id
-from services.common.vectors import Matrix, comparable, from_bytes
+from services.common.vectors import Matrix, from_bytes, validate_comparable
 from services.gateway.core.items import (
     Collection,
     InlineMedia,
@@ -69,4 +69,4 @@ def _validate_vector(name: str, float32_le: bytes, spaces: Mapping[str, Space]) 
     space = spaces[name]
     if space.model:
         raise VectorNotAcceptedError(space)
-    return comparable(from_bytes(float32_le, space.dimensions), space.metric)
+    return validate_comparable(from_bytes(float32_le, space.dimensions), space.metric)

@@ -6,7 +6,7 @@ from math import isfinite
 
 from services.common.content import ContentType
 from services.common.errors import ArgumentError, InputNotSupportedError, InvalidError, SpaceNotFoundError
-from services.common.vectors import Matrix, comparable, from_bytes
+from services.common.vectors import Matrix, from_bytes, validate_comparable
 from services.gateway.core.embedder import Content, Model
 from services.gateway.core.items import Collection, Space, validate_text
 
@@ -191,7 +191,7 @@ def _plan_arm(collection: Collection, number: int, spec: ArmSpec, inputs: PlanIn
             ]
         case VectorQuery(float32_le):
             space = _space_for_vector(collection, spec.space)
-            vector = comparable(from_bytes(float32_le, space.dimensions), space.metric)
+            vector = validate_comparable(from_bytes(float32_le, space.dimensions), space.metric)
             return [PlannedArm(number, space, weight, vector, "")]
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from services.common.errors import SpaceNotFoundError
-from services.common.filters import Filter, canonical
+from services.common.filters import Filter, canonical_key
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.search.ann.manager import BuildContext
@@ -278,7 +278,7 @@ class LocalCollectionIndex:
         return self._selection(snapshot, search.space, search.condition)
 
     def _selection(self, snapshot: PublishedVersion, space: str, condition: Filter | None) -> Selection:
-        key = (space, "" if condition is None else canonical(condition))
+        key = (space, "" if condition is None else canonical_key(condition))
         selection = self._snapshots.selection(snapshot, key)
         if selection is None:
             selection = self._space(space).selection(self._rows(snapshot, condition))

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.errors import ArgumentError, OverloadedError, TokenError, VersionExpiredError, VersionUnknownError
-from services.common.filters import canonical
+from services.common.filters import canonical_key
 from services.common.versions import Version
 from services.search.core.collection_index import (
     CollectionIndex,
@@ -187,7 +187,7 @@ def _compared(options: Options) -> dict[str, object]:
         "collection": options.collection,
         "space": options.space,
         "fingerprint": options.fingerprint,
-        "filter": None if options.condition is None else canonical(options.condition),
+        "filter": None if options.condition is None else canonical_key(options.condition),
         "ids": frozenset(options.ids),
         "score_limit": options.score_limit,
         "exact": options.exact,

@@ -9,7 +9,7 @@ import numpy as np
 
 from services.common.concurrency.dynamic_batcher import BatchPolicy, DynamicBatcher
 from services.common.concurrency.executors import BoundedExecutor
-from services.common.filters import canonical
+from services.common.filters import canonical_key
 from services.common.vectors import Matrix
 from services.search.core.collection_index import CollectionIndex, Search, SearchResult
 
@@ -71,8 +71,8 @@ class SearchBatcher:
 
 
 def _kind(index: CollectionIndex, search: Search) -> _Kind:
-    """Filters are told apart by `canonical`: their `==` takes 1 for True."""
-    condition = None if search.condition is None else canonical(search.condition)
+    """Filters are told apart by `canonical_key`: their `==` takes 1 for True."""
+    condition = None if search.condition is None else canonical_key(search.condition)
     wants = 1 << max(7, (search.top_k - 1).bit_length())
     return _Kind(index, wants, (search.space, condition, search.ids, search.score_limit, search.exact))
 

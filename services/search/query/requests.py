@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from services.common.errors import ArgumentError, DimensionError, FingerprintError
 from services.common.filters import Filter
 from services.common.names import validate_collection_name, validate_space_name
-from services.common.vectors import Matrix, Metric, comparable
+from services.common.vectors import Matrix, Metric, validate_comparable
 from services.common.versions import Version
 from services.search.core.change_feed import Space
 from services.search.core.collection_index import Search
@@ -112,7 +112,7 @@ class Query:
         if len(self.vector) != space.dimensions:
             raise DimensionError(space.dimensions, len(self.vector))
         self.options.check_fingerprint(space)
-        comparable(self.vector, space.metric)
+        validate_comparable(self.vector, space.metric)
 
 
 def check_batch_size(count: int, top_k: int) -> None:

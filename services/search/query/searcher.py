@@ -11,7 +11,7 @@ from services.common.concurrency.limiter import ConcurrencyLimiter
 from services.common.deadlines import remaining_seconds
 from services.common.errors import ArgumentError
 from services.common.names import validate_collection_name, validate_space_name
-from services.common.paging import key_before, page_size, page_token
+from services.common.paging import decode_page_token, encode_page_token, validate_page_size
 from services.common.vectors import Matrix
 from services.common.versions import Version
 from services.search.core.change_feed import Space
@@ -116,10 +116,10 @@ class Searcher:
             ArgumentError: the page size is not allowed.
             TokenError: the token cannot be read.
         """
-        size, before = page_size(wanted), key_before(token)
+        size, before = validate_page_size(wanted), decode_page_token(token)
         reports = await asyncio.to_thread(index_reports, self._followers.all())
         page = [report for report in reports if before is None or report.key > before][: size + 1]
-        return page[:size], page_token(page[size - 1].key) if len(page) > size else ""
+        return page[:size], encode_page_token(page[size - 1].key) if len(page) > size else ""
 
     async def item_ids(self, collection: str, space: str, version: Version | None) -> tuple[Sequence[str], Version]:
         """Return the ids of all items with a vector in a space, once the index holds `version`, and the one it holds.

@@ -59,7 +59,7 @@ class S3Media:
             left = [path async for path in self._older_than(folder, datetime.now(UTC) - age)]
             await self._executor.run(self._bucket.remove_all, left)
         try:
-            await self._executor.run(self._bucket.abort_unfinished, "media/", datetime.now(UTC) - LEFT_PARTS)
+            await self._executor.run(self._bucket.abort_uploads, "media/", datetime.now(UTC) - LEFT_PARTS)
         except (ServiceUnavailableError, *S3_ERRORS) as error:
             log.warning("unfinished uploads are not looked for (%s): let a lifecycle rule end them", error)
 

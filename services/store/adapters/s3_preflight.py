@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from services.common.errors import ServiceUnavailableError, StorageFullError
 from services.common.s3.bucket import S3Bucket
-from services.common.s3.errors import S3_ERRORS, PreconditionFailedError, code_of, is_distrust
+from services.common.s3.errors import S3_ERRORS, PreconditionFailedError, error_code, is_untrusted_certificate
 from services.store.core.startup import CannotStartError
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def check_lance(bucket: S3Bucket) -> None:
     """
     place = f"s3://{bucket.options.bucket}/{bucket.options.key('probe/none.lance')}"
     try:
-        lance.dataset(place, storage_options=bucket.options.for_lance())
+        lance.dataset(place, storage_options=bucket.options.lance_options())
     except (OSError, ValueError) as error:
         if "Generic S3 error" in str(error):
             told = " ".join(str(error).partition(", /")[0].split())
@@ -90,7 +90,7 @@ def _exists(bucket: S3Bucket, *, create: bool) -> bool:
         bucket.page("probe/")
         return True
     except ServiceUnavailableError as error:
-        if create and isinstance(error.__cause__, S3Error) and code_of(error.__cause__) == "NoSuchBucket":
+        if create and isinstance(error.__cause__, S3Error) and error_code(error.__cause__) == "NoSuchBucket":
             return False
         raise
 
@@ -104,7 +104,7 @@ def _advise(bucket: S3Bucket) -> None:
         if bucket.client.get_bucket_lifecycle(name) is None:
             log.info("bucket %s has no lifecycle: let unfinished uploads expire after a day; see docs/s3.md", name)
     except S3_ERRORS as error:
-        log.info("bucket %s does not tell its versioning and lifecycle (%s); see docs/s3.md", name, code_of(error))
+        log.info("bucket %s does not tell its versioning and lifecycle (%s); see docs/s3.md", name, error_code(error))
 
 
 class _Refusals:
@@ -131,7 +131,7 @@ def _told(error: BaseException) -> str:
     match cause:
         case S3Error():
             return _REMEDIES.get(cause.code or "", f"{cause.code}: {cause.message}")
-        case SSLError() if is_distrust(cause):
+        case SSLError() if is_untrusted_certificate(cause):
             return f"its certificate is not trusted ({cause}): name who signs it in STORE_S3_CA_FILE"
         case SSLError():
             return f"it does not speak TLS ({cause}): check STORE_S3_SECURE"

@@ -18,7 +18,7 @@ from services.common.errors import (
 )
 from services.common.metadata import parse_metadata
 from services.common.names import validate_item_id
-from services.common.vectors import Matrix, comparable, from_bytes
+from services.common.vectors import Matrix, from_bytes, validate_comparable
 from services.store.core.errors import MediaNotFoundError, UploadIncompleteError
 from services.store.core.media_store import Announcement, MediaStore
 from services.store.core.mime import SNIFFED_BYTES, content_of, mime_type
@@ -261,7 +261,7 @@ def _vector(definition: CollectionSchema, name: str, encoded: bytes) -> Matrix:
     space = definition.space(name)
     if space is None:
         raise SpaceNotFoundError(name, [space.name for space in definition.spaces])
-    return comparable(from_bytes(encoded, space.dimensions), space.metric)
+    return validate_comparable(from_bytes(encoded, space.dimensions), space.metric)
 
 
 def _checked_media(draft: MediaInput) -> MediaInput:

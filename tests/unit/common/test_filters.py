@@ -4,7 +4,7 @@ import pytest
 
 from services.common.errors import FilterError
 from services.common.filter_codec import from_json, from_message, to_message
-from services.common.filters import Comparison, Operator, canonical, matches
+from services.common.filters import Comparison, Operator, canonical_key, matches
 
 SHOE = {
     "colour": "green",
@@ -51,7 +51,7 @@ SHOE = {
 def test_a_spelling_means_what_it_says(spelling: str, expected: bool) -> None:
     condition = from_json(spelling)
     assert matches(condition, SHOE) is expected
-    assert canonical(from_message(to_message(condition))) == canonical(condition)
+    assert canonical_key(from_message(to_message(condition))) == canonical_key(condition)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_an_empty_message_is_refused() -> None:
 
 def test_canonical_tells_true_from_one() -> None:
     one, true = (Comparison(("a",), Operator.EQUAL, (value,)) for value in (1, True))
-    assert canonical(one) != canonical(true)
+    assert canonical_key(one) != canonical_key(true)

@@ -13,8 +13,8 @@ from services.common.errors import (
 )
 from services.common.metadata import parse_metadata
 from services.common.names import validate_collection_name, validate_item_id, validate_space_name
-from services.common.paging import key_before, page_size, page_token
-from services.common.vectors import Metric, comparable, from_bytes, to_bytes
+from services.common.paging import decode_page_token, encode_page_token, validate_page_size
+from services.common.vectors import Metric, from_bytes, to_bytes, validate_comparable
 from services.common.versions import Version
 
 
@@ -91,35 +91,35 @@ def test_a_vector_of_another_length() -> None:
 
 def test_only_cosine_refuses_length_zero() -> None:
     zero = np.zeros(2, np.float32)
-    comparable(zero, Metric.DOT_PRODUCT)
+    validate_comparable(zero, Metric.DOT_PRODUCT)
     with pytest.raises(VectorError):
-        comparable(zero, Metric.COSINE)
+        validate_comparable(zero, Metric.COSINE)
 
 
 @pytest.mark.parametrize("key", ["", "a", "ключ/😀"])
 def test_page_tokens_hold_their_key(key: str) -> None:
-    assert key_before(page_token(key)) == key
+    assert decode_page_token(encode_page_token(key)) == key
 
 
 def test_the_first_page_has_no_key() -> None:
-    assert key_before("") is None
+    assert decode_page_token("") is None
 
 
 @pytest.mark.parametrize("token", ["!", "YQ==", "a", "ÿ"])
 def test_foreign_page_tokens(token: str) -> None:
     with pytest.raises(TokenError):
-        key_before(token)
+        decode_page_token(token)
 
 
 @pytest.mark.parametrize(("wanted", "size"), [(0, 100), (1, 1), (1000, 1000)])
 def test_page_sizes(wanted: int, size: int) -> None:
-    assert page_size(wanted) == size
+    assert validate_page_size(wanted) == size
 
 
 @pytest.mark.parametrize("wanted", [-1, 1001])
 def test_page_sizes_refused(wanted: int) -> None:
     with pytest.raises(ArgumentError):
-        page_size(wanted)
+        validate_page_size(wanted)
 
 
 def test_version_tokens_are_read_back() -> None:

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 
 from services.embedder.adapters.model_folders import read_models
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
-from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTISED_COSINE, TEXTS, Golden, golden_rows
+from services.embedder.adapters.triton.golden import EXACT_COSINE, QUANTIZED_COSINE, TEXTS, Golden, golden_rows
 from services.embedder.core.catalog import ModelCatalog
 from services.embedder.core.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS
@@ -58,9 +58,9 @@ def test_names_are_those_of_the_folders(configs: dict[str, Any]) -> None:
 
 def test_fingerprints_are_those_of_the_runtime_in_process(configs: dict[str, Any], written: Path) -> None:
     assert OnnxRuntime.identity == IDENTITY
-    catalogue = ModelCatalog(read_models(BUILT_IN_MODELS), OnnxRuntime.identity)
+    catalog = ModelCatalog(read_models(BUILT_IN_MODELS), OnnxRuntime.identity)
     for name, config in configs.items():
-        fingerprint = catalogue.fingerprint(name.rpartition(".")[0])
+        fingerprint = catalog.fingerprint(name.rpartition(".")[0])
         assert config.parameters["fingerprint"].string_value == fingerprint
         assert (written / name / "fingerprint").read_text().strip() == fingerprint
 
@@ -71,8 +71,8 @@ def test_golden_vectors_are_unit_vectors_one_an_input(configs: dict[str, Any]) -
     assert shapes == dict(zip(NAMES, [(2, 256), (2, 256), (len(TEXTS), 384)], strict=True))
     for golden in goldens.values():
         assert np.allclose(np.linalg.norm(golden.vectors, axis=1), 1, atol=1e-5)
-    assert goldens["minilm.text"].least_cosine == QUANTISED_COSINE
-    assert goldens["medley-mini.image"].least_cosine == EXACT_COSINE
+    assert goldens["minilm.text"].min_cosine == QUANTIZED_COSINE
+    assert goldens["medley-mini.image"].min_cosine == EXACT_COSINE
 
 
 def test_int8_texts_are_never_batched_by_triton(configs: dict[str, Any], flavour: Flavour) -> None:
@@ -140,10 +140,10 @@ def test_golden_vectors_survive_the_way_through_text() -> None:
     assert golden.vectors.dtype == np.float32
     again = Golden.from_text(golden.to_text())
     assert np.array_equal(again.vectors, golden.vectors)
-    assert again.least_cosine == 0.9
+    assert again.min_cosine == 0.9
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"float32_le": "AAA", "inputs": 1, "least_cosine": 1})])
+@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"float32_le": "AAA", "inputs": 1, "min_cosine": 1})])
 def test_what_holds_no_golden_vectors_says_so(text: str) -> None:
     with pytest.raises(ValueError, match="no golden vectors"):
         Golden.from_text(text)

@@ -14,7 +14,7 @@ def test_endpoints_come_with_commas_between_them(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("endpoints", ["one", "http://one:8001", "one:", ":8001", "one:grpc"])
 def test_what_is_no_host_and_port_is_refused(endpoints: str) -> None:
-    with pytest.raises(ValidationError, match="is no host:port"):
+    with pytest.raises(ValidationError, match="is not host:port"):
         EmbedderSettings(runtime="triton", triton_endpoints=endpoints)
 
 

@@ -1,4 +1,4 @@
-"""One Triton server: requests out, vectors or errors of ours back."""
+"""A client of one Triton server, which translates its errors."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -20,7 +20,7 @@ from services.embedder.adapters.triton.layout import VECTOR
 CHANNEL = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # A server that was restarted is found again within a second, not after gRPC's two minutes.
+    # Reconnect to a restarted server within a second, not after gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
@@ -32,31 +32,31 @@ DEAD = "is not healthy"
 
 
 class NotExecutedError(ServiceUnavailableError):
-    """A server did not take the request on: another one may be asked."""
+    """A server did not execute the request: it may be sent to another one."""
 
 
 class DeadBackendError(ServiceUnavailableError):
-    """A server says it is well and has the model, but what runs the model is gone, or answers nothing of use."""
+    """A server reports that the model is ready, but its backend is dead or returns invalid results."""
 
 
 class ModelMissingError(ServiceUnavailableError):
-    """A server has no such model, or not now."""
+    """A server does not have the model, or not at this time."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What a server says of a model."""
+class ModelMetadata:
+    """A server's metadata and configuration of a model."""
 
     inputs: Inputs
     outputs: Inputs
     max_batch: int
-    """Rows in a request; 1 where the model takes no batches."""
-    copies: int
+    """Most rows in a request; 1 if the model takes no batches."""
+    instances: int
     parameters: dict[str, str]
 
 
 class TritonClient:
-    """Asks the server at `address`, host:port."""
+    """A client of the server at `address`, host:port."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -68,7 +68,7 @@ class TritonClient:
 
     @property
     def outstanding(self) -> int:
-        """Requests under way."""
+        """Number of requests in flight."""
         return sum(map(len, self._calls.values()))
 
     async def close(self) -> None:
@@ -84,61 +84,61 @@ class TritonClient:
             ModelMissingError: the model is not there.
             OverloadedError: the model's queue is full.
             DeadlineError: `seconds` passed.
-            ServiceUnavailableError: the connection broke, or the request was abandoned meanwhile.
+            ServiceUnavailableError: the connection broke, or the request was abandoned.
         """
         if seconds <= 0:
-            raise DeadlineError("the deadline passed before Triton was asked", service="triton")
-        with self._translated(model):
-            answer = await self._called(model, self._request(model, inputs, seconds))
+            raise DeadlineError("the deadline passed before the request to Triton", service="triton")
+        with self._translate_errors(model):
+            answer = await self._track(model, self._request(model, inputs, seconds))
         vectors = answer.as_numpy(VECTOR)
         if vectors is None or vectors.shape != (rows, dimensions) or not np.isfinite(vectors).all():
             shape = None if vectors is None else vectors.shape
-            raise DeadBackendError("triton", f"at {self.address} answers {model} with {shape} for {rows} rows")
+            raise DeadBackendError("triton", f"at {self.address} returns shape {shape} from {model} for {rows} rows")
         self.answered[model] += 1
-        found: Matrix = vectors
-        return found
+        result: Matrix = vectors
+        return result
 
     def abandon(self, model: str) -> None:
-        """Fail what is under way for `model`: nobody need wait for a server that does not answer."""
+        """Fail the requests in flight for `model`, so that callers do not wait for a server that hangs."""
         for task in self._calls[model]:
             self._abandoned.add(task)
             task.cancel()
 
-    async def card(self, model: str, seconds: float) -> ModelCard:
-        """Return what the server says of `model`; raises as `infer`."""
-        with self._translated(model):
-            metadata = await self._client.get_model_metadata(model, client_timeout=seconds)
+    async def metadata(self, model: str, seconds: float) -> ModelMetadata:
+        """Return the metadata of `model`; raises as `infer`."""
+        with self._translate_errors(model):
+            signature = await self._client.get_model_metadata(model, client_timeout=seconds)
             config = (await self._client.get_model_config(model, client_timeout=seconds)).config
-        return ModelCard(
-            inputs=_signature(metadata.inputs),
-            outputs=_signature(metadata.outputs),
+        return ModelMetadata(
+            inputs=_signature(signature.inputs),
+            outputs=_signature(signature.outputs),
             max_batch=max(1, config.max_batch_size),
-            copies=sum(group.count for group in config.instance_group) or 1,
+            instances=sum(group.count for group in config.instance_group) or 1,
             parameters={key: value.string_value for key, value in config.parameters.items()},
         )
 
     async def ready(self, seconds: float) -> bool:
-        """Tell whether the server says that all its models are loaded; raises as `infer`."""
-        with self._translated(""):
+        """Return whether the server reports that all its models are loaded; raises as `infer`."""
+        with self._translate_errors(""):
             return bool(await self._client.is_server_ready(client_timeout=seconds))
 
     async def unload(self, model: str, seconds: float) -> None:
-        """Let the server forget `model`; raises as `infer`."""
-        with self._translated(model):
+        """Unload `model`; raises as `infer`."""
+        with self._translate_errors(model):
             await self._client.unload_model(model, client_timeout=seconds)
 
     async def load(self, model: str, seconds: float) -> None:
-        """Let the server load `model`; raises as `infer`."""
-        with self._translated(model):
+        """Load `model`; raises as `infer`."""
+        with self._translate_errors(model):
             await self._client.load_model(model, client_timeout=seconds)
 
     async def _request(self, model: str, inputs: list[InferInput], seconds: float) -> Any:
-        # Triton's own clock, in microseconds, is for the queue: a request nobody waits for any more is never run.
+        # Triton's timeout, in microseconds, applies to its queue: an expired request is not executed.
         return await self._client.infer(
             model, inputs, outputs=OUTPUTS, timeout=max(1, int(seconds * 1e6)), client_timeout=seconds
         )
 
-    async def _called(self, model: str, request: Any) -> Any:
+    async def _track(self, model: str, request: Any) -> Any:
         task = asyncio.ensure_future(request)
         self._calls[model].add(task)
         try:
@@ -153,31 +153,31 @@ class TritonClient:
             self._abandoned.discard(task)
 
     @contextmanager
-    def _translated(self, model: str) -> Iterator[None]:
+    def _translate_errors(self, model: str) -> Iterator[None]:
         try:
             yield
         except InferenceServerException as error:
-            self._raise(model, error)
+            self._raise_translated(model, error)
 
-    def _raise(self, model: str, error: InferenceServerException) -> NoReturn:
+    def _raise_translated(self, model: str, error: InferenceServerException) -> NoReturn:
         problem = f"at {self.address}: {error.message()}"
-        said = str(error.message()).lower()
+        message = str(error.message()).lower()
         match str(error.status()).removeprefix("StatusCode."):
             case "DEADLINE_EXCEEDED":
                 raise DeadlineError(f"triton at {self.address} did not answer in time", service="triton") from error
-            case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" if QUEUE_FULL in said:
+            case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" if QUEUE_FULL in message:
                 raise OverloadedError(f"triton {problem}", queue=model, limit="") from error
-            case "UNAVAILABLE" if QUEUE_TIMEOUT in said:
+            case "UNAVAILABLE" if QUEUE_TIMEOUT in message:
                 raise DeadlineError(f"triton {problem}", service="triton") from error
-            case "UNAVAILABLE" if any(phrase in said for phrase in NOT_EXECUTED):
+            case "UNAVAILABLE" if any(phrase in message for phrase in NOT_EXECUTED):
                 raise NotExecutedError("triton", problem) from error
             case "NOT_FOUND":
                 raise ModelMissingError("triton", problem) from error
-            case "UNAVAILABLE" if "unknown model" in said or "not ready" in said:
+            case "UNAVAILABLE" if "unknown model" in message or "not ready" in message:
                 raise ModelMissingError("triton", problem) from error
             case "UNAVAILABLE" | "CANCELLED":
                 raise ServiceUnavailableError("triton", problem) from error
-            case "INTERNAL" | "UNKNOWN" if DEAD in said:
+            case "INTERNAL" | "UNKNOWN" if DEAD in message:
                 raise DeadBackendError("triton", problem) from error
             case "INTERNAL" | "UNKNOWN":
                 raise ServiceUnavailableError("triton", problem) from error

@@ -1,7 +1,7 @@
 """Models run by Triton servers, over gRPC.
 
-A server serves a repository written by `services.embedder.triton_repository`. Its vectors are those of the runtime in
-process: each server has to show it, model by model, before it is asked for anything (see `triton_endpoint`).
+A server serves a repository written by `services.embedder.triton_repository`. Its vectors equal those of the ONNX
+runtime; `endpoint` verifies that for each model of each server before it is used.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from services.embedder.adapters.triton.endpoint import ExpectedModel, Timeouts
 from services.embedder.adapters.triton.inputs import input_builder
 from services.embedder.adapters.triton.layout import IDENTITY, ServedTower, Tower, served_towers
 from services.embedder.adapters.triton.pool import Pool
-from services.embedder.core.catalog import Model, ModelCatalog, PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ImageTower, Model, ModelCatalog, TextProjection, TextTower
 from services.embedder.core.encoder import TensorEncoder, TextEncoder
 from services.embedder.core.preprocessing import Pixels
 
@@ -31,50 +31,45 @@ E = TypeVar("E")
 async def triton_runtime(
     models: Sequence[Model], endpoints: Sequence[str], timeouts: Timeouts, *, max_batch: int, reload: bool
 ) -> AsyncIterator["TritonRuntime"]:
-    """Yield a runtime that asks `endpoints`, each host:port, for the towers of `models` while the block runs.
+    """Yield a runtime that runs the towers of `models` on the servers `endpoints`, each host:port.
 
-    A request has at most `max_batch` rows. `reload` says whether a model whose backend is dead is loaded anew.
+    A request has at most `max_batch` rows. With `reload`, a model whose backend is dead is unloaded and loaded.
     """
-    catalogue = ModelCatalog(models, IDENTITY)
+    catalog = ModelCatalog(models, IDENTITY)
     towers = served_towers(models)
-    expected = [
-        ExpectedModel(each, input_builder(each, max_batch), catalogue.fingerprint(each.model)) for each in towers
-    ]
+    expected = [ExpectedModel(each, input_builder(each, max_batch), catalog.fingerprint(each.model)) for each in towers]
     pool = Pool([TritonClient(address) for address in endpoints], expected, timeouts, reload=reload)
-    async with pool.watching():
+    async with pool.watch():
         yield TritonRuntime(pool, towers, timeouts.call)
 
 
 class TritonRuntime:
-    """A `Runtime` of Triton servers; its encoders work while its pool is watched."""
+    """A `Runtime` of Triton servers; its encoders work while its pool is being watched."""
 
     identity = IDENTITY
 
     def __init__(self, pool: Pool, towers: Sequence[ServedTower], call_seconds: float) -> None:
-        """`call_seconds` is the longest a request takes where the caller sets no deadline."""
+        """`call_seconds` limits a request whose caller sets no deadline."""
         self._pool = pool
-        # Models may share a tower; any of its names will do.
+        # Models may share a tower; any of its names is right.
         self._names: dict[Tower, str] = {each.tower: each.name for each in towers}
         self._call_seconds = call_seconds
 
     def text_encoder(self, tower: TextTower) -> TextEncoder:
-        """Return an encoder of texts."""
         return TritonTextEncoder(self._names[tower], tower.dimensions, self._pool, self._call_seconds)
 
-    def head_encoder(self, head: TextHead) -> TensorEncoder:
-        """Return an encoder of text vectors."""
-        return TritonTensorEncoder(self._names[head], head.dimensions, self._pool, self._call_seconds)
+    def projection_encoder(self, projection: TextProjection) -> TensorEncoder:
+        return TritonTensorEncoder(self._names[projection], projection.dimensions, self._pool, self._call_seconds)
 
-    def picture_encoder(self, tower: PictureTower) -> TensorEncoder:
-        """Return an encoder of pixels."""
+    def image_encoder(self, tower: ImageTower) -> TensorEncoder:
         return TritonTensorEncoder(self._names[tower], tower.dimensions, self._pool, self._call_seconds)
 
 
 class _Encoder(Generic[E]):
-    """Sends what concurrent calls want of one Triton model in common requests.
+    """Batches the inputs of concurrent calls into requests for one Triton model.
 
-    Triton would batch too, but each request costs client and server half a millisecond: fewer of them leave more of
-    both for the models.
+    Triton batches too, but each request costs client and server half a millisecond, so fewer requests leave more time
+    for inference.
     """
 
     def __init__(self, name: str, dimensions: int, pool: Pool, call_seconds: float) -> None:
@@ -89,7 +84,7 @@ class _Encoder(Generic[E]):
         )
 
     async def warm(self) -> None:
-        """Wait until a server runs the model, which Triton has warmed."""
+        # Triton runs its warm-up before a model is ready.
         await self._pool.until_ready(self._name)
 
     async def _vectors(self, elements: Sequence[E]) -> Matrix:
@@ -112,13 +107,11 @@ class TritonTextEncoder(_Encoder[str]):
     """A `TextEncoder` run by Triton."""
 
     async def encode(self, texts: Sequence[str]) -> Matrix:
-        """Return the vectors of `texts`."""
         return await self._vectors(texts)
 
 
 class TritonTensorEncoder(_Encoder[Pixels]):
-    """A `TensorEncoder` run by Triton, which batches by itself: it needs no `BatchedEncoder` around it."""
+    """A `TensorEncoder` run by Triton; it batches by itself and needs no `BatchedEncoder` around it."""
 
     async def encode(self, rows: Pixels) -> Matrix:
-        """Return the vectors of `rows`."""
         return await self._vectors(list(rows))

@@ -1,4 +1,4 @@
-"""What a tower's inputs are on the wire to Triton."""
+"""The input tensors of towers in requests to Triton."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -8,66 +8,64 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc.aio import InferInput
 
-from services.embedder.adapters.onnx.tokenizer import TokenIds, Tokens
+from services.embedder.adapters.onnx.tokenizer import TokenIds, TowerTokenizer
 from services.embedder.adapters.triton.golden import TEXTS, golden_rows
 from services.embedder.adapters.triton.layout import ATTENTION_MASK, TEXT, ServedTower
-from services.embedder.core.catalog import PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ImageTower, TextProjection, TextTower
 from services.embedder.core.preprocessing import Pixels
 
 E_contra = TypeVar("E_contra", contravariant=True)
 
 MAX_TEXTS = 8
-"""Texts in one request: each is run alone, so more would only keep a copy from others."""
+"""Most texts in one request: they run one by one, so a larger request only occupies an instance for longer."""
 
 Shape = tuple[int, ...]
 Inputs = Mapping[str, tuple[str, Shape]]
-"""Datatype and shape of a Triton model's inputs by name; the first dimension of batches is left out."""
+"""Datatype and shape of a Triton model's inputs by name; without the batch dimension."""
 
 
 class InputBuilder(Protocol, Generic[E_contra]):
-    """Builds a Triton model's input tensors of what a tower embeds."""
+    """Builds the input tensors of a Triton model."""
 
     max_batch: int
-    """Elements in one request at most; the model's own limit holds besides."""
+    """Most elements in one request; the model's own limit applies too."""
 
     def mismatch(self, inputs: Inputs) -> str:
-        """Return why a model of these inputs cannot be this tower's; empty where it can."""
+        """Return how `inputs` differ from those of this tower; empty if they do not."""
         ...
 
     async def build(self, elements: Sequence[E_contra], inputs: Inputs) -> list[InferInput]:
-        """Return `elements`, at least one, as tensors for a model of these inputs."""
+        """Return `elements`, at least one, as tensors for a model with these inputs."""
         ...
 
 
 class TextInputBuilder:
-    """Texts, as strings where the model tokenises, else as tokens, padded to the longest of a request."""
+    """Texts, as strings if the model tokenizes, else as tokens padded to the longest text of the request."""
 
     max_batch = MAX_TEXTS
     golden: Sequence[str] = TEXTS
 
     def __init__(self, tower: TextTower) -> None:
         self._tower = tower
-        self._tokens = Tokens(tower)
+        self._tokenizer = TowerTokenizer(tower)
 
     def mismatch(self, inputs: Inputs) -> str:
-        """Return why a model of these inputs cannot be this tower's; empty where it can."""
         kinds = {name: kind for name, (kind, _) in inputs.items()}
         tokens = dict.fromkeys(self._tower.inputs, "INT64")
         return "" if kinds in ({TEXT: "BYTES"}, tokens) else f"expected inputs {TEXT} or {tokens}, it has {kinds}"
 
     async def build(self, elements: Sequence[str], inputs: Inputs) -> list[InferInput]:
-        """Return texts as tensors."""
         if TEXT in inputs:
             return [_tensor(TEXT, "BYTES", np.array([[text.encode()] for text in elements], dtype=np.object_))]
-        each = await asyncio.to_thread(lambda: [self._tokens.inputs(text) for text in elements])
-        return [_tensor(name, "INT64", _padded([one[name] for one in each], self._filling(name))) for name in inputs]
+        each = await asyncio.to_thread(lambda: [self._tokenizer.inputs(text) for text in elements])
+        return [_tensor(name, "INT64", _pad([one[name] for one in each], self._padding_value(name))) for name in inputs]
 
-    def _filling(self, name: str) -> int:
+    def _padding_value(self, name: str) -> int:
         return 0 if name == ATTENTION_MASK or self._tower.padding is None else self._tower.padding.token_id
 
 
 class RowInputBuilder:
-    """Rows of numbers, under whatever name the model's one input has."""
+    """Rows of numbers, for the model's only input, whatever its name."""
 
     def __init__(self, shape: Shape, max_batch: int) -> None:
         self._shape = shape
@@ -75,25 +73,23 @@ class RowInputBuilder:
         self.golden: Sequence[Pixels] = list(golden_rows(*shape))
 
     def mismatch(self, inputs: Inputs) -> str:
-        """Return why a model of these inputs cannot be this tower's; empty where it can."""
         fits = list(inputs.values()) == [("FP32", self._shape)]
         return "" if fits else f"expected one input FP32 {list(self._shape)}, it has {inputs}"
 
     async def build(self, elements: Sequence[Pixels], inputs: Inputs) -> list[InferInput]:
-        """Return rows as tensors."""
         (name,) = inputs
         return [_tensor(name, "FP32", np.stack(elements))]
 
 
 def input_builder(served: ServedTower, max_batch: int) -> TextInputBuilder | RowInputBuilder:
-    """Return what builds the inputs of a tower's Triton model."""
+    """Return the builder of the inputs of a tower's Triton model."""
     match served.tower:
         case TextTower() as tower:
             return TextInputBuilder(tower)
-        case TextHead():
+        case TextProjection():
             return RowInputBuilder((served.input_dimensions,), max_batch)
-        case PictureTower(preprocessing=wanted):
-            return RowInputBuilder((3, wanted.size, wanted.size), max_batch)
+        case ImageTower(preprocessing=preprocessing):
+            return RowInputBuilder((3, preprocessing.size, preprocessing.size), max_batch)
 
 
 def _tensor(name: str, kind: str, array: NDArray[Any]) -> InferInput:
@@ -102,9 +98,9 @@ def _tensor(name: str, kind: str, array: NDArray[Any]) -> InferInput:
     return tensor
 
 
-def _padded(rows: Sequence[TokenIds], filling: int) -> TokenIds:
+def _pad(rows: Sequence[TokenIds], padding_value: int) -> TokenIds:
     length = max(row.shape[1] for row in rows)
-    padded = np.full((len(rows), length), filling, np.int64)
-    for place, row in enumerate(rows):
-        padded[place, : row.shape[1]] = row[0]
+    padded = np.full((len(rows), length), padding_value, np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : row.shape[1]] = row[0]
     return padded

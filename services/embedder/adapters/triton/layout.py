@@ -1,22 +1,22 @@
-"""What the writer of a repository and the client of a server agree upon: names of models, tensors and parameters."""
+"""The conventions shared by repository writer and client: names of models, tensors and parameters."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from services.embedder.core.catalog import Model, PictureTower, TextHead, TextTower
+from services.embedder.core.catalog import ImageTower, Model, TextProjection, TextTower
 
 Flavour = Literal["python", "onnxruntime", "tensorrt"]
-"""What runs a graph in Triton: ONNX Runtime inside the Python backend, or the ONNX Runtime backend, plain or with the
-TensorRT accelerator."""
+"""The backend that runs a graph in Triton: ONNX Runtime inside the Python backend, or the ONNX Runtime backend, without
+or with the TensorRT accelerator."""
 
-Tower = TextTower | TextHead | PictureTower
+Tower = TextTower | TextProjection | ImageTower
 
 IDENTITY = "onnxruntime cpu"
-"""What every flavour says of itself in a fingerprint: the same as the runtime in process.
+"""The runtime identity of every flavour, part of fingerprints; the same as that of the ONNX runtime.
 
-A fingerprint names the arithmetic, not the host. That a server computes as the process does is not taken on trust:
-each model carries golden vectors made in process, and a client admits no server that misses them.
+A fingerprint identifies the arithmetic, not the host. That a server computes the same vectors is verified: each model
+carries golden vectors computed by the ONNX runtime, and a client uses no server that does not reproduce them.
 """
 
 TEXT, INPUT_IDS, ATTENTION_MASK, ROWS = "text", "input_ids", "attention_mask", "rows"
@@ -27,13 +27,13 @@ FINGERPRINT, GOLDEN, TOWER = "fingerprint", "golden", "tower"
 
 @dataclass(frozen=True, slots=True)
 class ServedTower:
-    """A tower of a catalogue's model, and the name of the Triton model that runs it."""
+    """A tower of a catalog's model, and the name of the Triton model that runs it."""
 
     name: str
     model: str
     tower: Tower
     input_dimensions: int = 0
-    """Length of a text head's rows; 0 for other towers."""
+    """Length of a text projection's input rows; 0 for other towers."""
 
 
 def served_towers(models: Iterable[Model]) -> list[ServedTower]:
@@ -42,7 +42,7 @@ def served_towers(models: Iterable[Model]) -> list[ServedTower]:
     served = []
     for model in by_name.values():
         if model.text is not None:
-            rows = by_name[model.text.after].dimensions if isinstance(model.text, TextHead) else 0
+            rows = by_name[model.text.base].dimensions if isinstance(model.text, TextProjection) else 0
             served.append(ServedTower(f"{model.name}.text", model.name, model.text, rows))
         if model.image is not None:
             served.append(ServedTower(f"{model.name}.image", model.name, model.image))

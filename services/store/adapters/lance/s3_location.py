@@ -55,7 +55,9 @@ class S3Shelf:
     def place(self, definition: CollectionSchema) -> TableLocation:
         """Name the place in the bucket."""
         options = self._bucket.options
-        return TableLocation(f"s3://{options.bucket}/{options.key(_rows(definition))}", Durable(), options.for_lance())
+        return TableLocation(
+            f"s3://{options.bucket}/{options.key(_rows(definition))}", Durable(), options.lance_options()
+        )
 
     @contextmanager
     def creating(self, definition: CollectionSchema) -> Iterator[None]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.embedder.adapters.model_files import verified
+from services.embedder.adapters.model_files import verify_file
 from services.embedder.adapters.model_folders import read_models
-from services.embedder.core.catalog import ModelFile, Padding, Purpose, TextHead, TextTower
+from services.embedder.core.catalog import ModelFile, Padding, Purpose, TextProjection, TextTower
 from services.embedder.core.errors import ModelFileError
 from services.embedder.settings import BUILT_IN_MODELS
 
@@ -44,14 +44,14 @@ def test_the_built_in_models() -> None:
     mini, minilm = sorted(read_models(BUILT_IN_MODELS), key=lambda model: model.name)
     assert (mini.name, minilm.name) == ("medley-mini", "minilm")
     assert isinstance(minilm.text, TextTower)
-    assert isinstance(mini.text, TextHead)
-    assert mini.text.after == "minilm"
+    assert isinstance(mini.text, TextProjection)
+    assert mini.text.base == "minilm"
     assert mini.image is not None
     assert minilm.image is None
     assert minilm.summary.endswith("Licence: Apache-2.0.")
     for tower in (mini.text, mini.image, minilm.text):
-        assert verified(tower.graph).is_file()
-    assert verified(minilm.text.tokenizer).is_file()
+        assert verify_file(tower.graph).is_file()
+    assert verify_file(minilm.text.tokenizer).is_file()
 
 
 def test_other_folders_are_passed_over(tmp_path: Path) -> None:
@@ -72,13 +72,13 @@ def test_other_folders_are_passed_over(tmp_path: Path) -> None:
         ({"text": {**TEXT, "file": ".."}}, "file"),
         ({"text": {**TEXT, "sha256": "0"}}, "sha256"),
         ({"text": {**TEXT, "lower_case": False}}, "lower_case"),
-        ({"text": {**TEXT, "pad_to": 8}}, "pad_to and pad_id come together"),
+        ({"text": {**TEXT, "pad_to": 8}}, "pad_to and pad_id must be given together"),
         ({"text": {**TEXT, "pad_to": 7, "pad_id": 0}}, "pad_to is 7, less than max_tokens, 8"),
         ({"text": {**TEXT, "inputs": ["pixels"]}}, "inputs"),
         ({"text": {**TEXT, "prefixes": {"title": "t: "}}}, "title"),
         ({"audio": {"file": "a.onnx", "sha256": HASH}}, "features"),
-        ({"text": {"file": "h.onnx", "sha256": HASH, "after": "nobody"}}, "comes after 'nobody'"),
-        ({"text": {"file": "h.onnx", "sha256": HASH, "after": "m"}}, "comes after 'm'"),
+        ({"text": {"file": "h.onnx", "sha256": HASH, "base": "nobody"}}, "builds on 'nobody'"),
+        ({"text": {"file": "h.onnx", "sha256": HASH, "base": "m"}}, "builds on 'm'"),
         ({"image": {**IMAGE, "resize": "stretch"}}, "resize"),
         ({"image": {**IMAGE, "std": [0.5, 0.5, 0]}}, "std"),
         ({"image": {**IMAGE, "background": [256, 0, 0]}}, "background"),
@@ -106,7 +106,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_two_folders_make_one_catalogue(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    write(tmp_path / "mine", manifest(text={"file": "h.onnx", "sha256": HASH, "after": "minilm"}))
+    write(tmp_path / "mine", manifest(text={"file": "h.onnx", "sha256": HASH, "base": "minilm"}))
     names = [model.name for model in read_models(BUILT_IN_MODELS, tmp_path / "mine")]
     assert sorted(names) == ["m", "medley-mini", "minilm"]
 
@@ -139,11 +139,11 @@ def test_an_altered_file_is_refused_with_both_hashes(tmp_path: Path) -> None:
     file = tmp_path / "t.onnx"
     file.write_bytes(b"altered")
     with pytest.raises(ModelFileError) as caught:
-        verified(ModelFile(file, HASH))
+        verify_file(ModelFile(file, HASH))
     assert str(file) in str(caught.value)
     assert f"expected sha256 {HASH}, it has {hashlib.sha256(b'altered').hexdigest()}" in str(caught.value)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="No such file"):
-        verified(ModelFile(tmp_path / "t.onnx", HASH))
+        verify_file(ModelFile(tmp_path / "t.onnx", HASH))

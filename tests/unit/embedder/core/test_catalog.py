@@ -1,4 +1,4 @@
-"""The catalogue, and what a fingerprint does and does not depend on."""
+"""The catalog, and what a fingerprint does and does not depend on."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,13 +10,13 @@ from services.common.content import ContentType
 from services.common.vectors import Metric
 from services.embedder.core import preprocessing
 from services.embedder.core.catalog import (
+    ImageTower,
     Model,
     ModelCatalog,
     ModelFile,
     Padding,
-    PictureTower,
     Prefixes,
-    TextHead,
+    TextProjection,
     TextTower,
 )
 from services.embedder.core.errors import ModelNotFoundError
@@ -35,14 +35,14 @@ BOTH = Model(
     dimensions=3,
     metric=Metric.COSINE,
     summary="Texts and pictures.",
-    text=TextHead(ModelFile(Path("h.onnx"), "cc"), "trunk", 3),
-    image=PictureTower(ModelFile(Path("i.onnx"), "dd"), wanted(), 3),
+    text=TextProjection(ModelFile(Path("h.onnx"), "cc"), "trunk", 3),
+    image=ImageTower(ModelFile(Path("i.onnx"), "dd"), wanted(), 3),
 )
 
 
 def fingerprints(trunk: Model = TRUNK, both: Model = BOTH, runtime: str = "onnxruntime") -> tuple[str, str]:
-    catalogue = ModelCatalog([trunk, both], runtime)
-    return catalogue.fingerprint("trunk"), catalogue.fingerprint("both")
+    catalog = ModelCatalog([trunk, both], runtime)
+    return catalog.fingerprint("trunk"), catalog.fingerprint("both")
 
 
 def tower() -> TextTower:
@@ -50,7 +50,7 @@ def tower() -> TextTower:
     return TRUNK.text
 
 
-def picture() -> PictureTower:
+def picture() -> ImageTower:
     assert BOTH.image is not None
     return BOTH.image
 
@@ -80,7 +80,7 @@ def test_a_change_of_the_text_model_changes_its_fingerprint_and_those_after_it(c
 @pytest.mark.parametrize(
     "changed",
     [
-        replace(BOTH, text=TextHead(ModelFile(Path("h.onnx"), "c0"), "trunk", 3)),
+        replace(BOTH, text=TextProjection(ModelFile(Path("h.onnx"), "c0"), "trunk", 3)),
         replace(BOTH, image=replace(picture(), graph=ModelFile(Path("i.onnx"), "d0"))),
         replace(BOTH, image=replace(picture(), preprocessing=wanted(size=32))),
         replace(BOTH, image=replace(picture(), preprocessing=wanted(background=(0, 0, 0)))),
@@ -129,9 +129,9 @@ def test_an_unknown_model_is_refused_with_those_there_are() -> None:
 
 
 def test_pages_go_by_name() -> None:
-    catalogue = ModelCatalog([TRUNK, BOTH], "r")
-    first = catalogue.page(None, 1)
+    catalog = ModelCatalog([TRUNK, BOTH], "r")
+    first = catalog.page(None, 1)
     assert ([model.name for model in first.models], first.more) == (["both"], True)
-    last = catalogue.page("both", 1)
+    last = catalog.page("both", 1)
     assert ([model.name for model in last.models], last.more) == (["trunk"], False)
-    assert catalogue.page("trunk", 1).models == []
+    assert catalog.page("trunk", 1).models == []

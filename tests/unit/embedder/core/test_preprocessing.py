@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from services.embedder.core.preprocessing import Pixels, Preprocessing, Resize
-from services.embedder.media.pictures import PictureLimits, read
+from services.embedder.media.images import ImageLimits, decode_image
 from tests.unit.embedder.files import BLACK, BLUE, GREEN, RED, WHITE, encoded, exif, halves, noise, plain, wanted
 
-LIMITS = PictureLimits(max_bytes=2**24, max_pixels=2**24)
+LIMITS = ImageLimits(max_bytes=2**24, max_pixels=2**24)
 
 
 def canvas(file: bytes, how: Preprocessing | None = None) -> Pixels:
     """Height, width, channels from 0 to 255: easier to compare with colours."""
-    return read(file, LIMITS, how or wanted()).pixels.transpose(1, 2, 0) * 255
+    return decode_image(file, LIMITS, how or wanted()).pixels.transpose(1, 2, 0) * 255
 
 
 def colour(area: Pixels) -> tuple[int, ...]:
@@ -170,7 +170,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     stored = shown.transpose(turns[orientation]) if orientation in turns else shown
     options: Mapping[str, int] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": 1}}.get(kind, {})
     file = encoded(stored, kind, exif=exif(orientation), **options)
-    found = read(file, LIMITS, wanted(32))
+    found = decode_image(file, LIMITS, wanted(32))
     assert (found.media.width, found.media.height) == (32, 16)
     area = found.pixels.transpose(1, 2, 0)[8:24] * 255
     for there, expected in ((area[:8, :16], GREEN), (area[8:, :16], RED), (area[:, 16:], BLUE)):
@@ -187,7 +187,7 @@ def test_of_an_animation_the_first_frame_counts() -> None:
 
 def test_channels_are_normalised_and_come_first() -> None:
     how = Preprocessing(4, WHITE, "bicubic", (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))
-    pixels = read(plain((4, 4), (255, 0, 255)), LIMITS, how).pixels
+    pixels = decode_image(plain((4, 4), (255, 0, 255)), LIMITS, how).pixels
     assert pixels.dtype == np.float32
     assert pixels.flags.c_contiguous
     assert pixels[:, 0, 0].tolist() == [1.0, -1.0, 0.5]
@@ -202,7 +202,7 @@ def test_a_jpeg_under_four_times_the_size_is_decoded_whole(size: tuple[int, int]
 @pytest.mark.parametrize("size", [(64, 64), (200, 130), (301, 1000), (1000, 700)])
 def test_a_large_jpeg_decoded_small_hardly_differs(size: tuple[int, int]) -> None:
     file = encoded(noise((6, 4)).resize(size, Image.Resampling.BICUBIC), "JPEG", quality=95)
-    found = read(file, LIMITS, wanted())
+    found = decode_image(file, LIMITS, wanted())
     assert (found.media.width, found.media.height) == size
     whole = canvas(encoded(_decoded(file)))
     assert np.abs(canvas(file) - whole).mean() < 2

@@ -15,9 +15,9 @@ from services.embedder.adapters.memory import MemoryRuntime
 from services.embedder.core.catalog import ModelCatalog, Prefixes, Purpose
 from services.embedder.core.encoder import TextEncoder
 from services.embedder.core.errors import ModelNotFoundError
-from services.embedder.inference.embedder import Embedded, Embedder, Embedding, Encoders, Input, Outcome
+from services.embedder.inference.embedder import Embedder, Embedding, EmbedResults, Encoders, Input, Outcome
 from services.embedder.inference.projection import ProjectedTextEncoder
-from services.embedder.media.pictures import PictureLimits, PictureReader
+from services.embedder.media.images import ImageLimits, ImageReader
 from tests.unit.embedder.core.test_catalog import BOTH, TRUNK, picture, tower
 from tests.unit.embedder.encoders import HeldTextEncoder, settle
 from tests.unit.embedder.files import BLUE, plain
@@ -28,9 +28,9 @@ CATALOGUE = ModelCatalog([TRUNK, BOTH], "memory")
 def make(executor: BoundedExecutor, trunk: TextEncoder, *, max_waiting: int = 1000) -> Embedder:
     runtime = MemoryRuntime()
     assert BOTH.text is not None
-    head = ProjectedTextEncoder(trunk, runtime.head_encoder(BOTH.text))  # type: ignore[arg-type]  # it is a head
-    towers = {"trunk": Encoders(trunk, None), "both": Encoders(head, runtime.picture_encoder(picture()))}
-    pictures = PictureReader(executor, PictureLimits(max_bytes=2**20, max_pixels=10_000))
+    head = ProjectedTextEncoder(trunk, runtime.projection_encoder(BOTH.text))  # type: ignore[arg-type]  # it is a head
+    towers = {"trunk": Encoders(trunk, None), "both": Encoders(head, runtime.image_encoder(picture()))}
+    pictures = ImageReader(executor, ImageLimits(max_bytes=2**20, max_pixels=10_000))
     return Embedder(CATALOGUE, towers, pictures, ConcurrencyLimiter("embedder", max_waiting))
 
 
@@ -123,7 +123,7 @@ async def test_an_unknown_model_is_refused(embedder: Embedder) -> None:
 async def test_the_fingerprint_must_be_the_models(embedder: Embedder) -> None:
     mine = CATALOGUE.fingerprint("both")
     answer = await embedder.embed("both", mine, ["a"])
-    assert isinstance(answer, Embedded)
+    assert isinstance(answer, EmbedResults)
     assert answer.fingerprint == mine
     with pytest.raises(FingerprintError) as caught:
         await embedder.embed("both", CATALOGUE.fingerprint("trunk"), ["a"])
@@ -184,7 +184,7 @@ async def test_a_text_is_seen_with_the_prefix_of_its_purpose(
     trunk = HeldTextEncoder()
     trunk.gate.set()
     prefixed = replace(TRUNK, text=replace(tower(), prefixes=Prefixes("query: ", "passage: ")))
-    pictures = PictureReader(executor, PictureLimits(1, 1))
+    pictures = ImageReader(executor, ImageLimits(1, 1))
     embedder = Embedder(
         ModelCatalog([prefixed], "memory"), {"trunk": Encoders(trunk, None)}, pictures, ConcurrencyLimiter("e", 9)
     )

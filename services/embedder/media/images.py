@@ -1,4 +1,4 @@
-"""Bytes to pictures: what they are, whether they can be trusted, and their pixels."""
+"""Decoding of picture files: format detection, limits and pixels."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.errors import MediaError, MessageTooLargeError, OverloadedError, ServiceError
 from services.embedder.core.errors import TooManyPixelsError
-from services.embedder.core.preprocessing import Pixels, Preprocessing, flattened, pixels
+from services.embedder.core.preprocessing import Pixels, Preprocessing, flatten, preprocess
 
 MIME_TYPES = {
     "JPEG": "image/jpeg",
@@ -31,18 +31,18 @@ MIME_TYPES = {
 FORMATS = tuple(
     plugin.format for plugin in (JpegImageFile, PngImageFile, WebPImageFile, GifImageFile, BmpImageFile, TiffImageFile)
 )
-"""What Pillow may take a file for. The plugins are imported above: of those it has no other is ever loaded."""
+"""The formats that Pillow may detect; only their plugins, imported above, are ever loaded."""
 
-INSPECTED_SIDE = 256
-"""Longest side a JPEG may be decoded down to where nobody wants its pixels; all of its bytes are read all the same."""
+INSPECTION_SIDE = 256
+"""Longer side at which a JPEG is decoded to inspect it; all of its bytes are read anyway."""
 
 WHITE = (255, 255, 255)
 
-TOGETHER = 4
-"""Pictures decoded in one go by a thread, so that a call's share of the threads is small."""
+IMAGES_PER_TASK = 4
+"""Pictures that a thread decodes as one task; few, so that concurrent calls share the threads."""
 
 ORIENTATION = 0x0112
-TURNS = {
+TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -52,14 +52,13 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pixels are counted from the header, against our own limit, before anything is decoded; Pillow's fixed one would add a
-# second answer to the same question.
+# `_open` checks the number of pixels in the header against `ImageLimits`; Pillow's own fixed limit is not needed.
 Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True, slots=True)
-class PictureLimits:
-    """The largest picture that is decoded."""
+class ImageLimits:
+    """Limits on pictures to decode."""
 
     max_bytes: int
     max_pixels: int
@@ -67,7 +66,7 @@ class PictureLimits:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What the bytes of a picture are; width and height as shown."""
+    """The properties of a picture file; width and height after EXIF orientation."""
 
     sha256: str
     mime_type: str
@@ -77,62 +76,62 @@ class Media:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture: what its bytes are, and its pixels, float32 of shape (3, size, size)."""
+class DecodedImage:
+    """A decoded picture: the properties of its file, and its pixels, float32 of shape (3, size, size)."""
 
     media: Media
     pixels: Pixels
 
 
-class PictureReader:
+class ImageReader:
     """Decodes pictures in worker threads."""
 
-    def __init__(self, executor: BoundedExecutor, limits: PictureLimits) -> None:
+    def __init__(self, executor: BoundedExecutor, limits: ImageLimits) -> None:
         self._executor = executor
         self._limits = limits
 
-    async def read(self, files: Sequence[bytes], wanted: Preprocessing) -> list[Picture | ServiceError]:
-        """Return each picture with its pixels as `wanted`, or why it is refused."""
-        return await self._executor.run_each(lambda file: self._read(file, wanted), files, chunk=TOGETHER)
+    async def read(self, files: Sequence[bytes], spec: Preprocessing) -> list[DecodedImage | ServiceError]:
+        """Return each picture with its pixels prepared by `spec`, or why it is refused."""
+        return await self._executor.run_each(lambda file: self._decode_one(file, spec), files, chunk=IMAGES_PER_TASK)
 
     async def inspect(self, file: bytes) -> Media:
-        """Return what the bytes are.
+        """Return the properties of a file.
 
         Raises:
-            MediaError: they are no picture, or a damaged one.
+            MediaError: it is no picture, or a damaged one.
             TooManyPixelsError, MessageTooLargeError: it is too large.
         """
-        return await self._executor.run(inspected, file, self._limits)
+        return await self._executor.run(inspect_image, file, self._limits)
 
-    def _read(self, file: bytes, wanted: Preprocessing) -> Picture | ServiceError:
+    def _decode_one(self, file: bytes, spec: Preprocessing) -> DecodedImage | ServiceError:
         try:
-            return read(file, self._limits, wanted)
+            return decode_image(file, self._limits, spec)
         except ServiceError as error:
             return error
 
 
-def read(file: bytes, limits: PictureLimits, wanted: Preprocessing) -> Picture:
-    """Return the picture in `file` with its pixels as `wanted`; raises as `PictureReader.inspect`."""
-    media, picture = _decoded(file, limits, wanted.decoded_side)
-    with _refusing():
-        return Picture(media, pixels(picture, (media.width, media.height), wanted))
+def decode_image(file: bytes, limits: ImageLimits, spec: Preprocessing) -> DecodedImage:
+    """Return the picture in `file` with its pixels prepared by `spec`; raises as `ImageReader.inspect`."""
+    media, picture = _decode(file, limits, spec.decoded_side)
+    with _translate_errors():
+        return DecodedImage(media, preprocess(picture, (media.width, media.height), spec))
 
 
-def inspected(file: bytes, limits: PictureLimits) -> Media:
-    """Return what `file` is, having decoded it; raises as `PictureReader.inspect`."""
-    media, picture = _decoded(file, limits, lambda *_: INSPECTED_SIDE)
-    with _refusing():
-        flattened(picture, WHITE)
+def inspect_image(file: bytes, limits: ImageLimits) -> Media:
+    """Decode `file` and return its properties; raises as `ImageReader.inspect`."""
+    media, picture = _decode(file, limits, lambda *_: INSPECTION_SIDE)
+    with _translate_errors():
+        flatten(picture, WHITE)
     return media
 
 
-def _decoded(file: bytes, limits: PictureLimits, side: "_Side") -> tuple[Media, Image.Image]:
-    picture = _opened(file, limits)
-    with _refusing():
+def _decode(file: bytes, limits: ImageLimits, side: "_Side") -> tuple[Media, Image.Image]:
+    picture = _open(file, limits)
+    with _translate_errors():
         full = picture.size
-        _shrink(picture, side)
+        _reduce(picture, side)
         picture.load()
-        upright, turned = _upright(picture)
+        upright, turned = _apply_orientation(picture)
     if picture.format in ("JPEG", "MPO"):
         width, height = full[::-1] if turned else full
     else:
@@ -141,13 +140,13 @@ def _decoded(file: bytes, limits: PictureLimits, side: "_Side") -> tuple[Media, 
     return Media(hashlib.sha256(file).hexdigest(), mime_type, len(file), width, height), upright
 
 
-def _opened(file: bytes, limits: PictureLimits) -> Image.Image:
+def _open(file: bytes, limits: ImageLimits) -> Image.Image:
     if not file:
         raise MediaError("is empty")
     if len(file) > limits.max_bytes:
         size, limit = str(len(file)), str(limits.max_bytes)
         raise MessageTooLargeError(f"media have {size} bytes, {limit} at most", size=size, limit=limit)
-    with _refusing():
+    with _translate_errors():
         picture = Image.open(BytesIO(file), formats=FORMATS)
     count = picture.width * picture.height
     if count > limits.max_pixels:
@@ -158,38 +157,38 @@ def _opened(file: bytes, limits: PictureLimits) -> Image.Image:
 
 
 _Side = Callable[[int, int], int]
-"""The longest side that a picture of some width and height may be decoded down to."""
+"""The smallest longer side at which a picture of some width and height may be decoded."""
 
 
-def _shrink(picture: Image.Image, shortened: _Side) -> None:
-    """Let a JPEG be decoded small, its longer side `shortened` or more."""
-    longest, side = max(picture.size), shortened(*picture.size)
+def _reduce(picture: Image.Image, min_side: _Side) -> None:
+    """Set a JPEG to be decoded at reduced size, its longer side at least `min_side`."""
+    longest, side = max(picture.size), min_side(*picture.size)
     if picture.format in ("JPEG", "MPO") and longest > side:
-        # Pillow divides side by side and takes the smaller quotient: ask for the same proportions, rounded down.
+        # Pillow uses the smaller quotient of the two sides: ask for the same aspect ratio, rounded down.
         picture.draft(None, tuple(max(1, length * side // longest) for length in picture.size))  # type: ignore[arg-type]
 
 
-def _upright(picture: Image.Image) -> tuple[Image.Image, bool]:
-    """Return `picture` as shown, and whether width and height changed places."""
+def _apply_orientation(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """Return `picture` with its EXIF orientation applied, and whether width and height were swapped."""
     orientation = _orientation(picture)
-    turn = TURNS.get(orientation)
+    turn = TRANSPOSES.get(orientation)
     return (picture if turn is None else picture.transpose(turn)), orientation >= 5 and turn is not None
 
 
 def _orientation(picture: Image.Image) -> int:
     try:
         orientation = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # broken EXIF raises anything; viewers show such a picture as it lies
+    except Exception:  # broken EXIF may raise anything; viewers ignore it too
         return 1
     return orientation if isinstance(orientation, int) else 1
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn what Pillow raises over bad bytes into `MediaError`.
+def _translate_errors() -> Iterator[None]:
+    """Translate Pillow's errors into `MediaError`.
 
-    Its decoders raise whatever their parsing comes upon (OSError, SyntaxError, struct.error, IndexError and more), and
-    nothing else runs inside this block: so everything counts as the file's fault, except want of memory.
+    Its decoders raise many kinds for bad files (OSError, SyntaxError, struct.error, IndexError and more), and only they
+    run inside this block: so every error but MemoryError means that the file is damaged.
     """
     try:
         yield

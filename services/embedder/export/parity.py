@@ -15,22 +15,22 @@ from PIL import Image, ImageOps
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.vectors import Matrix
 from services.embedder.adapters.onnx.encoder import OnnxRuntime
-from services.embedder.core.catalog import Model, PictureTower, TextTower
+from services.embedder.core.catalog import ImageTower, Model, TextTower
 from services.embedder.core.encoder import TensorEncoder
-from services.embedder.core.preprocessing import Pixels, flattened
+from services.embedder.core.preprocessing import Pixels, flatten
 from services.embedder.export import golden
 from services.embedder.export.errors import AccuracyError, ExportError
-from services.embedder.export.parts import Parts, PicturePart, SoundPart, TextPart
+from services.embedder.export.parts import AudioPart, ImagePart, Parts, TextPart
 from services.embedder.export.precision import Precision
-from services.embedder.media.pictures import PictureLimits, read
+from services.embedder.media.images import ImageLimits, decode_image
 
-LEAST: Mapping[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
+MIN_COSINE: Mapping[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
 """The least cosine, on any golden input, of an exported vector to the original's."""
 
-LEAST_PIXELS = 0.999
+MIN_PIXEL_COSINE = 0.999
 """The least cosine, on any golden picture, of a vector of our pixels to one of the original's pixels."""
 
-LIMITS = PictureLimits(max_bytes=2**26, max_pixels=2**26)
+LIMITS = ImageLimits(max_bytes=2**26, max_pixels=2**26)
 
 Rows = NDArray[np.float32]
 
@@ -45,11 +45,11 @@ class Parity:
     worst: str
 
 
-def checked(model: Model, parts: Parts, sound: Path | None, least: float) -> dict[str, Parity]:
+def check_parity(model: Model, parts: Parts, sound: Path | None, least: float) -> dict[str, Parity]:
     """Return how close the vectors of `model`, as read from its folder, are to those of `parts`.
 
     Raises:
-        AccuracyError: some are further off than `least`, or than `LEAST_PIXELS` for the pixels alone.
+        AccuracyError: some are further off than `least`, or than `MIN_PIXEL_COSINE` for the pixels alone.
         ExportError: the tokens are not the original's.
     """
     found: dict[str, Parity] = {}
@@ -59,23 +59,27 @@ def checked(model: Model, parts: Parts, sound: Path | None, least: float) -> dic
         found["image"] = _pictures(model, parts.image)
     if parts.audio is not None and sound is not None:
         found["audio"] = _sounds(sound, parts.audio)
-    for name, closeness in found.items():
-        _require(name, closeness, least, "Try a higher --precision; or say a lower --min-cosine if you know it will do")
+    for name, parity in found.items():
+        _require_parity(
+            name, parity, least, "Try a higher --precision; or say a lower --min-cosine if you know it will do"
+        )
     if parts.image is not None:
         found["pixels"] = _pixels(parts.image)
-        _require("pixels", found["pixels"], LEAST_PIXELS, "Its image processor does something that ours does not")
+        _require_parity(
+            "pixels", found["pixels"], MIN_PIXEL_COSINE, "Its image processor does something that ours does not"
+        )
     return found
 
 
-def _require(name: str, closeness: Parity, least: float, advice: str) -> None:
-    if not closeness.least >= least:  # so that not a number is refused as well
+def _require_parity(name: str, parity: Parity, least: float, advice: str) -> None:
+    if not parity.least >= least:  # so that not a number is refused as well
         raise AccuracyError(
-            f"{name}: too far from the original: cosine {closeness.least:.6f} on the golden input {closeness.worst!r}, "
+            f"{name}: too far from the original: cosine {parity.least:.6f} on the golden input {parity.worst!r}, "
             f"wanted {least} or more. {advice}."
         )
 
 
-def _closeness(names: Sequence[str], expected: Matrix, actual: Matrix) -> Parity:
+def _parity(names: Sequence[str], expected: Matrix, actual: Matrix) -> Parity:
     cosines = (expected.astype(np.float64) * actual.astype(np.float64)).sum(axis=1)
     worst = int(np.nan_to_num(cosines, nan=-2).argmin())
     return Parity(float(cosines[worst]), float(cosines.mean()), len(names), names[worst])
@@ -92,7 +96,7 @@ def _texts(model: Model, part: TextPart) -> Parity:
         async with BoundedExecutor("embedder", 1) as executor:
             return await OnnxRuntime(executor).text_encoder(tower).encode(texts)
 
-    return _closeness(list(golden.TEXTS), expected, asyncio.run(encoded()))
+    return _parity(list(golden.TEXTS), expected, asyncio.run(encoded()))
 
 
 def _check_tokens(part: TextPart) -> None:
@@ -107,59 +111,59 @@ def _check_tokens(part: TextPart) -> None:
             )
 
 
-def _pictures(model: Model, part: PicturePart) -> Parity:
+def _pictures(model: Model, part: ImagePart) -> Parity:
     tower = model.image
     assert tower is not None, "written so"
     files = golden.pictures()
     rows = _our_pixels(files, tower)
     expected = _original(part, rows)
-    return _closeness(list(files), expected, asyncio.run(_encoded(tower, rows)))
+    return _parity(list(files), expected, asyncio.run(_encode(tower, rows)))
 
 
-async def _encoded(tower: PictureTower, rows: Pixels) -> Matrix:
+async def _encode(tower: ImageTower, rows: Pixels) -> Matrix:
     async with BoundedExecutor("embedder", 1) as executor:
-        encoder: TensorEncoder = OnnxRuntime(executor).picture_encoder(tower)
+        encoder: TensorEncoder = OnnxRuntime(executor).image_encoder(tower)
         return await encoder.encode(rows)
 
 
-def _our_pixels(files: Mapping[str, bytes], tower: PictureTower) -> Pixels:
-    return np.stack([read(file, LIMITS, tower.preprocessing).pixels for file in files.values()])
+def _our_pixels(files: Mapping[str, bytes], tower: ImageTower) -> Pixels:
+    return np.stack([decode_image(file, LIMITS, tower.preprocessing).pixels for file in files.values()])
 
 
-def _original(part: PicturePart, rows: Pixels) -> Matrix:
+def _original(part: ImagePart, rows: Pixels) -> Matrix:
     vectors: Matrix = np.concatenate([part.tower.vectors(torch.from_numpy(row[None])) for row in rows])
     return vectors
 
 
-def _pixels(part: PicturePart) -> Parity:
+def _pixels(part: ImagePart) -> Parity:
     """Compare our pixels with those of the original's processor by the vectors that the original makes of both.
 
     It is given each picture upright and without transparency: it knows of neither, and takes a file as it lies.
     """
     files = golden.pictures()
-    ours = np.stack([read(file, LIMITS, part.preprocessing).pixels for file in files.values()])
-    theirs = np.stack([processed(part, file) for file in files.values()])
-    return _closeness(list(files), _original(part, theirs), _original(part, ours))
+    ours = np.stack([decode_image(file, LIMITS, part.preprocessing).pixels for file in files.values()])
+    theirs = np.stack([process_reference(part, file) for file in files.values()])
+    return _parity(list(files), _original(part, theirs), _original(part, ours))
 
 
-def processed(part: PicturePart, file: bytes) -> Pixels:
+def process_reference(part: ImagePart, file: bytes) -> Pixels:
     """Return the pixels that the original's processor makes of a picture's file, upright and without transparency."""
-    shown = flattened(ImageOps.exif_transpose(Image.open(BytesIO(file))), part.preprocessing.background)
+    shown = flatten(ImageOps.exif_transpose(Image.open(BytesIO(file))), part.preprocessing.background)
     pixels: Pixels = np.asarray(part.processor(images=[shown], return_tensors="np")["pixel_values"][0], np.float32)
     return pixels
 
 
-def _sounds(path: Path, part: SoundPart) -> Parity:
+def _sounds(path: Path, part: AudioPart) -> Parity:
     rate = int(part.features["sampling_rate"] or 0)
     sounds = golden.sounds(rate)
-    rows = features(part, list(sounds.values()))
+    rows = extract_features(part, list(sounds.values()))
     expected = np.concatenate([part.tower.vectors(torch.from_numpy(row[None])) for row in rows])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     actual = np.concatenate([session.run(["vector"], {"features": row[None]})[0] for row in rows])
-    return _closeness(list(sounds), expected, actual)
+    return _parity(list(sounds), expected, actual)
 
 
-def features(part: SoundPart, sounds: Sequence[golden.Sound]) -> Rows:
+def extract_features(part: AudioPart, sounds: Sequence[golden.Sound]) -> Rows:
     """Return the spectrograms of `sounds` by the original's extractor, shape (sounds, 1, frames, bands)."""
     rate = int(part.features["sampling_rate"] or 0)
     rows: Rows = part.extractor(list(sounds), sampling_rate=rate, return_tensors="np")["input_features"]

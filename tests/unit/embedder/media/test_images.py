@@ -14,10 +14,10 @@ from PIL import Image
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.errors import MediaError, MessageTooLargeError, ServiceError
 from services.embedder.core.errors import TooManyPixelsError
-from services.embedder.media.pictures import Media, PictureLimits, PictureReader, inspected, read
+from services.embedder.media.images import ImageLimits, ImageReader, Media, decode_image, inspect_image
 from tests.unit.embedder.files import encoded, exif, halves, noise, plain, wanted
 
-LIMITS = PictureLimits(max_bytes=2**20, max_pixels=1_000_000)
+LIMITS = ImageLimits(max_bytes=2**20, max_pixels=1_000_000)
 KINDS = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
 
 # Of a damaged file Pillow may warn and go on; as an error here, the warning would refuse what a server takes.
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_the_bytes_tell_the_type(kind: str) -> None:
     file = plain((9, 7), kind=kind)
     expected = Media(hashlib.sha256(file).hexdigest(), f"image/{KINDS[kind]}", len(file), 9, 7)
-    assert inspected(file, LIMITS) == expected
-    assert read(file, LIMITS, wanted()).media == expected
+    assert inspect_image(file, LIMITS) == expected
+    assert decode_image(file, LIMITS, wanted()).media == expected
 
 
 def test_a_jpeg_with_more_pictures_behind_it_is_a_jpeg() -> None:
     file = encoded(noise((9, 7)), "MPO", save_all=True, append_images=[noise((9, 7))])
-    assert inspected(file, LIMITS).mime_type == "image/jpeg"
+    assert inspect_image(file, LIMITS).mime_type == "image/jpeg"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_jpeg_with_more_pictures_behind_it_is_a_jpeg() -> None:
     ],
 )
 def test_what_is_no_whole_picture_is_refused_with_the_problem(file: bytes, problem: str) -> None:
-    for refuse in (lambda: inspected(file, LIMITS), lambda: read(file, LIMITS, wanted())):
+    for refuse in (lambda: inspect_image(file, LIMITS), lambda: decode_image(file, LIMITS, wanted())):
         with pytest.raises(MediaError, match=problem) as caught:
             refuse()
         assert str(caught.value) == f"media {caught.value.metadata['problem']}"
@@ -66,52 +66,52 @@ def test_what_is_no_whole_picture_is_refused_with_the_problem(file: bytes, probl
 def test_a_name_that_says_otherwise_does_not_count() -> None:
     gif = plain(kind="GIF")
     with pytest.raises(MediaError):
-        inspected(b"\xff\xd8\xff\xe0" + gif[4:], LIMITS)
+        inspect_image(b"\xff\xd8\xff\xe0" + gif[4:], LIMITS)
 
 
 def test_pixels_are_counted_before_anything_is_decoded() -> None:
     bomb = _png_header(60_000, 60_000)
     with pytest.raises(TooManyPixelsError) as caught:
-        inspected(bomb, LIMITS)
+        inspect_image(bomb, LIMITS)
     assert caught.value.metadata == {"pixels": "3600000000", "limit": "1000000"}
 
 
 def test_the_limit_itself_is_allowed() -> None:
-    assert inspected(plain((1000, 1000)), LIMITS).width == 1000
+    assert inspect_image(plain((1000, 1000)), LIMITS).width == 1000
     with pytest.raises(TooManyPixelsError):
-        inspected(plain((1001, 1000)), LIMITS)
+        inspect_image(plain((1001, 1000)), LIMITS)
 
 
 def test_a_picture_over_pillows_own_limit_is_a_matter_of_ours() -> None:
-    wide = PictureLimits(max_bytes=2**20, max_pixels=10**12)
+    wide = ImageLimits(max_bytes=2**20, max_pixels=10**12)
     with pytest.raises(MediaError, match="cannot be decoded"):
-        inspected(_png_header(20_000, 10_000), wide)
+        inspect_image(_png_header(20_000, 10_000), wide)
 
 
 def test_bytes_are_counted_first() -> None:
     with pytest.raises(MessageTooLargeError) as caught:
-        inspected(b"x" * (2**20 + 1), LIMITS)
+        inspect_image(b"x" * (2**20 + 1), LIMITS)
     assert caught.value.metadata == {"size": str(2**20 + 1), "limit": str(2**20)}
 
 
 def test_broken_exif_leaves_a_picture_as_it_lies() -> None:
     file = bytearray(encoded(halves((40, 20)), "JPEG", exif=exif(6)))
-    assert inspected(bytes(file), LIMITS).height == 40
+    assert inspect_image(bytes(file), LIMITS).height == 40
     start = file.index(b"Exif\0\0") + 6
     file[start : start + 8] = b"broken!!"
-    media = inspected(bytes(file), LIMITS)
+    media = inspect_image(bytes(file), LIMITS)
     assert (media.width, media.height) == (40, 20)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_is_none_is_passed_over(orientation: int) -> None:
-    media = inspected(encoded(halves((40, 20)), "JPEG", exif=exif(orientation)), LIMITS)
+    media = inspect_image(encoded(halves((40, 20)), "JPEG", exif=exif(orientation)), LIMITS)
     assert (media.width, media.height) == (40, 20)
 
 
 async def test_a_refused_picture_leaves_the_others() -> None:
     async with BoundedExecutor("embedder", 2) as executor:
-        found = await PictureReader(executor, LIMITS).read([b"", plain(), b"no", plain()] * 5, wanted())
+        found = await ImageReader(executor, LIMITS).read([b"", plain(), b"no", plain()] * 5, wanted())
     assert [isinstance(picture, ServiceError) for picture in found] == [True, False, True, False] * 5
 
 
@@ -140,7 +140,7 @@ def _damaged(seed: int) -> bytes:
 
 
 def _media(file: bytes) -> Media:
-    return read(file, LIMITS, wanted()).media
+    return decode_image(file, LIMITS, wanted()).media
 
 
 def _verdict(look: Callable[[], Media]) -> str:
@@ -156,7 +156,7 @@ def test_damage_is_refused_or_survived_but_never_a_crash() -> None:
     for seed in range(600):
         file = _damaged(seed)
         verdicts.append(_verdict(partial(_media, file)))
-        assert _verdict(partial(inspected, file, LIMITS)) == verdicts[-1], seed
+        assert _verdict(partial(inspect_image, file, LIMITS)) == verdicts[-1], seed
     assert verdicts.count("MediaError") > 100
     assert sum(len(verdict) == 64 for verdict in verdicts) > 100
 
