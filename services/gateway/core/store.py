@@ -120,7 +120,7 @@ class PurgedMedia:
 
 @dataclass(frozen=True, slots=True)
 class PurgeResult:
-    """The outcome of a purge: of the versions before `version`, only those of `tags` can be read and hold the rows."""
+    """The outcome of a purge: versions before `version` are gone, except those of `tags`, which hold the rows."""
 
     version: str
     tags: Sequence[str]
@@ -264,7 +264,7 @@ class RowEraser(Protocol):
         ...
 
     async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> PurgeResult:
-        """Remove deleted rows from older versions, and those of the objects that nothing else refers to."""
+        """Remove deleted rows from older versions, and the objects of `sha256s` to which nothing else refers."""
         ...
 
 
