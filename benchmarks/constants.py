@@ -24,35 +24,35 @@ from services.search.core.vector_index import Selection
 from services.search.engines.memory.vector_index import MemoryIndex
 
 DIMENSIONS = 512
-SCANNED = 200_000
-WALKED = 20_000
-ASSIGNED, LISTS = 20_000, 2048
+SCAN_VECTORS = 200_000
+GRAPH_VECTORS = 20_000
+ASSIGN_VECTORS, LISTS = 20_000, 2048
 ITEMS = 50_000
 METADATA_BYTES = 100
 QUERIES = 30
-NEIGHBOURS, BUILD_CANDIDATES, SEARCH_CANDIDATES = 32, 200, 128  # the defaults of the API
+M, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 128  # the defaults of the API
 SCANNED_BYTES = {VectorStorage.FLOAT32: 4, VectorStorage.FLOAT16: 2, VectorStorage.INT8: 1}
 
 
 def main() -> None:
     """Measure and print."""
     print(f"# {description()}")
-    vectors = clustered(SCANNED)
+    vectors = generate_clusters(SCAN_VECTORS)
     for storage in VectorStorage:
-        memory, scan, write = scan_figures(vectors, storage)
-        print(f'BYTES_A_DIMENSION["{storage.value.lower()}"] = {memory:.2f}')
-        print(f'SCANNED_BYTES_A_SECOND["{storage.value.lower()}"] = {scan:.2e}')
-        print(f'INDEXED_FLOATS_A_SECOND["{storage.value.lower()}"] = {write:.2e}')
-    graph, built, searched = graph_figures(vectors[:WALKED])
-    print(f"GRAPH_BYTES_A_NEIGHBOUR = {graph:.2f}")
-    print(f"BUILT_A_SECOND = {built:.0f}")
-    print(f"WALK_SECONDS = {searched:.2e}")
-    print(f"LIST_MULTIPLIED_A_SECOND = {list_figure(vectors[:ASSIGNED]):.2e}")
-    item, metadata, taken = item_figures()
+        memory, scan, write = measure_scan(vectors, storage)
+        print(f'BYTES_PER_DIMENSION["{storage.value.lower()}"] = {memory:.2f}')
+        print(f'SCANNED_BYTES_PER_SECOND["{storage.value.lower()}"] = {scan:.2e}')
+        print(f'INDEXED_FLOATS_PER_SECOND["{storage.value.lower()}"] = {write:.2e}')
+    graph, built, searched = measure_graph(vectors[:GRAPH_VECTORS])
+    print(f"GRAPH_BYTES_PER_LINK = {graph:.2f}")
+    print(f"GRAPH_INSERTS_PER_SECOND = {built:.0f}")
+    print(f"GRAPH_QUERY_SECONDS = {searched:.2e}")
+    print(f"LIST_MULTIPLICATIONS_PER_SECOND = {measure_assignment(vectors[:ASSIGN_VECTORS]):.2e}")
+    item, metadata, taken = measure_items()
     print(f"ITEM_BYTES = {item:.0f}\nMETADATA_ITEM_BYTES = {metadata:.0f}\nITEMS_A_SECOND = {taken:.0f}")
 
 
-def clustered(count: int) -> Matrix:
+def generate_clusters(count: int) -> Matrix:
     """Return vectors around 1000 centres, as real ones are rather than spread evenly."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((1000, DIMENSIONS)).astype(np.float32)
@@ -61,7 +61,7 @@ def clustered(count: int) -> Matrix:
     return vectors
 
 
-def scan_figures(vectors: Matrix, storage: VectorStorage) -> tuple[float, float, float]:
+def measure_scan(vectors: Matrix, storage: VectorStorage) -> tuple[float, float, float]:
     """Return bytes a dimension, bytes scanned a second by a query, and floats indexed a second."""
     index = FaissIndex(DIMENSIONS, Metric.COSINE, storage=storage)
     written = seconds(lambda: index.write(np.arange(len(vectors)), vectors))
@@ -71,20 +71,20 @@ def scan_figures(vectors: Matrix, storage: VectorStorage) -> tuple[float, float,
     return index.memory_bytes / vectors.size, scanned / median(times), vectors.size / written
 
 
-def graph_figures(vectors: Matrix) -> tuple[float, float, float]:
+def measure_graph(vectors: Matrix) -> tuple[float, float, float]:
     """Return bytes of the graph a neighbour, vectors built in a second, and seconds of a query."""
     faiss.omp_set_num_threads(1)
     kind: Any = faiss.ScalarQuantizer.QT_8bit  # its stub takes it for a quantizer
-    index: Any = faiss.IndexHNSWSQ(DIMENSIONS, kind, NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_CANDIDATES, SEARCH_CANDIDATES
+    index: Any = faiss.IndexHNSWSQ(DIMENSIONS, kind, M, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction, index.hnsw.efSearch = EF_CONSTRUCTION, EF_SEARCH
     index.train(vectors[:5000])
     built = seconds(lambda: index.add(vectors))
     times = [seconds(partial(index.search, query[None], 10)) for query in vectors[:QUERIES]]
     graph = len(faiss.serialize_index(index)) / len(vectors) - DIMENSIONS
-    return graph / NEIGHBOURS, len(vectors) / built, median(times)
+    return graph / M, len(vectors) / built, median(times)
 
 
-def list_figure(vectors: Matrix) -> float:
+def measure_assignment(vectors: Matrix) -> float:
     """Return the multiplications in a second when vectors are brought to their nearest list."""
     faiss.omp_set_num_threads(1)
     centres: Any = faiss.IndexFlatL2(DIMENSIONS)
@@ -92,14 +92,14 @@ def list_figure(vectors: Matrix) -> float:
     return len(vectors) * LISTS * DIMENSIONS / seconds(lambda: centres.assign(vectors, 1))
 
 
-def item_figures() -> tuple[float, float, float]:
+def measure_items() -> tuple[float, float, float]:
     """Return bytes an item takes, those that its metadata take over their length, and items taken in a second."""
-    empty, _ = filled(0)
-    full, taken = filled(METADATA_BYTES)
+    empty, _ = fill_index(0)
+    full, taken = fill_index(METADATA_BYTES)
     return empty / ITEMS, (full - empty) / ITEMS - METADATA_BYTES, ITEMS / taken
 
 
-def filled(metadata_bytes: int) -> tuple[float, float]:
+def fill_index(metadata_bytes: int) -> tuple[float, float]:
     """Return the bytes and seconds that items take with so much metadata, their one number left out."""
     space = Space("one", 1, Metric.EUCLIDEAN)
     index = LocalCollectionIndex([space], lambda _: MemoryIndex(1, Metric.EUCLIDEAN))

@@ -108,16 +108,16 @@ def _environment(ports: Mapping[str, int], folder: Path) -> Mapping[str, str]:
 def ready(suite: Suite) -> None:
     """Return once all services answer."""
     with medley.Client(suite.server, timeout=START_SECONDS) as client:
-        _patiently(lambda: _all_well(client.status()))
+        _retry_until_ready(lambda: _raise_service_error(client.status()))
 
 
 def first_answer(suite: Suite, collection: str, query: str) -> medley.SearchResult:
     """Return the answer to `query`, asked again and again from the start of the suite until it comes."""
     with medley.Client(suite.server, timeout=1) as client:
-        return _patiently(lambda: client.search(collection, text=query))
+        return _retry_until_ready(lambda: client.search(collection, text=query))
 
 
-def _patiently(ask: Callable[[], T]) -> T:
+def _retry_until_ready(ask: Callable[[], T]) -> T:
     give_up = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -128,7 +128,7 @@ def _patiently(ask: Callable[[], T]) -> T:
             time.sleep(0.01)
 
 
-def _all_well(status: medley.Status) -> None:
+def _raise_service_error(status: medley.Status) -> None:
     for service in status.services:
         if service.error is not None:
             raise service.error

@@ -6,14 +6,14 @@ Start the services first (`medley up`), then run `python examples/quickstart.py 
 import sys
 
 from medley import Client, NewItem
-from medley.demo.catalogue import catalogue
+from medley.demo.catalog import generate_catalog
 
 
 def main(server: str) -> None:
     """Run the tour against `server`."""
     with Client(server) as client:
         client.create_collection("quickstart")
-        products = list(catalogue(60))
+        products = list(generate_catalog(60))
         items = (NewItem(each.id, each.description, each.picture, each.metadata) for each in products)
         refused = [result for result in client.ingest("quickstart", items) if not result.ok]
         print(f"{client.count('quickstart')} items, {len(refused)} refused")

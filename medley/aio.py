@@ -1,6 +1,6 @@
 """The asynchronous client: the methods of `medley.Client`, awaited."""
 
-# ruff: noqa: ASYNC109  # gRPC keeps the time of each call, and tells the server of it
+# ruff: noqa: ASYNC109  # gRPC enforces the timeout of each call and sends it to the server
 
 import asyncio
 import os
@@ -59,23 +59,23 @@ class Client:
         self,
         server: str = SERVER,
         *,
-        timeout: float = TIMEOUT_SECONDS,  # the time of each call, kept by gRPC
+        timeout: float = TIMEOUT_SECONDS,
         tls: bool = False,
         ca: bytes | str | os.PathLike[str] | None = None,
         token: str | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         """Connect as `medley.Client` does."""
-        target = ChannelConfig(server, max_message_bytes, tls, ca, token)
-        options = target.options()
+        config = ChannelConfig(server, max_message_bytes, tls, ca, token)
+        options = config.options()
         self._channel = (
-            grpc.aio.secure_channel(server, target.credentials(), options)
-            if target.encrypted
+            grpc.aio.secure_channel(server, config.credentials(), options)
+            if config.encrypted
             else grpc.aio.insecure_channel(server, options)
         )
         self._stub = pb_grpc.GatewayServiceStub(self._channel)
         self._timeout = timeout
-        self._metadata = target.metadata()
+        self._metadata = config.metadata()
         self._versions = SessionVersions()
 
     async def create_collection(
@@ -95,9 +95,9 @@ class Client:
     async def restore(
         self, collection: str, items: Iterable[Item], fingerprints: Mapping[str, str], *, timeout: float | None = None
     ) -> tuple[IngestResult, ...]:
-        """Write up to 10,000 items as they were, with their vectors, made under `fingerprints` by space.
+        """Write up to 10,000 items as they were, with vectors of the models in `fingerprints`, by space.
 
-        Their media have to be uploaded before. Returns what became of each, in order.
+        Upload their media first. Returns a result for each item, in order.
 
         Raises:
             PreconditionError: the collection's vectors have another fingerprint.
@@ -107,15 +107,15 @@ class Client:
     async def erase(
         self, collection: str, ids: Iterable[str], *, media: Iterable[str] = (), timeout: float = ERASE_SECONDS
     ) -> tuple[Receipt, ...]:
-        """Delete up to 1000 items for good, and return a receipt for each, in order.
+        """Delete up to 1000 items permanently, and return a receipt for each, in order.
 
-        All versions without a tag are forgotten. `media` are hashes of what the items had, where they are deleted
-        already. Takes up to a minute more where the media were used just now.
+        All versions without a tag are removed. `media` are hashes of media that the items had, for items that are
+        already deleted. Takes up to a minute more if the media were used recently.
         """
         return await self._run(operations.erase(self._versions, collection, ids, media), timeout)
 
     async def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
-        """Name a version, the newest for "", which is then kept until the tag is deleted.
+        """Tag a version, the newest for "", which is then kept until the tag is deleted.
 
         Raises:
             AlreadyExistsError: the tag names another version.
@@ -152,22 +152,22 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> AsyncGenerator[IngestResult, None]:
-        """Send `items` as the returned iterator is advanced, and yield what became of each, in order.
+        """Send `items` as the returned iterator is advanced, and yield a result for each, in order.
 
-        As `medley.Client.ingest`; `items` are drawn by a task of this event loop. To end it early, close the iterator,
-        e.g. with `contextlib.aclosing`.
+        As `medley.Client.ingest`; a task of this event loop iterates `items`. To end it early, close the iterator, e.g.
+        with `contextlib.aclosing`.
         """
         window = AsyncWindow()
         requests = async_ingest_messages(collection, items, window)
         call = self._stub.IngestItems(requests, timeout=timeout, metadata=self._metadata)
         try:
-            async with _translated_stream(call):
+            async with _translate_stream_errors(call):
                 async for response in call:
                     for result in decode.ingest_results(response):
-                        window.leave()
-                        self._versions.seen(collection, result.version)
+                        window.release()
+                        self._versions.record(collection, result.version)
                         yield result
-            window.room.check()
+            window.flow.check()
         finally:
             window.close()
             call.cancel()
@@ -193,7 +193,7 @@ class Client:
         as_of: str = "",
         timeout: float | None = None,
     ) -> tuple[Lookup, ...]:
-        """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
+        """Return a lookup for each of `ids`, in their order: the item, or the error."""
         return await self._run(operations.get_many(collection, ids, fields, as_of), timeout)
 
     def list(
@@ -229,7 +229,7 @@ class Client:
         """Return how many items satisfy `where`."""
         return await self._run(operations.count(collection, where, as_of), timeout)
 
-    async def update(  # one option for each thing that can change
+    async def update(  # one option for each change
         self,
         collection: str,
         item_id: str,
@@ -243,7 +243,7 @@ class Client:
         expected_revision: int | None = None,
         timeout: float | None = None,
     ) -> Item:
-        """Change some of an item, keep the rest, and return it as it is now; see `medley.Client.update`."""
+        """Change some fields of an item and return the item; see `medley.Client.update`."""
         operation = operations.update(
             self._versions,
             collection,
@@ -266,7 +266,7 @@ class Client:
         where: Where | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Delete the items of `ids`, or all that satisfy `where`; return how many were there to delete."""
+        """Delete the items of `ids`, or all that satisfy `where`; return how many were deleted."""
         return await self._run(operations.delete(self._versions, collection, ids, where), timeout)
 
     async def search(  # one option for each part of a query
@@ -289,7 +289,7 @@ class Client:
         exact: bool = False,
         timeout: float | None = None,
     ) -> SearchResult:
-        """Return the `top_k` items that suit the queries best, best first; see `medley.Client.search`."""
+        """Return the `top_k` best items for the queries, best first; see `medley.Client.search`."""
         messages = await asyncio.to_thread(
             encode.arms, text, image, item, vector, arms, space=space, weights=weights or {}
         )
@@ -316,10 +316,10 @@ class Client:
     ) -> Media:
         """Store an object and return its reference for `NewItem.media`; see `medley.Client.upload_media`."""
         upload = Upload(source, mime_type)
-        requests = upload.async_messages(abort=lambda: call.cancel())  # noqa: PLW0108  # `call` is not there yet
+        requests = upload.async_messages(abort=lambda: call.cancel())  # noqa: PLW0108  # `call` is assigned below
         call = self._stub.UploadMedia(requests, timeout=timeout, metadata=self._metadata)
         try:
-            async with _translated_stream(call):
+            async with _translate_stream_errors(call):
                 return decode.media((await call).media)
         except asyncio.CancelledError:
             if upload.failure is not None:
@@ -331,9 +331,10 @@ class Client:
     async def media_url(
         self, sha256: str, *, seconds: int = 3600, mime_type: str = "", timeout: float | None = None
     ) -> str:
-        """Return a URL that anybody may read an object by for `seconds`, 1 to 604,800, served as `mime_type`.
+        """Return a presigned URL of an object, valid for `seconds` (1 to 604,800) and served as `mime_type`.
 
-        Only a server that keeps media in an S3 bucket has such URLs; another raises `PreconditionError`.
+        Raises:
+            PreconditionError: the server does not keep media in an S3 bucket.
         """
         return await self._run(operations.media_url(sha256, seconds, mime_type), timeout)
 
@@ -345,14 +346,14 @@ class Client:
         download = Download(request)
         call = self._stub.DownloadMedia(request, timeout=timeout, metadata=self._metadata)
         try:
-            with _translated():
+            with _translate_errors():
                 async for message in call:
                     yield download.block(message)
             download.check()
         finally:
             call.cancel()
 
-    async def check(  # one option for each thing a check can be told
+    async def check(  # one parameter for each option of a check
         self,
         collection: str | None = None,
         *,
@@ -362,7 +363,7 @@ class Client:
         drop_lost_media: bool = False,
         timeout: float | None = None,
     ) -> AsyncIterator[Finding | CheckProgress]:
-        """Yield what is wrong with a collection, or with all, and how far the check is; see `medley.Client.check`."""
+        """Yield the findings in a collection, or in all, and the progress; see `medley.Client.check`."""
         request = operations.check_request(
             collection,
             media_sample=media_sample,
@@ -372,14 +373,14 @@ class Client:
         )
         call = self._stub.CheckCollections(request, timeout=timeout, metadata=self._metadata)
         try:
-            with _translated():
+            with _translate_errors():
                 async for message in call:
-                    yield decode.checked(message)
+                    yield decode.check_event(message)
         finally:
             call.cancel()
 
     async def status(self, *, timeout: float | None = None) -> Status:
-        """Return what the services are doing."""
+        """Return the status of services, models, collections and indexes."""
         return await self._run(operations.status(), timeout)
 
     async def close(self) -> None:
@@ -409,7 +410,7 @@ class Client:
 
     async def _outcome(self, call: Call, seconds: float) -> tuple[Any, Error | None]:
         try:
-            with _translated():
+            with _translate_errors():
                 method = getattr(self._stub, call.method)
                 return await method(call.request, timeout=seconds, metadata=self._metadata), None
         except Error as failure:
@@ -426,7 +427,7 @@ class Client:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
@@ -434,7 +435,7 @@ def _translated() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _translated_stream(call: Any) -> AsyncIterator[None]:
-    with _translated():
+async def _translate_stream_errors(call: Any) -> AsyncIterator[None]:
+    with _translate_errors():
         async with server_status(call):
             yield

@@ -52,10 +52,10 @@ class Client:
     Every method raises a subclass of `medley.Error`. Collections go by their short name: "photos" stands for
     "collections/photos". A search sees at least what this client has written before it.
 
-    Methods that decode, `create_collection`, `update_space` and `delete` are tried again while the server does not
-    answer, with growing pauses, at most four times and within the timeout. `ingest`, `update`, `drop_collection` and
-    `upload_media` are not: an item ingested again under its id replaces itself, so that sending again what was not
-    answered is safe.
+    Methods that read, `create_collection`, `update_space` and `delete` are retried with exponential backoff while the
+    server is unavailable, at most four attempts in all and within the timeout. `ingest`, `update`, `drop_collection`
+    and `upload_media` are not retried. An item ingested again under its id replaces itself, so unanswered items can
+    safely be sent again.
     """
 
     def __init__(
@@ -68,29 +68,29 @@ class Client:
         token: str | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        """Connect to `server`, "host:port", when it is first called; each method may take `timeout` seconds.
+        """Connect to `server`, "host:port", at the first call; `timeout` is the default of each method, in seconds.
 
-        `tls` encrypts the connection, trusting the system's certificate authorities, or the PEM file or bytes `ca`
-        alone. `token` is sent as a bearer token.
+        `tls` encrypts the connection and trusts the system's certificate authorities; `ca`, a PEM file or its bytes,
+        encrypts it and is trusted alone. `token` is sent as a bearer token.
         """
-        target = ChannelConfig(server, max_message_bytes, tls, ca, token)
-        options = target.options()
+        config = ChannelConfig(server, max_message_bytes, tls, ca, token)
+        options = config.options()
         self._channel = (
-            grpc.secure_channel(server, target.credentials(), options)
-            if target.encrypted
+            grpc.secure_channel(server, config.credentials(), options)
+            if config.encrypted
             else grpc.insecure_channel(server, options)
         )
         self._stub = pb_grpc.GatewayServiceStub(self._channel)
         self._timeout = timeout
-        self._metadata = target.metadata()
+        self._metadata = config.metadata()
         self._versions = SessionVersions()
 
     def create_collection(
         self, name: str, spaces: Iterable[Space] | None = None, *, timeout: float | None = None
     ) -> Collection:
-        """Create a collection and return it; the same one again is answered as it is, however it is indexed.
+        """Create a collection and return it; one that exists with these spaces is returned unchanged.
 
-        Without `spaces` it gets two: "clip" for pictures and "text" for texts.
+        Without `spaces` it gets two: "clip" for pictures and "text" for texts. How spaces are indexed is not compared.
 
         Raises:
             AlreadyExistsError: it exists with other spaces.
@@ -101,7 +101,7 @@ class Client:
         """Return one collection.
 
         Raises:
-            NotFoundError: there is none of the name.
+            NotFoundError: no such collection.
         """
         return self._run(operations.collection(name), timeout)
 
@@ -112,9 +112,9 @@ class Client:
     def restore(
         self, collection: str, items: Iterable[Item], fingerprints: Mapping[str, str], *, timeout: float | None = None
     ) -> tuple[IngestResult, ...]:
-        """Write up to 10,000 items as they were, with their vectors, made under `fingerprints` by space.
+        """Write up to 10,000 items as they were, with vectors of the models in `fingerprints`, by space.
 
-        Their media have to be uploaded before. Returns what became of each, in order.
+        Upload their media first. Returns a result for each item, in order.
 
         Raises:
             PreconditionError: the collection's vectors have another fingerprint.
@@ -124,15 +124,15 @@ class Client:
     def erase(
         self, collection: str, ids: Iterable[str], *, media: Iterable[str] = (), timeout: float = ERASE_SECONDS
     ) -> tuple[Receipt, ...]:
-        """Delete up to 1000 items for good, and return a receipt for each, in order.
+        """Delete up to 1000 items permanently, and return a receipt for each, in order.
 
-        All versions without a tag are forgotten. `media` are hashes of what the items had, where they are deleted
-        already. Takes up to a minute more where the media were used just now.
+        All versions without a tag are removed. `media` are hashes of media that the items had, for items that are
+        already deleted. Takes up to a minute more if the media were used recently.
         """
         return self._run(operations.erase(self._versions, collection, ids, media), timeout)
 
     def tag(self, collection: str, name: str, *, version: str = "", timeout: float | None = None) -> Tag:
-        """Name a version, the newest for "", which is then kept until the tag is deleted.
+        """Tag a version, the newest for "", which is then kept until the tag is deleted.
 
         Raises:
             AlreadyExistsError: the tag names another version.
@@ -155,9 +155,9 @@ class Client:
     def update_space(
         self, collection: str, space: str, *, index: IndexConfig, timeout: float | None = None
     ) -> Collection:
-        """Change how a space is indexed; return the collection as it is now.
+        """Change how a space is indexed; return the updated collection.
 
-        Searches go on meanwhile: the index there is answers until the new one is built. `status` tells how far it is.
+        The current index answers searches until the new one is built; `status` reports its progress.
 
         Raises:
             NotFoundError: no such collection or space.
@@ -172,12 +172,12 @@ class Client:
     def ingest(
         self, collection: str, items: Iterable[NewItem], *, timeout: float | None = None
     ) -> Generator[IngestResult, None, None]:
-        """Send `items` as the returned iterator is advanced, and yield what became of each, in order.
+        """Send `items` as the returned iterator is advanced, and yield a result for each, in order.
 
-        Nothing is sent before the first result is asked for, and no more than 1024 items or 64 MiB are under way
-        unanswered. `items` are drawn on another thread; what they raise is raised here once all that was sent is
-        answered. Closing the iterator, or leaving it, ends the ingest: what was answered is durable, what was not may
-        or may not be. Has no time limit unless given one.
+        Nothing is sent before the first result is requested, and at most 1024 items or 64 MiB are in flight. Another
+        thread iterates `items`; an exception of theirs is raised here once all sent items are answered. Closing the
+        iterator ends the ingest: answered items are durable, unanswered ones may or may not be. Has no timeout by
+        default.
 
         Raises:
             NotFoundError: no such collection.
@@ -187,13 +187,13 @@ class Client:
         requests = ingest_messages(collection, items, window)
         call = self._stub.IngestItems(requests, timeout=timeout, metadata=self._metadata)
         try:
-            with _translated():
+            with _translate_errors():
                 for response in call:
                     for result in decode.ingest_results(response):
-                        window.leave()
-                        self._versions.seen(collection, result.version)
+                        window.release()
+                        self._versions.record(collection, result.version)
                         yield result
-            window.room.check()
+            window.flow.check()
         finally:
             window.close()
             call.cancel()
@@ -207,7 +207,7 @@ class Client:
         as_of: str = "",
         timeout: float | None = None,
     ) -> Item:
-        """Return one item, as it was as of a version or tag if one is given.
+        """Return one item, as of a version or tag if one is given.
 
         Raises:
             PreconditionError: the version is no longer kept.
@@ -224,7 +224,7 @@ class Client:
         as_of: str = "",
         timeout: float | None = None,
     ) -> tuple[Lookup, ...]:
-        """Return one answer for each of `ids`, in their order: the item, or the error that says why not."""
+        """Return a lookup for each of `ids`, in their order: the item, or the error."""
         return self._run(operations.get_many(collection, ids, fields, as_of), timeout)
 
     def list(
@@ -239,7 +239,7 @@ class Client:
     ) -> Iterator[Item]:
         """Yield the items that satisfy `where`, by id, page by page; `timeout` is for each page.
 
-        With `as_of`, a version's token or a tag, items come as they were then.
+        With `as_of`, a version token or a tag, items are read as they were then.
         """
         return self._pages(operations.list_items(collection, where, page_size, fields, as_of), timeout)
 
@@ -263,7 +263,7 @@ class Client:
         """Return how many items satisfy `where`."""
         return self._run(operations.count(collection, where, as_of), timeout)
 
-    def update(  # one option for each thing that can change
+    def update(  # one option for each change
         self,
         collection: str,
         item_id: str,
@@ -277,10 +277,10 @@ class Client:
         expected_revision: int | None = None,
         timeout: float | None = None,
     ) -> Item:
-        """Change some of an item, keep the rest, and return it as it is now.
+        """Change some fields of an item, keep the others, and return the item.
 
-        `text=""` removes the text. `metadata` replaces it all; `merge` sets the keys given and removes those that are
-        None. With `expected_revision` it fails if the item was written meanwhile.
+        `text=""` removes the text. `metadata` replaces all metadata; `merge` sets the keys given and removes those that
+        are None. With `expected_revision` the update fails if the item has been written since.
 
         Raises:
             NotFoundError: no such item or collection.
@@ -308,9 +308,9 @@ class Client:
         where: Where | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Delete the items of `ids`, or all that satisfy `where`; return how many were there to delete.
+        """Delete the items of `ids`, or all that satisfy `where`; return how many were deleted.
 
-        Where a try went unanswered and another followed, the number counts the last alone.
+        After a retry the number is that of the last attempt.
         """
         return self._run(operations.delete(self._versions, collection, ids, where), timeout)
 
@@ -334,17 +334,17 @@ class Client:
         exact: bool = False,
         timeout: float | None = None,
     ) -> SearchResult:
-        """Return the `top_k` items that suit the queries best, best first.
+        """Return the `top_k` best items for the queries, best first.
 
-        `text`, `image` (bytes or a path), `item` (the id of one stored) and `vector` each become an arm, in `space` or
-        in every space that takes it, with its weight of `weights`, e.g. `{"text": 2}`; `arms` come on top. Reciprocal
-        rank fusion with the constant `k` (60) makes one ranking of the best `depth` items of each arm. `version` is the
-        token the answer must be as new as: the last this client has seen if left out, none if "". `exact` compares
-        every candidate, however the spaces are indexed.
+        `text`, `image` (bytes or a path), `item` (the id of a stored one) and `vector` each become an arm, in `space`
+        or in every space that accepts it, with its weight in `weights`, e.g. `{"text": 2}`; `arms` are added to them.
+        Reciprocal rank fusion with the constant `k` (60) merges the best `depth` items of each arm into one ranking.
+        `version` is the token of the oldest version that may answer: by default the last this client has seen, any for
+        "". `exact` compares every candidate, however the spaces are indexed.
 
         Raises:
             NotFoundError: no such collection, space or item.
-            InvalidError: a query, the filter or a number cannot be.
+            InvalidError: a query, the filter or a number is invalid.
         """
         operation = operations.search(
             self._versions,
@@ -365,15 +365,15 @@ class Client:
     ) -> Media:
         """Store an object, given as bytes, a path or blocks of bytes, and return its reference for `NewItem.media`.
 
-        One that no item refers to is removed after a grace period. Has no time limit unless given one.
+        An object that no item refers to is removed after a grace period. Has no timeout by default.
         """
         upload = Upload(source, mime_type)
-        begun: Future[grpc.Future[Any]] = Future()
-        requests = upload.messages(abort=lambda: begun.result().cancel())
+        started: Future[grpc.Future[Any]] = Future()
+        requests = upload.messages(abort=lambda: started.result().cancel())
         call = self._stub.UploadMedia.future(requests, timeout=timeout, metadata=self._metadata)
-        begun.set_result(call)
+        started.set_result(call)
         try:
-            with _translated():
+            with _translate_errors():
                 return decode.media(call.result().media)
         except grpc.FutureCancelledError:
             raise upload.failure or Error("the upload was cancelled") from None
@@ -381,9 +381,10 @@ class Client:
             call.cancel()
 
     def media_url(self, sha256: str, *, seconds: int = 3600, mime_type: str = "", timeout: float | None = None) -> str:
-        """Return a URL that anybody may read an object by for `seconds`, 1 to 604,800, served as `mime_type`.
+        """Return a presigned URL of an object, valid for `seconds` (1 to 604,800) and served as `mime_type`.
 
-        Only a server that keeps media in an S3 bucket has such URLs; another raises `PreconditionError`.
+        Raises:
+            PreconditionError: the server does not keep media in an S3 bucket.
         """
         return self._run(operations.media_url(sha256, seconds, mime_type), timeout)
 
@@ -392,7 +393,7 @@ class Client:
     ) -> Generator[bytes, None, None]:
         """Yield the bytes of a stored object, or `length` of them from `offset` on, block by block.
 
-        A whole object is checked against its hash. Has no time limit unless given one.
+        A whole object is checked against its hash. Has no timeout by default.
 
         Raises:
             NotFoundError: no such object.
@@ -401,14 +402,14 @@ class Client:
         download = Download(request)
         call = self._stub.DownloadMedia(request, timeout=timeout, metadata=self._metadata)
         try:
-            with _translated():
+            with _translate_errors():
                 for message in call:
                     yield download.block(message)
             download.check()
         finally:
             call.cancel()
 
-    def check(  # one option for each thing a check can be told
+    def check(  # one parameter for each option of a check
         self,
         collection: str | None = None,
         *,
@@ -418,11 +419,11 @@ class Client:
         drop_lost_media: bool = False,
         timeout: float | None = None,
     ) -> Iterator[Finding | CheckProgress]:
-        """Yield what is wrong with a collection, or with all and the objects that belong to none, and how far it is.
+        """Yield the findings in a collection, or in all and in unreferenced objects, and the progress.
 
-        `media_sample` objects of each collection are read and compared with their hash, None for all; `vector_sample`
-        items' vectors are compared with the index. `repair` repairs what can be without loss; `drop_lost_media` also
-        drops references to media that are missing or damaged. Has no time limit unless given one.
+        `media_sample` objects of each collection are read and compared with their hash, None for all; the vectors of
+        `vector_sample` items are compared with the index. `repair` repairs everything that can be repaired without
+        loss; `drop_lost_media` also drops references to media that are missing or damaged. Has no timeout by default.
 
         Raises:
             NotFoundError: no such collection.
@@ -436,14 +437,14 @@ class Client:
         )
         call = self._stub.CheckCollections(request, timeout=timeout, metadata=self._metadata)
         try:
-            with _translated():
+            with _translate_errors():
                 for message in call:
-                    yield decode.checked(message)
+                    yield decode.check_event(message)
         finally:
             call.cancel()
 
     def status(self, *, timeout: float | None = None) -> Status:
-        """Return what the services are doing."""
+        """Return the status of services, models, collections and indexes."""
         return self._run(operations.status(), timeout)
 
     def close(self) -> None:
@@ -459,7 +460,7 @@ class Client:
         self.close()
 
     def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
-        """Carry the calls of `operation` until it returns, all of them within one timeout."""
+        """Make the calls of `operation` until it returns, all within one timeout."""
         until = time.monotonic() + (self._timeout if timeout is None else timeout)
         answer: Any = None
         failure: Error | None = None
@@ -473,7 +474,7 @@ class Client:
 
     def _outcome(self, call: Call, seconds: float) -> tuple[Any, Error | None]:
         try:
-            with _translated():
+            with _translate_errors():
                 return getattr(self._stub, call.method)(call.request, timeout=seconds, metadata=self._metadata), None
         except Error as failure:
             return None, failure
@@ -488,7 +489,7 @@ class Client:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:

@@ -22,11 +22,11 @@ class NotFoundError(Error):
 
 
 class InvalidError(Error):
-    """The request is wrong whatever the state of the server."""
+    """The request is invalid, whatever the state of the server."""
 
 
 class AlreadyExistsError(Error):
-    """What was to be made is there already, and differs."""
+    """The thing to create exists and differs."""
 
 
 class PreconditionError(Error):
@@ -34,11 +34,11 @@ class PreconditionError(Error):
 
 
 class ConflictError(Error):
-    """Another write came first; reading again and retrying helps."""
+    """Another write came first; read again and retry."""
 
 
 class OverloadedError(Error):
-    """A limit is reached; fewer, smaller or later requests help."""
+    """A limit is reached; send fewer, smaller or later requests."""
 
 
 class UnavailableError(Error):
@@ -46,15 +46,15 @@ class UnavailableError(Error):
 
 
 class CorruptError(Error):
-    """What the server keeps is not what was stored; only another copy helps."""
+    """The server's stored data are damaged; only another copy helps."""
 
 
 class DeadlineError(Error):
-    """The time given to the call was up."""
+    """The call's timeout passed."""
 
 
 class FailedCall(Protocol):
-    """What a failed call of either kind of channel tells; both kinds' exceptions have it."""
+    """What the exceptions of synchronous and asynchronous channels have in common."""
 
     def code(self) -> grpc.StatusCode: ...  # noqa: D102
     def details(self) -> str | None: ...  # noqa: D102
@@ -68,7 +68,7 @@ _KINDS: dict[grpc.StatusCode, type[Error]] = {
     grpc.StatusCode.ABORTED: ConflictError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
-    grpc.StatusCode.CANCELLED: UnavailableError,  # by a server that stops: a client's own never comes back as an error
+    grpc.StatusCode.CANCELLED: UnavailableError,  # by a server that stops; the client's own raises no RpcError
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
     grpc.StatusCode.DATA_LOSS: CorruptError,
 }
@@ -82,7 +82,7 @@ _REASONS = {
 
 
 def from_rpc(call: FailedCall) -> Error:
-    """Return the error that `call`, a failed call, stands for; one the server gave no reason for gets gRPC's."""
+    """Return the error of `call`, a failed call, with a reason by its status code if the server gave none."""
     status = _sent_status(call)
     if status is not None:
         return from_status(status)
@@ -92,7 +92,7 @@ def from_rpc(call: FailedCall) -> Error:
 
 
 def from_status(status: status_pb2.Status) -> Error:
-    """Return the error that `status`, of a call or of one item of a batch, stands for."""
+    """Return the error of `status`, which belongs to a call or to one item of a batch."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     kind = _KINDS.get(code, Error)
     info = error_details_pb2.ErrorInfo()
@@ -103,8 +103,8 @@ def from_status(status: status_pb2.Status) -> Error:
 
 def _sent_status(call: FailedCall) -> status_pb2.Status | None:
     try:
-        return rpc_status.from_call(call)  # type: ignore[arg-type]  # takes what an aio error has as well
-    except ValueError:  # the details contradict the call's own status, which then stands alone
+        return rpc_status.from_call(call)  # type: ignore[arg-type]  # accepts an aio error as well
+    except ValueError:  # the details contradict the call's status, which is used alone
         return None
 
 

@@ -1,18 +1,18 @@
-"""How a space is indexed, as a caller chooses it, and how the indexes are."""
+"""Index configurations of a space, and the status of indexes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 VectorStorage = Literal["float32", "float16", "int8"]
-"""How vectors lie in the memory that a search reads first; what is found is ranked by float32 vectors in any case."""
+"""Type of the vectors that a search scans first; candidates are always ranked by float32 vectors."""
 
 IndexState = Literal["ready", "building", "degraded", "failed", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
 class ExactIndex:
-    """Every candidate is compared: recall is 1, under filters too. `storage` is chosen by the server when left out."""
+    """Every candidate is compared: recall is 1, under filters too. `storage` defaults to the server's choice."""
 
     storage: VectorStorage | None = None
     kind: Literal["exact"] = field(default="exact", init=False)
@@ -20,12 +20,12 @@ class ExactIndex:
 
 @dataclass(frozen=True, slots=True)
 class HnswIndex:
-    """A graph is walked: fast over many vectors, recall a little below 1. What is 0 or None is the server's choice.
+    """HNSW graph: fast over many vectors, recall a little below 1. 0 and None stand for the server's defaults.
 
-    More `m` (M) give better recall and take more memory, more `ef_construction` (efConstruction) a better
-    graph that is slower to build, more `ef_search` (efSearch) better recall that is slower to have. Where a
-    filter leaves up to `exact_below_selectivity` of the vectors they are compared exactly, and where recall falls below
-    `recall_floor` all are, until it recovers.
+    A larger `m` (M) gives better recall and takes more memory, a larger `ef_construction` (efConstruction) gives a
+    better graph and a slower build, a larger `ef_search` (efSearch) gives better recall and slower searches. If a
+    filter leaves at most the share `exact_below_selectivity` of the vectors, they are compared exactly; while the
+    measured recall is below `recall_floor`, all are.
     """
 
     m: int = 0
@@ -39,10 +39,10 @@ class HnswIndex:
 
 @dataclass(frozen=True, slots=True)
 class IvfIndex:
-    """Vectors lie in `nlist`, and a search reads the `nprobe` nearest ones. What is 0 or None is the server's choice.
+    """Inverted file of `nlist` lists, of which a search reads the `nprobe` nearest. 0 and None: the server's defaults.
 
-    `product_bytes` keeps vectors as product codes of so many bytes each, instead of one number a dimension in
-    `storage`. `exact_below_selectivity` and `recall_floor` are as in `HnswIndex`.
+    With `product_bytes` vectors are product-quantized to that many bytes each, instead of one number per dimension as
+    `storage` says. `exact_below_selectivity` and `recall_floor` are as in `HnswIndex`.
 
     Raises:
         ValueError: both `storage` and `product_bytes` are given.
@@ -67,9 +67,10 @@ KINDS: Mapping[str, type[IndexConfig]] = {"exact": ExactIndex, "hnsw": HnswIndex
 
 @dataclass(frozen=True, slots=True)
 class IndexRecall:
-    """Mean recall at 10 over so many approximate queries that were repeated exactly.
+    """Mean recall at 10 of a number of approximate queries that were repeated exactly.
 
-    Their filters left more than `share_above` of the vectors, up to `share_up_to`; both are 1 for no filter.
+    Their filters left more than the share `share_above` of the vectors, up to `share_up_to`; both are 1 without a
+    filter.
     """
 
     share_above: float
@@ -80,10 +81,10 @@ class IndexRecall:
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:
-    """State of the index of one space; current where `version` is the collection's.
+    """Status of the index of one space; it is current if `version` is the collection's.
 
-    `config` is how the space is to be indexed, `state` how far that is, `note` why for people. For `lag_seconds` the
-    store has been known to hold a version that is not applied yet.
+    `config` is the configuration to build, `state` its progress, `note` an explanation for people. `lag_seconds` is the
+    time since the store is known to hold a version that is not applied yet.
     """
 
     collection: str
@@ -100,7 +101,7 @@ class IndexStatus:
 
 
 def index_options(kind: str) -> tuple[str, ...]:
-    """Return the names of what can be chosen of an index of `kind`.
+    """Return the names of the options of an index of `kind`.
 
     Raises:
         ValueError: there is no such kind.
@@ -117,6 +118,6 @@ def index_config(kind: str, **options: Any) -> IndexConfig:
         ValueError: there is no such kind, or it has no such option.
     """
     known = index_options(kind)
-    if strangers := sorted(options.keys() - set(known)):
-        raise ValueError(f"an {kind} index has no {', '.join(strangers)}; it has {', '.join(known)}")
+    if unknown := sorted(options.keys() - set(known)):
+        raise ValueError(f"an {kind} index has no {', '.join(unknown)}; it has {', '.join(known)}")
     return KINDS[kind](**options)

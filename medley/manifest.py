@@ -1,4 +1,4 @@
-"""Manifests of backups and snapshots: JSON that names its format, with its own SHA-256 on the line behind it."""
+"""Manifests of backups and snapshots: JSON that names its format, followed by a line with its SHA-256."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def decode_manifest(content: bytes, readable: Collection[int]) -> dict[str, Any]
     """
     body = content[:-_SEAL_BYTES]
     if _sealed(body) != content:
-        raise ManifestError("is not as it was written: its SHA-256 is another")
+        raise ManifestError("is not as it was written: its SHA-256 differs")
     fields: dict[str, Any] = json.loads(body)
     found = fields.pop("format", None)
     if found not in readable:

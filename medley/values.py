@@ -16,7 +16,7 @@ ContentType = Literal["text", "image", "video", "audio"]
 Metric = Literal["cosine", "dot_product", "euclidean"]
 SearchMode = Literal["exact", "approximate"]
 Field = Literal["text", "metadata", "media", "media_data", "vectors"]
-"""A part of an item that a reader may ask for; without a choice, text, metadata and media come."""
+"""A field of an item that a reader may request; the default is text, metadata and media."""
 
 FindingKind = Literal[
     "media_missing",
@@ -32,12 +32,12 @@ FindingKind = Literal[
     "not_checked",
     "rows_lost",
 ]
-"""What a check found wrong; docs/operations.md says what each means, and how it is repaired."""
+"""The kind of a finding; docs/operations.md says what each means, and how it is repaired."""
 
 Vector = NDArray[np.float32]
 VectorLike = Sequence[float] | NDArray[np.floating]
 Where = Mapping[str, object] | str
-"""A filter in the JSON spelling, as a dict or as its text: `{"colour": "green", "price": {"$lt": 50}}`."""
+"""A filter as a dict or as JSON text: `{"colour": "green", "price": {"$lt": 50}}`."""
 
 Value = TypeVar("Value")
 
@@ -46,9 +46,9 @@ Value = TypeVar("Value")
 class Space:
     """A named vector column of a collection.
 
-    Without `model`, callers bring vectors of `dimensions` components with every item. `metric` and `sources` (which
-    content of an item is embedded: the first that it has) are chosen to suit the model when left out. `fingerprint` is
-    set by the server. `index` is how the vectors are indexed, exactly when left out; `update_space` changes it.
+    Without `model`, callers supply a vector of `dimensions` components with every item. `metric` and `sources` (the
+    content types to embed: the first that an item has) default to those of the model. `fingerprint` is set by the
+    server. `index` is how the vectors are indexed, exactly by default; `update_space` changes it.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A name for a version of a collection, which is kept as long as the name is; `version` is its token."""
+    """A name for a version of a collection, which is kept until the tag is deleted; `version` is its token."""
 
     name: str
     version: str
@@ -82,7 +82,7 @@ class Tag:
 class Media:
     """A stored object, named by the SHA-256 of its bytes; width and height are 0 where they do not apply.
 
-    `data` holds the bytes where the field "media_data" was asked for and the server sends them inline.
+    `data` holds the bytes if the field "media_data" was requested and the server sends them inline.
     """
 
     sha256: str
@@ -113,7 +113,7 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A stored item. Text, metadata, media and vectors are None or empty where they were not asked for.
+    """A stored item. Text, metadata, media and vectors are None or empty if they were not requested.
 
     `spaces` names the spaces in which it has a vector, `revision` counts its writes from 1.
     """
@@ -132,7 +132,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of the item sent as number `sequence`, counted from 0: committed, or refused for `error`."""
+    """The result for the item sent as number `sequence`, counted from 0: committed, or refused with `error`."""
 
     id: str
     sequence: int
@@ -148,7 +148,7 @@ class IngestResult:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The answer about one id: its item, or why there is none."""
+    """The result for one id: its item, or the error."""
 
     id: str
     item: Item | None = None
@@ -165,7 +165,7 @@ class Page(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A query in one space, or, where `space` is empty, in every space whose model takes it.
+    """A query in one space, or, if `space` is empty, in every space whose model accepts it.
 
     Raises:
         ValueError: not exactly one of text, image, item and vector is given.
@@ -186,7 +186,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class ArmScore:
-    """What the arm number `arm` of `SearchResult.arms` says of a hit: its rank from 1 and its raw score."""
+    """Rank, from 1, and raw score of a hit in arm number `arm` of `SearchResult.arms`."""
 
     arm: int
     rank: int
@@ -195,9 +195,9 @@ class ArmScore:
 
 @dataclass(frozen=True, slots=True)
 class ArmReport:
-    """What one arm did: where it looked, among how many candidates, how, and for how long.
+    """How one arm was searched: its space, mode, number of candidates and duration.
 
-    `compared` is how many vectors had their score computed.
+    `compared` is the number of vectors whose score was computed.
     """
 
     request_arm: int
@@ -212,7 +212,7 @@ class ArmReport:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An item found, with its rank from 1 and its fused score, which orders this answer and means nothing beyond it."""
+    """An item found, with its rank from 1 and its fused score, which is comparable only within one result."""
 
     rank: int
     score: float
@@ -227,7 +227,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first, the arms that found them, and the version the answer holds for. Iterates over the hits."""
+    """Hits, best first, the report of each arm, and the version that was searched. Iterates over the hits."""
 
     hits: tuple[Hit, ...]
     arms: tuple[ArmReport, ...]
@@ -250,7 +250,7 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the catalogue."""
+    """A model of the embedder's catalogue."""
 
     name: str
     dimensions: int
@@ -271,7 +271,7 @@ class CollectionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the services are doing."""
+    """Status of services, models, collections and indexes."""
 
     services: tuple[ServiceStatus, ...]
     models: tuple[Model, ...]
@@ -280,9 +280,9 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a check found wrong; what does not concern it is empty.
+    """One fault found by a check; fields that do not apply are empty.
 
-    `not_repaired_because` says why it was not repaired although that was asked for.
+    `not_repaired_because` says why it was not repaired although repair was requested.
     """
 
     kind: FindingKind | None
@@ -297,7 +297,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptCheck:
-    """Something that was looked at for a receipt; `gone` when nothing of the item is there, `detail` says how so."""
+    """One check of a receipt: `gone` if nothing of the item is left there; `detail` explains."""
 
     what: str
     gone: bool
@@ -306,10 +306,10 @@ class ReceiptCheck:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was removed of an item and looked at to be sure; `complete` when nothing is left.
+    """Record of a permanent deletion and of the checks that followed; `complete` if nothing is left of the item.
 
-    `existed` is False where there was no such item; all was looked at even so. `deleted_version` is the first version
-    without it; no version older than `purged_version` can be read, but for those with a tag.
+    `existed` is False if there was no such item; the checks run even so. `deleted_version` is the first version without
+    it; versions older than `purged_version` cannot be read, except those with a tag.
     """
 
     collection: str
@@ -325,7 +325,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class CheckProgress:
-    """How far the check of a collection has come; `collection` is empty for the objects that belong to none."""
+    """Progress of the check of a collection; `collection` is empty for unreferenced objects."""
 
     collection: str
     version: str

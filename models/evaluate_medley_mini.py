@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from medley.demo.catalogue import catalogue
+from medley.demo.catalog import generate_catalog
 from models.training import corpus, measures
 from models.training.corpus import Example, Split
 from models.training.graphs import PictureAndTextModel
@@ -67,7 +67,7 @@ def report_caltech(model: PictureAndTextModel, examples: Sequence[Example]) -> N
 
 def report_demo(model: PictureAndTextModel) -> None:
     """Print the five best products of the demo catalogue for each of `DEMO_QUERIES`."""
-    products = list(catalogue())
+    products = list(generate_catalog())
     scores = model.texts(DEMO_QUERIES) @ model.pictures([product.picture for product in products]).T
     for query, row in zip(DEMO_QUERIES, scores, strict=True):
         print(f"{query}: " + ", ".join(products[index].name for index in np.argsort(-row)[:5]))

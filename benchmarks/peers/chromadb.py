@@ -10,16 +10,16 @@ from pathlib import Path
 
 import chromadb
 
-from benchmarks.peers.peer import BUILD_CANDIDATES, NEIGHBOURS, ROWS_A_WRITE, SEARCH_CANDIDATES, TOP_K
+from benchmarks.peers.peer import EF_CONSTRUCTION, EF_SEARCH, ROWS_PER_WRITE, TOP_K, M
 from benchmarks.search.conditions import Condition
 from benchmarks.search.corpus import Corpus, Matrix
 
 START_SECONDS = 60.0
 HNSW = {
     "space": "cosine",
-    "max_neighbors": NEIGHBOURS,
-    "ef_construction": BUILD_CANDIDATES,
-    "ef_search": SEARCH_CANDIDATES,
+    "max_neighbors": M,
+    "ef_construction": EF_CONSTRUCTION,
+    "ef_search": EF_SEARCH,
 }
 
 
@@ -34,30 +34,27 @@ class Chroma:
         command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(folder), "--port", str(port)]
         quiet = {**os.environ, "ANONYMIZED_TELEMETRY": "False"}
         self._server = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._client = _patiently(port)
+        self._client = _connect(port)
 
     def load(self, corpus: Corpus) -> None:
-        """See `Peer`."""
         self._items = self._client.create_collection("items", configuration={"hnsw": HNSW}, embedding_function=None)
-        for begin in range(0, len(corpus.vectors), ROWS_A_WRITE):
-            metadata = corpus.metadata(begin, begin + ROWS_A_WRITE)
+        for begin in range(0, len(corpus.vectors), ROWS_PER_WRITE):
+            metadata = corpus.metadata(begin, begin + ROWS_PER_WRITE)
             ids = [str(row) for row in range(begin, begin + len(metadata))]
-            vectors = corpus.vectors[begin : begin + ROWS_A_WRITE]
+            vectors = corpus.vectors[begin : begin + ROWS_PER_WRITE]
             self._items.add(ids=ids, embeddings=vectors, metadatas=[each or None for each in metadata])
 
     def search(self, query: Matrix, condition: Condition | None) -> list[int]:
-        """See `Peer`."""
-        wanted = {condition.field: condition.value} if condition else None
-        found = self._items.query(query_embeddings=[query], n_results=TOP_K, where=wanted, include=[])
+        where = {condition.field: condition.value} if condition else None
+        found = self._items.query(query_embeddings=[query], n_results=TOP_K, where=where, include=[])
         return [int(each) for each in found["ids"][0]]
 
     def stop(self) -> None:
-        """See `Peer`."""
         self._server.terminate()
         self._server.wait(30)
 
 
-def _patiently(port: int) -> "chromadb.api.ClientAPI":
+def _connect(port: int) -> "chromadb.api.ClientAPI":
     give_up = time.monotonic() + START_SECONDS
     while True:
         try:

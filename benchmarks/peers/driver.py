@@ -32,7 +32,7 @@ CALLERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Measurement:
     """What an engine did: seconds to load, p50 and p95 in ms with one caller, recall, queries/s with eight.
 
     `client_ms` is what a query costs this process, which the engine itself may be part of.
@@ -79,7 +79,7 @@ def _ask(peer: Peer, mode: str, corpus: Corpus, truth: Truth, duration: float) -
             rate, client_ms = _rate(peer, corpus, condition, duration)
             figures = (loaded, latency.p50, latency.p95, recall, rate, client_ms)
             label = condition.label if condition else ""
-            print(json.dumps(asdict(Answered(peer.version, mode, label, *figures))), flush=True)
+            print(json.dumps(asdict(Measurement(peer.version, mode, label, *figures))), flush=True)
     finally:
         peer.stop()
 

@@ -22,7 +22,6 @@ class LanceDb:
         self._database = lancedb.connect(str(folder))
 
     def load(self, corpus: Corpus) -> None:
-        """See `Peer`."""
         count, dimensions = corpus.vectors.shape
         vectors = pa.FixedSizeListArray.from_arrays(np.ravel(corpus.vectors), dimensions)
         columns = {name: pa.array(values) for name, values in corpus.fields.items()}
@@ -31,7 +30,6 @@ class LanceDb:
             self._table.create_scalar_index(name, index_type="BITMAP")
 
     def search(self, query: Matrix, condition: Condition | None) -> list[int]:
-        """See `Peer`."""
         asked = self._table.search(query).distance_type("cosine").limit(TOP_K).select(["id", "_distance"])
         if condition:
             asked = asked.where(f"`{condition.field}` = '{condition.value}'", prefilter=True)
@@ -39,4 +37,4 @@ class LanceDb:
         return found
 
     def stop(self) -> None:
-        """See `Peer`."""
+        pass

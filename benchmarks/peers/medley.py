@@ -26,7 +26,6 @@ class MedleySearch:
         self._search = Search(self._stack.enter_context(channel(suite.addresses["search"])))
 
     def load(self, corpus: Corpus) -> None:
-        """See `Peer`."""
         self._store.create(corpus.vectors.shape[1])
         self._search.reached(corpus.queries[0], self._store.fill(corpus))
         if self._kind == "hnsw":
@@ -34,9 +33,7 @@ class MedleySearch:
         self._search.ready(self._kind)
 
     def search(self, query: Matrix, condition: Condition | None) -> list[int]:
-        """See `Peer`."""
         return self._search.search(query, condition)
 
     def stop(self) -> None:
-        """See `Peer`."""
         self._stack.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pymilvus import DataType, MilvusClient
 
-from benchmarks.peers.peer import BUILD_CANDIDATES, NEIGHBOURS, ROWS_A_WRITE, SEARCH_CANDIDATES, TOP_K
+from benchmarks.peers.peer import EF_CONSTRUCTION, EF_SEARCH, ROWS_PER_WRITE, TOP_K, M
 from benchmarks.search.conditions import Condition
 from benchmarks.search.corpus import Corpus, Matrix
 
@@ -25,10 +25,9 @@ class MilvusLite:
         self._client = MilvusClient(str(folder / "milvus.db"))
 
     def load(self, corpus: Corpus) -> None:
-        """See `Peer`."""
         self._client.create_collection(COLLECTION, schema=self._schema(corpus), index_params=self._index())
-        for begin in range(0, len(corpus.vectors), ROWS_A_WRITE):
-            metadata = corpus.metadata(begin, begin + ROWS_A_WRITE)
+        for begin in range(0, len(corpus.vectors), ROWS_PER_WRITE):
+            metadata = corpus.metadata(begin, begin + ROWS_PER_WRITE)
             empty = dict.fromkeys(corpus.fields, "")
             rows = [
                 {"id": row, "vector": corpus.vectors[row], **empty, **fields}
@@ -40,14 +39,12 @@ class MilvusLite:
         self._settle(corpus.queries[0])
 
     def search(self, query: Matrix, condition: Condition | None) -> list[int]:
-        """See `Peer`."""
-        wanted = f'{condition.field} == "{condition.value}"' if condition else ""
-        parameters = {"params": {"ef": SEARCH_CANDIDATES}}
-        (hits,) = self._client.search(COLLECTION, [query], limit=TOP_K, filter=wanted, search_params=parameters)
+        where = f'{condition.field} == "{condition.value}"' if condition else ""
+        parameters = {"params": {"ef": EF_SEARCH}}
+        (hits,) = self._client.search(COLLECTION, [query], limit=TOP_K, filter=where, search_params=parameters)
         return [hit["id"] for hit in hits]
 
     def stop(self) -> None:
-        """See `Peer`."""
         self._client.close()
 
     def _settle(self, query: Matrix) -> None:
@@ -65,7 +62,7 @@ class MilvusLite:
         return schema
 
     def _index(self) -> object:
-        parameters = {"M": NEIGHBOURS, "efConstruction": BUILD_CANDIDATES} if self._mode == "HNSW" else {}
+        parameters = {"M": M, "efConstruction": EF_CONSTRUCTION} if self._mode == "HNSW" else {}
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type=self._mode, metric_type="COSINE", params=parameters)
         return index

@@ -8,8 +8,8 @@ from benchmarks.search.conditions import Condition
 from benchmarks.search.corpus import Corpus, Matrix
 
 TOP_K = 10
-NEIGHBOURS, BUILD_CANDIDATES, SEARCH_CANDIDATES = 32, 200, 128  # of every graph, so that recall is much the same
-ROWS_A_WRITE = 5000
+M, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 128  # of every graph, so that recall is much the same
+ROWS_PER_WRITE = 5000
 
 
 class Peer(Protocol):

@@ -1,9 +1,9 @@
-"""What the server said at the end of a stream, where gRPC's asynchronous calls forget it.
+"""The server's status of a stream that it ended, which gRPC's asynchronous calls may lose.
 
-When the server ends a call while a message is on its way out, the failure of that message becomes the call's status:
-for a moment if the server's status is still to come, for good if it came just before
-(https://github.com/grpc/grpc/issues/36066). So the status is read when it is first set, and, where that is the failure,
-once more when the server's has arrived.
+When the server ends a call while a message is being sent, the failure to send becomes the call's status: for a moment
+if the server's status arrives later, for good if it arrived just before
+(https://github.com/grpc/grpc/issues/36066). So the status is read as soon as it is set, and if it is that failure, read
+again until the server's status arrives.
 """
 
 import asyncio
@@ -16,35 +16,35 @@ import grpc
 INTERIM_DETAILS = "Internal error from Core"
 TIMEOUT_SECONDS = 2.0
 PAUSE_SECONDS = 0.01
-SENDING = (grpc.aio.StreamUnaryCall, grpc.aio.StreamStreamCall)
+STREAMING_REQUESTS = (grpc.aio.StreamUnaryCall, grpc.aio.StreamStreamCall)
 
 Value = TypeVar("Value")
 
 
 @asynccontextmanager
 async def server_status(call: Any) -> AsyncIterator[None]:
-    """Await or iterate `call` within: what it raises has the status that the server ended it with.
+    """Make errors raised in the block, which awaits or iterates `call`, carry the server's status.
 
-    `call` may be any awaitable or asynchronous iterable: only a call of gRPC's that streams its requests is looked at.
+    `call` may be any awaitable or asynchronous iterable; only gRPC calls with streaming requests are affected.
     """
-    if not isinstance(call, SENDING):
+    if not isinstance(call, STREAMING_REQUESTS):
         yield
         return
-    said: list[grpc.aio.AioRpcError] = []
-    call.add_done_callback(lambda _: said.append(_at_once(_status(call))))
+    reported: list[grpc.aio.AioRpcError] = []
+    call.add_done_callback(lambda _: reported.append(_run_immediately(_status(call))))
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise await _last_word(call, said[0] if said else error) from error
+        raise await _final_status(call, reported[0] if reported else error) from error
 
 
-async def _last_word(call: grpc.aio.Call, said: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+async def _final_status(call: grpc.aio.Call, reported: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
     for _ in range(int(TIMEOUT_SECONDS / PAUSE_SECONDS)):
-        if said.details() != INTERIM_DETAILS:
+        if reported.details() != INTERIM_DETAILS:
             break
         await asyncio.sleep(PAUSE_SECONDS)
-        said = await _status(call)
-    return said
+        reported = await _status(call)
+    return reported
 
 
 async def _status(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
@@ -52,8 +52,8 @@ async def _status(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(await call.code(), initial, trailing, await call.details())
 
 
-def _at_once(coroutine: Coroutine[Any, Any, Value]) -> Value:
-    """Return what `coroutine`, which has nothing to wait for, returns."""
+def _run_immediately(coroutine: Coroutine[Any, Any, Value]) -> Value:
+    """Return the result of `coroutine`, which must not suspend."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

@@ -1,4 +1,4 @@
-"""How a client reaches a server: channel arguments, retries by method, encryption."""
+"""Channels to a server: arguments, the retry policy, encryption."""
 
 import json
 import os
@@ -26,7 +26,7 @@ RETRIED = (
     "TagCollection",
     "ListTags",
 )
-"""Methods that may run twice: those that read, and those whose second run finds the work done."""
+"""Idempotent methods: those that read, and those that change nothing when run again."""
 
 RETRY_POLICY = {
     "maxAttempts": 4,
@@ -63,16 +63,16 @@ class ChannelConfig:
         return self.tls or self.ca is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return what verifies the server: the certificate authority given, else the system's."""
+        """Return credentials that trust `ca`, or the system's certificate authorities without one."""
         roots = self.ca if self.ca is None or isinstance(self.ca, bytes) else Path(self.ca).read_bytes()
         return grpc.ssl_channel_credentials(roots)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what goes with each call."""
+        """Return the metadata of each call."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
     def options(self) -> list[tuple[str, str | int]]:
-        """Return the channel's arguments; replicas behind one name share the calls."""
+        """Return the channel's arguments; calls are spread over the addresses of one name."""
         first, longest = RECONNECT_SECONDS
         return [
             ("grpc.max_receive_message_length", self.max_message_bytes),
@@ -88,7 +88,7 @@ class ChannelConfig:
 
 
 def service_config() -> dict[str, object]:
-    """Return gRPC's service config: who is called in turn, and what is tried again."""
+    """Return gRPC's service config: load balancing and retries."""
     names = [{"service": SERVICE, "method": method} for method in RETRIED]
     return {
         "loadBalancingConfig": [{"round_robin": {}}],

@@ -1,4 +1,4 @@
-"""Items gathered into messages: what is at hand goes together, and nothing waits for company."""
+"""Items grouped into request messages: those at hand are sent together, without a batching delay."""
 
 from collections import deque
 
@@ -9,7 +9,7 @@ MAX_BYTES = 2**20
 
 
 class RequestChunker:
-    """Items in the order drawn, taken out some at a time. An item over the bound in bytes goes alone."""
+    """Queue of items that is emptied in chunks. An item larger than `max_bytes` is a chunk of its own."""
 
     def __init__(self, max_items: int = MAX_ITEMS, max_bytes: int = MAX_BYTES) -> None:
         self._max_items = max_items
@@ -18,12 +18,12 @@ class RequestChunker:
         self._ended = False
 
     def ready(self) -> bool:
-        """Whether there is an item to take, or never will be."""
+        """Whether `take` need not wait: there are items, or no more will come."""
         return bool(self._items) or self._ended
 
     @property
     def full(self) -> bool:
-        """Whether there are as many items as go together."""
+        """Whether the queued items fill a chunk."""
         return len(self._items) >= self._max_items
 
     def put(self, item: pb.IngestItem, size: int) -> None:
@@ -31,15 +31,15 @@ class RequestChunker:
         self._items.append((item, size))
 
     def end(self) -> None:
-        """Say that no item follows."""
+        """Mark the end of the items."""
         self._ended = True
 
     def take(self) -> list[pb.IngestItem]:
-        """Return the next items; none where there are none."""
-        lot: list[pb.IngestItem] = []
-        room = self._max_bytes
-        while self._items and len(lot) < self._max_items and (not lot or self._items[0][1] <= room):
+        """Remove and return the next chunk, which is empty if no items are queued."""
+        chunk: list[pb.IngestItem] = []
+        remaining = self._max_bytes
+        while self._items and len(chunk) < self._max_items and (not chunk or self._items[0][1] <= remaining):
             item, size = self._items.popleft()
-            lot.append(item)
-            room -= size
-        return lot
+            chunk.append(item)
+            remaining -= size
+        return chunk

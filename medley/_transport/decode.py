@@ -1,4 +1,4 @@
-"""Messages to plain values: every answer to both clients is read here."""
+"""Messages to plain values, for both clients."""
 
 import json
 from datetime import UTC, datetime
@@ -67,7 +67,7 @@ def collection(message: collection_pb2.Collection) -> Collection:
 
 
 def item(message: item_pb2.Item) -> Item:
-    """Return an item; what was not asked for is None or empty."""
+    """Return an item; fields that were not requested are None or empty."""
     return Item(
         id=message.id,
         content_type=_content_type(message.content_type),
@@ -95,12 +95,12 @@ def media(message: item_pb2.Media) -> Media:
 
 
 def ingest_results(message: pb.IngestItemsResponse) -> list[IngestResult]:
-    """Return what became of some items."""
+    """Return the results of some items."""
     return [item_result(each.id, each.sequence, each.result) for each in message.items]
 
 
 def item_result(item_id: str, sequence: int, outcome: item_pb2.ItemResult) -> IngestResult:
-    """Return what became of an item of a batch."""
+    """Return the result of one item of a batch."""
     if outcome.HasField("error"):
         return IngestResult(item_id, sequence, error=from_status(outcome.error))
     return IngestResult(item_id, sequence, outcome.written.revision, outcome.written.version)
@@ -114,12 +114,12 @@ def lookup(item_id: str, message: item_pb2.ItemLookup) -> Lookup:
 
 
 def search_result(message: pb.SearchResponse) -> SearchResult:
-    """Return a ranking and how it came about."""
+    """Return hits and the report of each arm."""
     return SearchResult(tuple(map(_hit, message.hits)), tuple(map(_arm_report, message.arms)), message.version)
 
 
 def status(message: pb.GetStatusResponse) -> Status:
-    """Return what the services are doing."""
+    """Return the status of services, models, collections and indexes."""
     return Status(
         services=tuple(
             ServiceStatus(service.name, from_status(service.error) if service.HasField("error") else None)
@@ -153,14 +153,14 @@ def receipt(message: pb.Receipt) -> Receipt:
     )
 
 
-def checked(message: pb.CheckCollectionsResponse) -> Finding | CheckProgress:
-    """Return a part of a check's report."""
+def check_event(message: pb.CheckCollectionsResponse) -> Finding | CheckProgress:
+    """Return a finding or the progress of a check."""
     return _finding(message.finding) if message.HasField("finding") else _progress(message.progress)
 
 
 def _finding(message: check_pb2.Finding) -> Finding:
     return Finding(
-        kind=cast(FindingKind | None, _word(check_pb2.FindingKind, message.kind)),
+        kind=cast(FindingKind | None, _enum_name(check_pb2.FindingKind, message.kind)),
         collection=message.collection.removeprefix(COLLECTIONS),
         id=message.id,
         space=message.space,
@@ -208,7 +208,7 @@ def _arm_report(message: pb.ArmReport) -> ArmReport:
         space=message.space,
         metric=_metric(message.metric),
         weight=message.weight,
-        mode=cast(SearchMode | None, _word(search_service_pb2.SearchMode, message.mode)),
+        mode=cast(SearchMode | None, _enum_name(search_service_pb2.SearchMode, message.mode)),
         candidates=message.candidates,
         milliseconds=message.milliseconds,
         compared=message.compared,
@@ -235,7 +235,7 @@ def _index(message: search_service_pb2.Index) -> IndexStatus:
         memory_bytes=message.memory_bytes,
         version=message.version,
         config=_index_config(message.config),
-        state=cast(IndexState | None, _word(search_service_pb2.IndexState, message.state)),
+        state=cast(IndexState | None, _enum_name(search_service_pb2.IndexState, message.state)),
         note=message.note,
         recall=tuple(
             IndexRecall(each.share_above, each.share_up_to, each.recall, each.queries) for each in message.recall
@@ -245,7 +245,7 @@ def _index(message: search_service_pb2.Index) -> IndexStatus:
 
 
 def _index_config(message: index_config_pb2.IndexConfig) -> IndexConfig | None:
-    """Return how a space is indexed; None where the server does not say, or says what this client does not know."""
+    """Return how a space is indexed; None if unset or of a kind that this client does not know."""
     shares = {"exact_below_selectivity": message.exact_below_selectivity, "recall_floor": message.recall_floor}
     match message.WhichOneof("kind"):
         case "exact":
@@ -262,23 +262,23 @@ def _index_config(message: index_config_pb2.IndexConfig) -> IndexConfig | None:
 
 
 def _storage(number: int) -> VectorStorage | None:
-    return cast(VectorStorage | None, _word(index_config_pb2.VectorStorage, number))
+    return cast(VectorStorage | None, _enum_name(index_config_pb2.VectorStorage, number))
 
 
 def _metric(number: int) -> Metric | None:
-    return cast(Metric | None, _word(vector_pb2.Metric, number))
+    return cast(Metric | None, _enum_name(vector_pb2.Metric, number))
 
 
 def _content_type(number: int) -> ContentType | None:
-    return cast(ContentType | None, _word(collection_pb2.ContentType, number))
+    return cast(ContentType | None, _enum_name(collection_pb2.ContentType, number))
 
 
 def _content_types(numbers: Any) -> tuple[ContentType, ...]:
     return tuple(kind for kind in map(_content_type, numbers) if kind is not None)
 
 
-def _word(enum: Any, number: int) -> str | None:
-    """Return the name of `number` in lower case; None for unset, and for what a newer server may add."""
+def _enum_name(enum: Any, number: int) -> str | None:
+    """Return the name of `number` in lower case; None if unset or added by a newer server."""
     if number == 0 or number not in enum.values():
         return None
     name: str = enum.Name(number)

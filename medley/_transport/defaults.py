@@ -1,4 +1,4 @@
-"""What a client does unless told otherwise."""
+"""Defaults of both clients."""
 
 SERVER = "127.0.0.1:50050"
 TIMEOUT_SECONDS = 30.0

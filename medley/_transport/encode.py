@@ -1,4 +1,4 @@
-"""Plain values to messages: every request of both clients is built here."""
+"""Plain values to messages, for both clients."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def collection(name: str, spaces: Iterable[Space]) -> collection_pb2.Collection:
 
 
 def index(config: IndexConfig) -> index_config_pb2.IndexConfig:
-    """Return how a space is to be indexed.
+    """Return the message of an index's configuration.
 
     Raises:
         ValueError: there is no such storage.
@@ -59,10 +59,10 @@ def index(config: IndexConfig) -> index_config_pb2.IndexConfig:
 
 
 def where(condition: Where | None) -> filter_pb2.Where | None:
-    """Return `condition` in its JSON spelling; None stays None."""
+    """Return the filter `condition` as JSON; None stays None."""
     if condition is None:
         return None
-    return filter_pb2.Where(json=condition if isinstance(condition, str) else spelt(condition))
+    return filter_pb2.Where(json=condition if isinstance(condition, str) else to_json(condition))
 
 
 def fields(names: Iterable[Field]) -> list[item_pb2.ItemField.ValueType]:
@@ -71,7 +71,7 @@ def fields(names: Iterable[Field]) -> list[item_pb2.ItemField.ValueType]:
     Raises:
         ValueError: there is no such field.
     """
-    return [number(item_pb2.ItemField, name) for name in names]
+    return [enum_value(item_pb2.ItemField, name) for name in names]
 
 
 def vector(components: VectorLike) -> vector_pb2.Vector:
@@ -101,7 +101,7 @@ def media(source: Source | None) -> pb.MediaSource | None:
 
 
 def metadata_update(replace: Mapping[str, object] | None, merge: Mapping[str, object] | None) -> Any:
-    """Return the change of metadata, None where there is none.
+    """Return the change of metadata, None if there is none.
 
     Raises:
         ValueError: both are given.
@@ -109,8 +109,8 @@ def metadata_update(replace: Mapping[str, object] | None, merge: Mapping[str, ob
     if replace is not None and merge is not None:
         raise ValueError("give metadata to replace it all, or merge to change some of it, not both")
     if replace is not None:
-        return store_service_pb2.MetadataUpdate(replace_json=spelt(replace))
-    return None if merge is None else store_service_pb2.MetadataUpdate(merge_json=spelt(merge))
+        return store_service_pb2.MetadataUpdate(replace_json=to_json(replace))
+    return None if merge is None else store_service_pb2.MetadataUpdate(merge_json=to_json(merge))
 
 
 def arms(  # one parameter for each kind of query
@@ -118,30 +118,30 @@ def arms(  # one parameter for each kind of query
     image: Picture | None,
     item: str | None,
     vector: VectorLike | None,
-    spelt_out: Iterable[Arm],
+    explicit: Iterable[Arm],
     *,
     space: str,
     weights: Mapping[str, float],
 ) -> list[pb.Arm]:
-    """Return an arm for each query given, in `space` and with its kind's weight, then those spelt out.
+    """Return an arm for each query given, in `space` and with its kind's weight, then the `explicit` ones.
 
     Raises:
-        ValueError: a weight of what is no query.
+        ValueError: a weight for a kind of query that is not given.
         OSError: a picture's file cannot be read.
     """
     queries = {"text": text, "image": image, "item": item, "vector": vector}
     given = {kind: query for kind, query in queries.items() if query is not None}
-    if strangers := sorted(weights.keys() - given.keys()):
-        raise ValueError(f"a weight for {', '.join(strangers)}, but the queries are {', '.join(given) or 'none'}")
-    convenient = [
+    if unknown := sorted(weights.keys() - given.keys()):
+        raise ValueError(f"a weight for {', '.join(unknown)}, but the queries are {', '.join(given) or 'none'}")
+    implicit = [
         Arm(**{kind: query}, space=space, weight=weights.get(kind, 1.0))  # type: ignore[arg-type]  # each its own kind
         for kind, query in given.items()
     ]
-    return [_arm(arm) for arm in (*convenient, *spelt_out)]
+    return [_arm(arm) for arm in (*implicit, *explicit)]
 
 
 def ids(given: Iterable[str]) -> Iterable[str]:
-    """Return ids; a single one may stand alone."""
+    """Return the ids given, a single string as one id."""
     return [given] if isinstance(given, str) else given
 
 
@@ -156,27 +156,27 @@ def ingest_chunk(items: Iterable[pb.IngestItem]) -> pb.IngestItemsRequest:
 
 
 def ingest_item(item: NewItem) -> pb.IngestItem:
-    """Return the message of one item, reading its media if they are a path.
+    """Return the message of one item, reading the file if its media are a path.
 
     Raises:
-        ValueError: its metadata or vectors cannot be written.
+        ValueError: its metadata or vectors cannot be encoded.
         OSError: its file cannot be read.
     """
     return pb.IngestItem(
         id=item.id,
         text=item.text,
         media=media(item.media),
-        metadata_json=spelt(item.metadata) if item.metadata else "",
+        metadata_json=to_json(item.metadata) if item.metadata else "",
         vectors=vectors(item.vectors),
     )
 
 
 def row(item: Item) -> store_service_pb2.Row:
-    """Return a stored item as a row to write, with its history."""
+    """Return a stored item as a row to restore, with its history."""
     message = store_service_pb2.Row(
         id=item.id,
         text=item.text,
-        metadata_json=spelt(item.metadata) if item.metadata else "",
+        metadata_json=to_json(item.metadata) if item.metadata else "",
         vectors=vectors(item.vectors),
         history=store_service_pb2.RowHistory(revision=item.revision),
     )
@@ -195,12 +195,12 @@ def row(item: Item) -> store_service_pb2.Row:
             )
         )
         if item.content_type:
-            message.media_type = number(collection_pb2.ContentType, item.content_type)
+            message.media_type = enum_value(collection_pb2.ContentType, item.content_type)
     return message
 
 
 def upload_header(source: object, mime_type: str) -> pb.UploadMediaRequest:
-    """Return the first message of an upload, with the size where `source`, bytes or a path, tells it."""
+    """Return the first message of an upload, with the size if `source` is bytes or a path."""
     header = store_service_pb2.MediaHeader(mime_type=mime_type)
     match source:
         case bytes():
@@ -229,18 +229,18 @@ def upload_chunks(block: bytes) -> Iterator[pb.UploadMediaRequest]:
         yield pb.UploadMediaRequest(chunk=block[start : start + CHUNK_BYTES])
 
 
-def spelt(value: Mapping[str, object]) -> str:
+def to_json(value: Mapping[str, object]) -> str:
     """Return `value` as JSON.
 
     Raises:
         ValueError: it holds NaN or infinity.
-        TypeError: it holds what JSON has no word for.
+        TypeError: it holds a value that JSON has no form for.
     """
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def number(enum: Any, word: str) -> Any:
-    """Return the value of the generated `enum` that `word` names in lower case, without the enum's prefix.
+def enum_value(enum: Any, word: str) -> Any:
+    """Return the value of the generated `enum` with the name `word`: in lower case, without the enum's prefix.
 
     Raises:
         ValueError: there is none.
@@ -255,7 +255,7 @@ def number(enum: Any, word: str) -> Any:
 
 
 def enum_prefix(enum: Any) -> str:
-    """Return what the names of the generated `enum` begin with."""
+    """Return the common prefix of the generated `enum`'s names."""
     first: str = enum.keys()[0]
     return first.removesuffix("UNSPECIFIED")
 
@@ -265,15 +265,17 @@ def _space(space: Space) -> collection_pb2.Space:
         name=space.name,
         model=space.model,
         dimensions=space.dimensions,
-        metric=number(vector_pb2.Metric, space.metric) if space.metric else vector_pb2.METRIC_UNSPECIFIED,
-        sources=[number(collection_pb2.ContentType, source) for source in space.sources],
+        metric=enum_value(vector_pb2.Metric, space.metric) if space.metric else vector_pb2.METRIC_UNSPECIFIED,
+        sources=[enum_value(collection_pb2.ContentType, source) for source in space.sources],
         fingerprint=space.fingerprint,
         index=index(space.index) if space.index else None,
     )
 
 
 def _storage(storage: VectorStorage | None) -> Any:
-    return number(index_config_pb2.VectorStorage, storage) if storage else index_config_pb2.VECTOR_STORAGE_UNSPECIFIED
+    return (
+        enum_value(index_config_pb2.VectorStorage, storage) if storage else index_config_pb2.VECTOR_STORAGE_UNSPECIFIED
+    )
 
 
 def _arm(arm: Arm) -> pb.Arm:

@@ -1,7 +1,7 @@
-"""What each method of the clients asks and how it reads the answer, once for both.
+"""Requests and responses of each client method, written once for both clients.
 
-An operation is a generator: it yields calls, is sent their answers (or thrown their errors), and returns the method's
-result. The clients only carry the calls: see `Client._run` and `aio.Client._run`.
+An operation is a generator: it yields calls, is sent their responses (or thrown their errors), and returns the method's
+result. The clients make the calls: see `Client._run` and `aio.Client._run`.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -31,8 +31,8 @@ from medley.values import (
     Where,
 )
 
-LOOKUPS_A_CALL = 256
-DELETIONS_A_CALL = 10_000
+LOOKUPS_PER_CALL = 256
+DELETIONS_PER_CALL = 10_000
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -79,7 +79,7 @@ def update_space(versions: SessionVersions, collection: str, space: str, index: 
     name = encode.collection_name(collection)
     request = pb.UpdateSpaceRequest(collection=name, space=space, index=encode.index(index))
     response = yield Call("UpdateSpace", request)
-    versions.seen(collection, response.collection.version)
+    versions.record(collection, response.collection.version)
     return decode.collection(response.collection)
 
 
@@ -103,7 +103,7 @@ def get_many(
     """Get items by id, some at a time."""
     lookups: list[Lookup] = []
     remaining = iter(encode.ids(ids))
-    while batch := list(islice(remaining, LOOKUPS_A_CALL)):
+    while batch := list(islice(remaining, LOOKUPS_PER_CALL)):
         request = pb.GetItemsRequest(
             collection=encode.collection_name(collection), ids=batch, fields=encode.fields(fields), as_of=as_of
         )
@@ -141,7 +141,7 @@ def count(collection: str, where: Where | None, as_of: str = "") -> Operation[in
     return counted
 
 
-def update(  # one parameter for each thing that can change
+def update(  # one parameter for each change
     versions: SessionVersions,
     collection: str,
     item_id: str,
@@ -166,7 +166,7 @@ def update(  # one parameter for each thing that can change
         expected_revision=expected_revision,
     )
     response = yield Call("UpdateItem", request)
-    versions.seen(collection, response.version)
+    versions.record(collection, response.version)
     return decode.item(response.item)
 
 
@@ -178,7 +178,7 @@ def delete(
     for selection in _selections(ids, where):
         request = pb.DeleteItemsRequest(collection=encode.collection_name(collection), **selection)
         response = yield Call("DeleteItems", request)
-        versions.seen(collection, response.version)
+        versions.record(collection, response.version)
         deleted += response.deleted
     return deleted
 
@@ -196,7 +196,7 @@ def search(
     version: str | None,
     exact: bool,
 ) -> Operation[SearchResult]:
-    """Search; where the token carried is of a collection dropped since, forget it and search once more without."""
+    """Search; if the session's token is of a dropped collection, forget it and search again without it."""
     request = pb.SearchRequest(
         collection=encode.collection_name(collection),
         arms=arms,
@@ -204,7 +204,7 @@ def search(
         top_k=top_k,
         depth=depth,
         fields=encode.fields(fields),
-        version=versions.of(collection) if version is None else version,
+        version=versions.get(collection) if version is None else version,
         exact=exact,
     )
     if k is not None:
@@ -217,12 +217,12 @@ def search(
         versions.forget(collection, request.version)
         request.version = ""
         response = yield Call("Search", request)
-    versions.seen(collection, response.version)
+    versions.record(collection, response.version)
     return decode.search_result(response)
 
 
 def status() -> Operation[Status]:
-    """Ask what the services are doing."""
+    """Get the status of the services."""
     response = yield Call("GetStatus", pb.GetStatusRequest())
     return decode.status(response)
 
@@ -235,7 +235,7 @@ def erase(
     request = pb.EraseItemsRequest(collection=name, ids=encode.ids(ids), sha256s=media)
     response = yield Call("EraseItems", request)
     for each in response.receipts:
-        versions.seen(collection, each.purged_version)
+        versions.record(collection, each.purged_version)
     return tuple(map(decode.receipt, response.receipts))
 
 
@@ -244,17 +244,17 @@ def restore(
 ) -> Operation[tuple[IngestResult, ...]]:
     """Write items as they were."""
     rows = [encode.row(item) for item in items]
-    made = {space for row in rows for space in row.vectors} & fingerprints.keys()
+    spaces = {space for row in rows for space in row.vectors} & fingerprints.keys()
     request = pb.RestoreItemsRequest(
         collection=encode.collection_name(collection),
         rows=rows,
-        fingerprints={space: fingerprints[space] for space in made},
+        fingerprints={space: fingerprints[space] for space in spaces},
     )
     response = yield Call("RestoreItems", request)
     pairs = enumerate(zip(rows, response.results, strict=True))
     results = tuple(decode.item_result(row.id, number, result) for number, (row, result) in pairs)
     for result in results:
-        versions.seen(collection, result.version)
+        versions.record(collection, result.version)
     return results
 
 
@@ -276,7 +276,7 @@ def delete_tag(collection: str, name: str) -> Operation[None]:
     yield Call("DeleteTag", pb.DeleteTagRequest(collection=encode.collection_name(collection), tag=name))
 
 
-def check_request(  # one parameter for each thing a check can be told
+def check_request(  # one parameter for each option of a check
     collection: str | None,
     *,
     media_sample: int | None,
@@ -309,7 +309,7 @@ def download_request(sha256: str, offset: int, length: int | None) -> pb.Downloa
         InvalidError: `offset` is negative, or `length` is not positive.
     """
     if offset < 0 or (length is not None and length <= 0):
-        raise InvalidError(f"range {offset}, {length}: wants offset 0 or more, length over 0", "ARGUMENT_INVALID")
+        raise InvalidError(f"range {offset}, {length}: offset must be 0 or more, length over 0", "ARGUMENT_INVALID")
     if offset == 0 and length is None:
         return pb.DownloadMediaRequest(sha256=sha256)
     return pb.DownloadMediaRequest(sha256=sha256, range=store_service_pb2.ByteRange(offset=offset, length=length or 0))
@@ -322,5 +322,5 @@ def _selections(ids: Iterable[str] | None, where: Where | None) -> Iterable[dict
         yield {"where": encode.where(where)}
         return
     remaining = iter(encode.ids(ids))
-    while batch := list(islice(remaining, DELETIONS_A_CALL)):
+    while batch := list(islice(remaining, DELETIONS_PER_CALL)):
         yield {"ids": store_service_pb2.ItemIds(ids=batch)}

@@ -1,4 +1,4 @@
-"""The newest version token seen of each collection, so that a client reads what it wrote."""
+"""The newest version token seen of each collection, for read-your-writes."""
 
 import threading
 
@@ -12,19 +12,19 @@ class SessionVersions:
         self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def of(self, collection: str) -> str:
-        """Return the newest token seen of `collection`, "" if none."""
+    def get(self, collection: str) -> str:
+        """Return the newest token recorded for `collection`, "" if none."""
         return self._tokens.get(collection_name(collection), "")
 
-    def seen(self, collection: str, token: str) -> None:
-        """Keep `token` unless a newer one of the same collection is kept, as answers may overtake each other."""
+    def record(self, collection: str, token: str) -> None:
+        """Keep `token` unless a newer one of the same collection is kept: responses may arrive out of order."""
         name = collection_name(collection)
         with self._lock:
             if token and not _older(token, self._tokens.get(name, "")):
                 self._tokens[name] = token
 
     def forget(self, collection: str, token: str | None = None) -> None:
-        """Forget what is kept of `collection`, or only `token`."""
+        """Forget the token of `collection`; with `token`, only if it is the one kept."""
         name = collection_name(collection)
         with self._lock:
             if token is None or self._tokens.get(name) == token:
@@ -32,7 +32,7 @@ class SessionVersions:
 
 
 def _older(token: str, kept: str) -> bool:
-    """Whether `token` is of the same life of a collection as `kept` and counts fewer commits."""
-    life, _, commits = token.rpartition(".")
-    kept_life, _, kept_commits = kept.rpartition(".")
-    return life == kept_life and commits.isdecimal() and kept_commits.isdecimal() and int(commits) < int(kept_commits)
+    """Whether `token` has the same uid as `kept`, that is, is of the same incarnation, and counts fewer commits."""
+    uid, _, commits = token.rpartition(".")
+    kept_uid, _, kept_commits = kept.rpartition(".")
+    return uid == kept_uid and commits.isdecimal() and kept_commits.isdecimal() and int(commits) < int(kept_commits)

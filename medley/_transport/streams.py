@@ -1,4 +1,4 @@
-"""What the clients stream: items and uploads on their way out, downloads on their way in."""
+"""Streams of the clients: ingests, uploads and downloads."""
 
 import asyncio
 import hashlib
@@ -18,85 +18,92 @@ Element = TypeVar("Element")
 
 
 def ingest_messages(collection: str, items: Iterable[NewItem], window: Window) -> Iterator[pb.IngestItemsRequest]:
-    """Yield the target, then the items as `window` lets them through, drawn on a thread of their own.
+    """Yield the target, then the items as `window` admits them; another thread iterates `items`.
 
-    Where `items` raises, the messages end as if it were exhausted, so that what was sent is still answered; the window
-    keeps what was raised for the client to raise at the end.
+    If `items` raises, the messages end as if it were exhausted, so that sent items are still answered; the window keeps
+    the exception, which the client raises at the end.
     """
     yield encode.ingest_target(collection)
-    lots, changed = RequestChunker(), threading.Condition()
-    threading.Thread(target=_draw, args=(items, window, lots, changed), name="medley-ingest", daemon=True).start()
+    chunker, changed = RequestChunker(), threading.Condition()
+    threading.Thread(
+        target=_read_items, args=(items, window, chunker, changed), name="medley-ingest", daemon=True
+    ).start()
     while True:
         with changed:
-            changed.wait_for(lots.ready)
-            lot = lots.take()
-        if not lot:
+            changed.wait_for(chunker.ready)
+            chunk = chunker.take()
+        if not chunk:
             return
-        yield encode.ingest_chunk(lot)
+        yield encode.ingest_chunk(chunk)
 
 
-def _draw(items: Iterable[NewItem], window: Window, lots: RequestChunker, changed: threading.Condition) -> None:
+def _read_items(
+    items: Iterable[NewItem], window: Window, chunker: RequestChunker, changed: threading.Condition
+) -> None:
     try:
         for item in items:
             message = encode.ingest_item(item)
             size = message.ByteSize()
-            if not window.enter(size):
+            if not window.acquire(size):
                 break
             with changed:
-                lots.put(message, size)
+                chunker.put(message, size)
                 changed.notify()
-    except Exception as failure:  # whatever the caller's own source raises is the caller's to see
-        window.room.failure = failure
+    except Exception as failure:  # raised again in the caller's thread
+        window.flow.failure = failure
     finally:
         with changed:
-            lots.end()
+            chunker.end()
             changed.notify()
 
 
 async def async_ingest_messages(
     collection: str, items: AsyncIterable[NewItem] | Iterable[NewItem], window: AsyncWindow
 ) -> AsyncIterator[pb.IngestItemsRequest]:
-    """Yield as `ingest_messages` does; `items` are drawn by a task, and files read on a thread."""
+    """Yield as `ingest_messages` does; a task iterates `items`, and files are read on a thread."""
     yield encode.ingest_target(collection)
-    lots, changed = RequestChunker(), asyncio.Event()
-    drawing = asyncio.create_task(_async_draw(items, window, lots, changed))
+    chunker, changed = RequestChunker(), asyncio.Event()
+    reader = asyncio.create_task(_async_read_items(items, window, chunker, changed))
     try:
         while True:
-            while not lots.ready():
+            while not chunker.ready():
                 changed.clear()
                 await changed.wait()
-            if not (lot := lots.take()):
+            if not (chunk := chunker.take()):
                 return
-            yield encode.ingest_chunk(lot)
+            yield encode.ingest_chunk(chunk)
     finally:
-        drawing.cancel()
+        reader.cancel()
 
 
-async def _async_draw(
-    items: AsyncIterable[NewItem] | Iterable[NewItem], window: AsyncWindow, lots: RequestChunker, changed: asyncio.Event
+async def _async_read_items(
+    items: AsyncIterable[NewItem] | Iterable[NewItem],
+    window: AsyncWindow,
+    chunker: RequestChunker,
+    changed: asyncio.Event,
 ) -> None:
     try:
-        async for item in each(items):
+        async for item in iterate(items):
             is_path = isinstance(item.media, str | os.PathLike)
             message = await asyncio.to_thread(encode.ingest_item, item) if is_path else encode.ingest_item(item)
             size = message.ByteSize()
-            if not await window.enter(size):
+            if not await window.acquire(size):
                 break
-            lots.put(message, size)
+            chunker.put(message, size)
             changed.set()
-            if lots.full:
-                await asyncio.sleep(0)  # a source that never waits is not to keep the loop from sending
-    except Exception as failure:  # whatever the caller's own source raises is the caller's to see
-        window.room.failure = failure
+            if chunker.full:
+                await asyncio.sleep(0)  # lets the loop send even if the source never suspends
+    except Exception as failure:  # raised again in the caller's thread
+        window.flow.failure = failure
     finally:
-        lots.end()
+        chunker.end()
         changed.set()
 
 
 class Upload:
-    """An upload that its own source can fail: it is then aborted, as its end would pass for the object's.
+    """An upload that is aborted if its source raises: an early end would look like the end of the object.
 
-    `abort` is called, on whichever thread draws the messages, with `failure` set.
+    `abort` is called, on the thread that iterates the messages, with `failure` set.
     """
 
     def __init__(self, source: Picture | Iterable[bytes] | AsyncIterable[bytes], mime_type: str) -> None:
@@ -108,9 +115,9 @@ class Upload:
         """Yield the header, then the source's bytes in chunks."""
         yield self._header
         try:
-            for block in encode.blocks(self._source):  # type: ignore[arg-type]  # no asynchronous one comes here
+            for block in encode.blocks(self._source):  # type: ignore[arg-type]  # the source is synchronous here
                 yield from encode.upload_chunks(block)
-        except Exception as failure:  # whatever the caller's own source raises is the caller's to see
+        except Exception as failure:  # raised again in the caller's thread
             self.failure = failure
             abort()
 
@@ -121,31 +128,31 @@ class Upload:
             async for block in _async_blocks(self._source):
                 for message in encode.upload_chunks(block):
                     yield message
-        except Exception as failure:  # whatever the caller's own source raises is the caller's to see
+        except Exception as failure:  # raised again in the caller's thread
             self.failure = failure
             abort()
 
 
 class Download:
-    """The blocks of one download, hashed as they pass where the whole object is asked for."""
+    """The blocks of one download, which are hashed if the whole object is requested."""
 
     def __init__(self, request: pb.DownloadMediaRequest) -> None:
         self._sha256 = request.sha256
         self._hash = None if request.HasField("range") else hashlib.sha256()
 
     def block(self, message: pb.DownloadMediaResponse) -> bytes:
-        """Return the block that `message` brings."""
+        """Return the block of `message`."""
         if self._hash is not None:
             self._hash.update(message.chunk)
         return message.chunk
 
     def check(self) -> None:
-        """Raise an error where the object came whole and is not what was asked for."""
+        """Raise an error if the whole object was received and has another hash."""
         if self._hash is not None and self._hash.hexdigest() != self._sha256:
-            raise Error(f"the object {self._sha256} came with the hash {self._hash.hexdigest()}")
+            raise Error(f"the object {self._sha256} was received with the hash {self._hash.hexdigest()}")
 
 
-async def each(elements: AsyncIterable[Element] | Iterable[Element]) -> AsyncIterator[Element]:
+async def iterate(elements: AsyncIterable[Element] | Iterable[Element]) -> AsyncIterator[Element]:
     """Yield the elements of an iterable of either kind."""
     if isinstance(elements, AsyncIterable):
         async for element in elements:
@@ -166,5 +173,5 @@ async def _async_blocks(source: Picture | Iterable[bytes] | AsyncIterable[bytes]
 
 
 def _next(blocks: Iterator[bytes]) -> bytes:
-    """Return the next block that is not empty; an empty one at the end."""
+    """Return the next block that is not empty, or an empty one at the end."""
     return next(filter(None, blocks), b"")

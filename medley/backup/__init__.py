@@ -1,9 +1,9 @@
-"""Backups: a collection as of a version, in a folder or a bucket, and back."""
+"""Backups of a collection as of a version, in a folder or a bucket, and their restoration."""
 
-from medley.backup.contents import BackupError
+from medley.backup.backup import Backup, BackupResult
 from medley.backup.destination import Destination
+from medley.backup.format import BackupError
 from medley.backup.open import open_destination
-from medley.backup.restoring import Restore, RestoreResult
-from medley.backup.saving import Backup, BackupResult
+from medley.backup.restore import Restore, RestoreResult
 
 __all__ = ["Backup", "BackupError", "BackupResult", "Destination", "Restore", "RestoreResult", "open_destination"]

@@ -1,4 +1,4 @@
-"""Backups in an S3 bucket, by the `minio` client."""
+"""Backups in an S3 bucket, with the `minio` client."""
 
 import io
 import os
@@ -16,7 +16,7 @@ ENDPOINT = "https://s3.amazonaws.com"
 
 
 class BucketDestination:
-    """`Destination` below a prefix of a bucket. An object appears whole or not at all."""
+    """`Destination` under a prefix of a bucket. Objects are written atomically."""
 
     def __init__(self, client: Minio, bucket: str, prefix: str) -> None:
         self._client = client
@@ -24,18 +24,18 @@ class BucketDestination:
         self._prefix = f"{prefix}/" if prefix else ""
 
     @classmethod
-    def named(cls, url: str) -> Self:
-        """Return the place of `s3://bucket/prefix` at the endpoint of MEDLEY_S3_ENDPOINT, Amazon's if unset.
+    def from_url(cls, url: str) -> Self:
+        """Return the destination `s3://bucket/prefix` at the endpoint MEDLEY_S3_ENDPOINT, Amazon's if unset.
 
         Keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the machine's role; the region from
         AWS_REGION.
 
         Raises:
-            ValueError: there is no bucket in `url`.
+            ValueError: `url` names no bucket.
         """
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not bucket:
-            raise ValueError(f"{url}: wants s3://BUCKET/PREFIX")
+            raise ValueError(f"{url}: must be s3://BUCKET/PREFIX")
         scheme, separator, host = os.environ.get("MEDLEY_S3_ENDPOINT", ENDPOINT).rpartition("://")
         client = Minio(
             endpoint=host,
@@ -46,22 +46,20 @@ class BucketDestination:
         return cls(client, bucket, prefix.strip("/"))
 
     def size(self, path: str) -> int | None:
-        """Ask for the object's head."""
         try:
             return self._client.stat_object(bucket_name=self._bucket, object_name=self._prefix + path).size
         except S3Error as error:
             if error.code in ("NoSuchKey", "NoSuchObject"):
                 return None
-            raise _told(error) from error
+            raise _to_os_error(error) from error
 
     def read(self, path: str) -> Iterator[bytes]:
-        """Stream the object."""
         try:
             response = self._client.get_object(bucket_name=self._bucket, object_name=self._prefix + path)
         except S3Error as error:
             if error.code in ("NoSuchKey", "NoSuchObject"):
                 raise FileNotFoundError(2, "no such object", f"s3://{self._bucket}/{self._prefix}{path}") from error
-            raise _told(error) from error
+            raise _to_os_error(error) from error
         try:
             yield from response.stream(BLOCK_BYTES)
         finally:
@@ -69,7 +67,6 @@ class BucketDestination:
             response.release_conn()
 
     def write(self, path: str, blocks: Iterable[bytes]) -> None:
-        """Put the object, in parts where it is large."""
         data: Any = io.BufferedReader(_Blocks(blocks), BLOCK_BYTES)
         try:
             self._client.put_object(
@@ -80,18 +77,17 @@ class BucketDestination:
                 part_size=PART_BYTES,
             )
         except S3Error as error:
-            raise _told(error) from error
+            raise _to_os_error(error) from error
 
     def delete(self, path: str) -> None:
-        """Delete the object."""
         try:
             self._client.remove_object(bucket_name=self._bucket, object_name=self._prefix + path)
         except S3Error as error:
-            raise _told(error) from error
+            raise _to_os_error(error) from error
 
 
 class _Blocks(io.RawIOBase):
-    """Blocks of bytes as a file to read."""
+    """Blocks of bytes as a readable file."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self._blocks = iter(blocks)
@@ -111,6 +107,6 @@ class _Blocks(io.RawIOBase):
         return size
 
 
-def _told(error: S3Error) -> OSError:
-    """Return `error` as one that the command line tells in one line."""
+def _to_os_error(error: S3Error) -> OSError:
+    """Return `error` as an OSError, which the command line prints in one line."""
     return OSError(5, f"{error.code}: {error.message}", f"s3://{error.bucket_name}/{error.object_name or ''}")

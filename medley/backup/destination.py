@@ -1,4 +1,4 @@
-"""Where backups lie: files by path."""
+"""Destinations of backups: files by path."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ class Destination(Protocol):
     """Files by relative path, "/" between folders. Implementations pass `tests.contract.backup_destination`."""
 
     def size(self, path: str) -> int | None:
-        """Return the bytes of the file, None where there is none."""
+        """Return the size of the file in bytes, None if there is none."""
         ...
 
     def read(self, path: str) -> Iterator[bytes]:
@@ -25,35 +25,32 @@ class Destination(Protocol):
         ...
 
     def write(self, path: str, blocks: Iterable[bytes]) -> None:
-        """Write a file, over one that is there; where `blocks` raises, or the process dies, all is as it was before."""
+        """Write a file atomically, replacing an existing one; if `blocks` raises, nothing changes."""
         ...
 
     def delete(self, path: str) -> None:
-        """Delete a file; one that is not there needs nothing."""
+        """Delete a file if there is one."""
         ...
 
 
 class FolderDestination:
-    """`Destination` in a folder, which is made when it is first written to."""
+    """`Destination` in a folder, which is created by the first write."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def size(self, path: str) -> int | None:
-        """Ask the file system."""
         try:
             return (self._folder / path).stat().st_size
         except FileNotFoundError:
             return None
 
     def read(self, path: str) -> Iterator[bytes]:
-        """Read block by block."""
         with (self._folder / path).open("rb") as file:
             while block := file.read(BLOCK_BYTES):
                 yield block
 
     def write(self, path: str, blocks: Iterable[bytes]) -> None:
-        """Write beside, sync, and rename."""
         whole = self._folder / path
         whole.parent.mkdir(parents=True, exist_ok=True)
         part = whole.with_name(f".{whole.name}.{uuid4().hex}.part")
@@ -68,5 +65,4 @@ class FolderDestination:
             part.unlink(missing_ok=True)
 
     def delete(self, path: str) -> None:
-        """Unlink."""
         (self._folder / path).unlink(missing_ok=True)

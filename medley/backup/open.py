@@ -1,4 +1,4 @@
-"""Which destination a place names."""
+"""Opens the destination of a backup by its name."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ def open_destination(place: str) -> Destination:
     """Return the folder or the bucket (`s3://bucket/prefix`) that `place` names.
 
     Raises:
-        ValueError: a bucket without a name, or the packages for buckets are not installed.
+        ValueError: the bucket has no name, or the packages for buckets are not installed.
     """
     if not place.startswith("s3://"):
         return FolderDestination(Path(place))
@@ -17,4 +17,4 @@ def open_destination(place: str) -> Destination:
         from medley.backup.bucket import BucketDestination  # noqa: PLC0415  # what it imports comes with an extra
     except ModuleNotFoundError as error:
         raise ValueError(f"backups in buckets need {error.name}: pip install 'medley[s3]'") from error
-    return BucketDestination.named(place)
+    return BucketDestination.from_url(place)

@@ -1,4 +1,4 @@
-"""How a space is indexed: as it is typed and told, and the wait until it is."""
+"""Index configurations on the command line: parsing, printing, and waiting for a build."""
 
 import time
 from collections.abc import Mapping
@@ -14,90 +14,92 @@ from medley.indexes import IndexConfig, IndexStatus, index_config
 from medley.values import Collection, Status
 
 POLL_SECONDS = 0.5
-SETTLED = ("ready", "degraded", "failed", "waiting")
+FINAL_STATES = ("ready", "degraded", "failed", "waiting")
 
 
-def index_wish(spelt: str) -> tuple[str, IndexConfig]:
-    """Return the space and the index that `spelt` names: SPACE=KIND, then options as OPTION=VALUE, by commas."""
-    space, equals, index = spelt.partition("=")
+def parse_index_option(text: str) -> tuple[str, IndexConfig]:
+    """Return the space and the index that `text` names: SPACE=KIND, then options as OPTION=VALUE, by commas."""
+    space, equals, index = text.partition("=")
     kind, *options = index.split(",")
     pairs = [option.partition("=") for option in options]
     if not (space and equals and kind) or not all(name and value for name, _, value in pairs):
-        raise click.UsageError(f"--index {spelt}: wants SPACE=KIND, e.g. clip=hnsw or own=ivf,nlist=256")
-    return space, index_of(kind, {name.replace("-", "_"): _value(spelt, name, value) for name, _, value in pairs})
+        raise click.UsageError(f"--index {text}: must be SPACE=KIND, e.g. clip=hnsw or own=ivf,nlist=256")
+    return space, build_index(kind, {name.replace("-", "_"): _value(text, name, value) for name, _, value in pairs})
 
 
-def index_of(kind: str, options: Mapping[str, Any]) -> IndexConfig:
-    """Return the index of `kind` with `options`, or say what cannot be."""
+def build_index(kind: str, options: Mapping[str, Any]) -> IndexConfig:
+    """Return the index of `kind` with `options`, or raise a usage error."""
     try:
         return index_config(kind, **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
-def spelt_index(index: IndexConfig | None) -> str:
-    """Return how a space is indexed, with its options, for people."""
+def format_index(index: IndexConfig | None) -> str:
+    """Return the kind and options of an index in words."""
     if index is None:
         return ""
     options = ((each.name, getattr(index, each.name)) for each in fields(index) if each.init)
     return " ".join((index.kind, *(f"{name}={value}" for name, value in options if value)))
 
 
-def waited(client: Client, collection: Collection, space: str) -> IndexStatus:
-    """Return the state of a space's index once it is what `collection` says, and as new; wait for it without end.
+def wait_for_index(client: Client, collection: Collection, space: str) -> IndexStatus:
+    """Wait, without a timeout, until a space's index has the configuration and version of `collection`.
+
+    Returns its status, which is ready, degraded, failed or waiting for more vectors.
 
     Raises:
         UnavailableError: the search service or the store does not answer.
-        ConflictError: meanwhile another index was chosen.
+        ConflictError: another index was chosen while waiting.
         NotFoundError: the collection was dropped.
     """
-    what, told = f"Indexing {collection.name}/{space}", ""
+    task, printed = f"Indexing {collection.name}/{space}", ""
     screen = console(stderr=True)
-    with screen.status(what) as spinner:
+    with screen.status(task) as spinner:
         while True:
             state = _state(client.status(), collection, space)
-            if state is not None and state.state in SETTLED:
+            if state is not None and state.state in FINAL_STATES:
                 return state
             note = (state and state.note) or "waiting for the search service"
-            spinner.update(f"{what}: {note}")
-            if note != told and not screen.is_terminal:
-                print_error(f"{what}: {note}")
-            told = note
+            spinner.update(f"{task}: {note}")
+            if note != printed and not screen.is_terminal:
+                print_error(f"{task}: {note}")
+            printed = note
             time.sleep(POLL_SECONDS)
 
 
 def _state(status: Status, collection: Collection, space: str) -> IndexStatus | None:
-    """Return the state of the index as it is wanted; None where the search service has not heard of that yet."""
+    """Return the status of the requested index; None until the search service knows of it."""
     for service in status.services:
         if service.name in ("search", "store") and service.error is not None:
             raise UnavailableError(
                 f"{service.name} does not answer: {service.error}", metadata={"service": service.name}
             )
-    wanted = _index(collection, space)
+    requested = _index(collection, space)
     for each in status.collections:
         if each.collection.name != collection.name:
             continue
-        if _index(each.collection, space) != wanted:
-            raise ConflictError(f"{collection.name}/{space} was given another index meanwhile")
-        held = (index for index in each.indexes if index.space == space and index.config == wanted)
-        return next((index for index in held if not _older(index.version, collection.version)), None)
-    raise NotFoundError(f"collection {collection.name!r} was dropped meanwhile")
+        if _index(each.collection, space) != requested:
+            raise ConflictError(f"{collection.name}/{space} was given another index while waiting")
+        matching = (index for index in each.indexes if index.space == space and index.config == requested)
+        return next((index for index in matching if not _older(index.version, collection.version)), None)
+    raise NotFoundError(f"collection {collection.name!r} was dropped while waiting")
 
 
 def _index(collection: Collection, space: str) -> IndexConfig | None:
     return next((each.index for each in collection.spaces if each.name == space), None)
 
 
-def _older(version: str, wanted: str) -> bool:
-    """Return whether `version` is another collection's or counts fewer commits."""
-    (life, _, commits), (wanted_life, _, wanted_commits) = version.rpartition("."), wanted.rpartition(".")
-    return life != wanted_life or int(commits) < int(wanted_commits)
+def _older(version: str, required: str) -> bool:
+    """Return whether `version` has another uid than `required` or counts fewer commits."""
+    (uid, _, commits), (required_uid, _, required_commits) = version.rpartition("."), required.rpartition(".")
+    return uid != required_uid or int(commits) < int(required_commits)
 
 
-def _value(spelt: str, name: str, value: str) -> Any:
+def _value(text: str, name: str, value: str) -> Any:
     if name == "storage":
         return value
     try:
         return float(value) if name.replace("-", "_") in ("exact_below_selectivity", "recall_floor") else int(value)
     except ValueError:
-        raise click.UsageError(f"--index {spelt}: {name} wants a number") from None
+        raise click.UsageError(f"--index {text}: {name} must be a number") from None

@@ -1,4 +1,4 @@
-"""What every command shares: the server it talks to, and how it answers."""
+"""Options common to the commands, and the connection to the server."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,20 +25,20 @@ class Session:
     as_json: bool
 
     @contextmanager
-    def connected(self) -> Iterator[Client]:
-        """Yield a client; where no server answers, say how to get one.
+    def connect(self) -> Iterator[Client]:
+        """Yield a client.
 
         Raises:
-            UnavailableError: the server does not answer.
+            UnavailableError: the server does not answer; the message says how to start one.
         """
         with Client(self.server, timeout=self.timeout, ca=self.ca, token=self.token) as client:
             try:
                 yield client
             except UnavailableError as error:
-                raise self.explained(error) from error
+                raise self.explain(error) from error
 
-    def explained(self, error: UnavailableError) -> UnavailableError:
-        """Return `error` as it helps whoever typed the command: a server's own words stay as they are."""
+    def explain(self, error: UnavailableError) -> UnavailableError:
+        """Return `error` with a hint how to start a server, unless it comes from a server."""
         if error.metadata:
             return error
         hint = "start one with `medley up`, or name another with --server"
@@ -50,9 +50,14 @@ def session_options(command: Command) -> Command:
     options = (
         click.option("--server", envvar="MEDLEY_SERVER", default=SERVER, show_default=True, help="Host and port."),
         click.option("--timeout", default=TIMEOUT_SECONDS, show_default=True, help="Seconds for each call."),
-        click.option("--ca", envvar="MEDLEY_CA", type=click.Path(dir_okay=False), help="PEM file: connect by TLS."),
+        click.option(
+            "--ca",
+            envvar="MEDLEY_CA",
+            type=click.Path(dir_okay=False),
+            help="PEM file of the certificate authority; connects with TLS.",
+        ),
         click.option("--token", envvar="MEDLEY_TOKEN", help="Bearer token to send."),
-        click.option("--json", "as_json", is_flag=True, help="Answer in JSON."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )
 
     def with_session(server: str, timeout: float, ca: str | None, token: str | None, as_json: bool, **rest: Any) -> Any:
@@ -64,8 +69,8 @@ def session_options(command: Command) -> Command:
     wrapped.__click_params__ = list(getattr(command, "__click_params__", []))
     for option in reversed(options):
         wrapped = option(wrapped)
-    named: Command = wrapped
-    return named
+    result: Command = wrapped
+    return result
 
 
 def collection_option(command: Command) -> Command:
@@ -76,11 +81,11 @@ def collection_option(command: Command) -> Command:
 
 def as_of_option(command: Command) -> Command:
     """Add the option that names a version to read."""
-    option = click.option("--as-of", default="", metavar="VERSION|TAG", help="Read what was there then.")
+    option = click.option("--as-of", default="", metavar="VERSION|TAG", help="Read as of this version.")
     return option(command)
 
 
 def _short(problem: str) -> str:
-    """Return the cause, which gRPC's account of a failed connection names last."""
+    """Return the cause, which is last in gRPC's message about a failed connection."""
     parts = [part.strip(" []") for part in problem.split(": ")]
     return next((part for part in reversed(parts) if part not in ("", "OK")), problem)

@@ -1,1 +1,1 @@
-"""Contact sheets: found media as one picture or page."""
+"""Contact sheets: search results as one picture or page."""

@@ -1,9 +1,9 @@
-"""A contact sheet as one HTML file that needs nothing else."""
+"""A contact sheet as one self-contained HTML file."""
 
 import base64
 from html import escape
 
-from medley.contact_sheet.pictures import embeddable
+from medley.contact_sheet.pictures import encode_for_web
 from medley.contact_sheet.sheet import Card, Sheet
 
 LONGEST_SIDE = 640
@@ -54,10 +54,10 @@ def html(sheet: Sheet) -> str:
 </head>
 <body>
 <header>
-{_image(sheet.picture, "the picture searched with")}
+{_image(sheet.picture, "the query's picture")}
 <div>
 <h1>{escape(sheet.query.heading)}</h1>
-{"".join(f"<p>{escape(line)}</p>" for line in (sheet.query.conditions, *sheet.arms))}
+{"".join(f"<p>{escape(line)}</p>" for line in (sheet.query.scope, *sheet.arms))}
 </div>
 </header>
 <main>
@@ -79,10 +79,10 @@ def _card(card: Card) -> str:
 </article>"""
 
 
-def _image(data: bytes | None, words: str) -> str:
-    """Return an <img> that carries its picture, empty where there is none that can be read."""
-    embedded = embeddable(data, LONGEST_SIDE) if data else None
+def _image(data: bytes | None, alt: str) -> str:
+    """Return an <img> with its picture inline, or "" if there is no readable picture."""
+    embedded = encode_for_web(data, LONGEST_SIDE) if data else None
     if embedded is None:
         return ""
     mime_type, content = embedded
-    return f'<img alt="{escape(words)}" src="data:{mime_type};base64,{base64.b64encode(content).decode()}">'
+    return f'<img alt="{escape(alt)}" src="data:{mime_type};base64,{base64.b64encode(content).decode()}">'

@@ -1,4 +1,4 @@
-"""Pictures for contact sheets: upright, small, and of a format every viewer knows."""
+"""Pictures for contact sheets: upright, small, and in a format that every browser supports."""
 
 from io import BytesIO
 
@@ -8,7 +8,7 @@ WEB_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "
 SMALL_BYTES = 150_000
 
 
-def opened(data: bytes, longest_side: int) -> Image.Image | None:
+def open_picture(data: bytes, longest_side: int) -> Image.Image | None:
     """Return the picture in `data`, upright, its longer side `longest_side`; None if it cannot be read."""
     try:
         with Image.open(BytesIO(data)) as picture:
@@ -19,8 +19,8 @@ def opened(data: bytes, longest_side: int) -> Image.Image | None:
         return None
 
 
-def embeddable(data: bytes, longest_side: int) -> tuple[str, bytes] | None:
-    """Return the MIME type and bytes of a picture as a page can carry it; None if it cannot be read."""
+def encode_for_web(data: bytes, longest_side: int) -> tuple[str, bytes] | None:
+    """Return the MIME type and bytes of a picture to embed in a page; None if it cannot be read."""
     try:
         with Image.open(BytesIO(data)) as picture:
             mime_type = WEB_FORMATS.get(picture.format or "")
@@ -28,7 +28,7 @@ def embeddable(data: bytes, longest_side: int) -> tuple[str, bytes] | None:
         return None
     if mime_type and len(data) <= SMALL_BYTES:
         return mime_type, data
-    small = opened(data, longest_side)
+    small = open_picture(data, longest_side)
     if small is None:
         return None
     encoded = BytesIO()

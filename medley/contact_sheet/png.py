@@ -4,9 +4,9 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
 
-from medley.contact_sheet.pictures import opened
+from medley.contact_sheet.pictures import open_picture
 from medley.contact_sheet.sheet import Card, Sheet
-from medley.wording import one_line
+from medley.text import one_line
 
 COLUMNS = 5
 MARGIN = 28
@@ -46,12 +46,12 @@ class _Canvas:
         self._small, self._plain, self._large = _font(12), _font(14), _font(24)
         self._arms = max((len(card.arms) for card in sheet.cards), default=0)
         self._columns = max(2, min(COLUMNS, len(sheet.cards)))
-        self._query = opened(sheet.picture, 132) if sheet.picture else None
-        self._notes = [line for line in (sheet.query.conditions, *sheet.arms) if line]
+        self._query = open_picture(sheet.picture, 132) if sheet.picture else None
+        self._notes = [line for line in (sheet.query.scope, *sheet.arms) if line]
         self._card_height = CELL + (CAPTION_LINES + 1 + self._arms) * LINE + 18
         width = 2 * MARGIN + self._columns * CELL + (self._columns - 1) * GAP
         self._text_left = MARGIN + (132 + 22 if self._query else 0)
-        self._heading = self._wrapped(sheet.query.heading, self._large, width - MARGIN - self._text_left, 3)
+        self._heading = self._wrap(sheet.query.heading, self._large, width - MARGIN - self._text_left, 3)
         text_height = len(self._heading) * 32 + len(self._notes) * LINE
         self._top = MARGIN + max(text_height, 132 if self._query else 0) + 22
         rows = max(1, -(-len(sheet.cards) // self._columns))
@@ -68,7 +68,7 @@ class _Canvas:
             self._pen.text((self._text_left, top), line, INK, self._large)
             top += 32
         for line in self._notes:
-            shown = self._cut(line, self._small, self.image.width - MARGIN - self._text_left)
+            shown = self._truncate(line, self._small, self.image.width - MARGIN - self._text_left)
             self._pen.text((self._text_left, top), shown, SOFT, self._small)
             top += LINE
         if not self._sheet.cards:
@@ -79,7 +79,7 @@ class _Canvas:
         top = self._top + number // self._columns * (self._card_height + GAP)
         box = (left, top, left + CELL, top + self._card_height)
         self._pen.rounded_rectangle(box, 8, fill=CARD, outline=EDGE)
-        picture = opened(card.picture, CELL - 2) if card.picture else None
+        picture = open_picture(card.picture, CELL - 2) if card.picture else None
         if picture:
             self._paste(picture, left + 1, top + 1, CELL - 2)
         else:
@@ -88,7 +88,7 @@ class _Canvas:
         self._draw_words(card, left + 10, top + CELL + 8)
 
     def _draw_excerpt(self, card: Card, left: int, top: int) -> None:
-        for number, line in enumerate(self._wrapped(card.text, self._plain, CELL - 28, 8)):
+        for number, line in enumerate(self._wrap(card.text, self._plain, CELL - 28, 8)):
             self._pen.text((left + 14, top + 42 + number * LINE), line, SOFT, self._plain)
 
     def _draw_rank(self, rank: int, left: int, top: int) -> None:
@@ -98,34 +98,34 @@ class _Canvas:
         self._pen.text((left + width / 2, top + 12), words, PAPER, self._plain, anchor="mm")
 
     def _draw_words(self, card: Card, left: int, top: int) -> None:
-        for line in self._wrapped(card.title, self._plain, CELL - 20, CAPTION_LINES):
+        for line in self._wrap(card.title, self._plain, CELL - 20, CAPTION_LINES):
             self._pen.text((left, top), line, INK, self._plain)
             top += LINE
         score = f"{card.score:.4f}"
         room = CELL - 30 - self._pen.textlength(score, self._small)
-        top += (CAPTION_LINES - len(self._wrapped(card.title, self._plain, CELL - 20, CAPTION_LINES))) * LINE + 2
-        self._pen.text((left, top), self._cut(card.id, self._small, room), INK, self._small)
+        top += (CAPTION_LINES - len(self._wrap(card.title, self._plain, CELL - 20, CAPTION_LINES))) * LINE + 2
+        self._pen.text((left, top), self._truncate(card.id, self._small, room), INK, self._small)
         self._pen.text((left + CELL - 20, top), score, INK, self._small, anchor="ra")
         for arm in card.arms:
             top += LINE
-            self._pen.text((left, top), self._cut(arm, self._small, CELL - 20), SOFT, self._small)
+            self._pen.text((left, top), self._truncate(arm, self._small, CELL - 20), SOFT, self._small)
 
     def _paste(self, picture: Image.Image, left: int, top: int, side: int) -> None:
         at = (left + (side - picture.width) // 2, top + (side - picture.height) // 2)
         self.image.paste(picture, at, picture)
 
-    def _wrapped(self, text: str, font: Font, width: float, lines: int) -> list[str]:
-        """Return `text` in at most so many lines, the last cut with … if it must be."""
+    def _wrap(self, text: str, font: Font, width: float, lines: int) -> list[str]:
+        """Return `text` in at most `lines` lines, the last one cut with … if necessary."""
         wrapped: list[str] = []
         words = one_line(text).split(" ")
         while words and len(wrapped) < lines - 1:
             line = words.pop(0)
             while words and font.getlength(f"{line} {words[0]}") <= width:
                 line += f" {words.pop(0)}"
-            wrapped.append(self._cut(line, font, width))
-        return [*wrapped, self._cut(" ".join(words), font, width)] if words else wrapped
+            wrapped.append(self._truncate(line, font, width))
+        return [*wrapped, self._truncate(" ".join(words), font, width)] if words else wrapped
 
-    def _cut(self, text: str, font: Font, width: float) -> str:
+    def _truncate(self, text: str, font: Font, width: float) -> str:
         text = one_line(text)
         if font.getlength(text) <= width:
             return text
@@ -137,7 +137,7 @@ class _Canvas:
 
 
 def _font(size: int) -> Font:
-    """Return a font of the system that knows many scripts, or the one Pillow brings."""
+    """Return a system font with many scripts, or Pillow's own."""
     for name in FONTS:
         try:
             return ImageFont.truetype(name, size)

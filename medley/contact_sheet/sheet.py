@@ -1,15 +1,15 @@
-"""A search on one page: the query, and the pictures found with their ranks and scores. Needs the extra `cli`."""
+"""Contact sheet of a search: the query, and the pictures found with their ranks and scores. Needs the extra `cli`."""
 
 from dataclasses import dataclass, field
 
 from medley.client import Client
+from medley.text import item_name
 from medley.values import ArmReport, Hit, Item, SearchResult
-from medley.wording import name
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was asked: any of a text, a picture and an item, under a filter."""
+    """A query for people: any of a text, a picture and an item, with a filter."""
 
     collection: str
     text: str | None = None
@@ -26,20 +26,20 @@ class Query:
         return " + ".join(filter(None, (text, picture, item)))
 
     def label(self, report: ArmReport) -> str:
-        """Return what the arm of `report` looked for, and where: "words in clip"."""
+        """Return the query and space of the arm of `report`: "words in clip"."""
         queries = {"words": self.text, "picture": self.image, "item": self.item}
         given = [kind for kind, query in queries.items() if query is not None]
         return f"{given[report.request_arm]} in {report.space}"
 
     @property
-    def conditions(self) -> str:
-        """Where was looked."""
+    def scope(self) -> str:
+        """The collection and the filter."""
         return f"in {self.collection}, where {self.where}" if self.where else f"in {self.collection}"
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One hit: its place, what it is, its scores, and its picture if it has one."""
+    """One hit: its rank, title, scores, and its picture if it has one."""
 
     rank: int
     id: str
@@ -52,7 +52,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A page: the query, its picture, the cards in order, and a line an arm."""
+    """A page: the query, its picture, the cards in order, and one line per arm."""
 
     query: Query
     picture: bytes | None = field(repr=False)
@@ -67,11 +67,11 @@ def build_sheet(client: Client, query: Query, result: SearchResult) -> Sheet:
         picture = _picture(client, client.get(query.collection, query.item))
     labels = [query.label(report) for report in result.arms]
     cards = tuple(_card(client, hit, labels) for hit in result)
-    return Sheet(query, picture, cards, tuple(map(summary, labels, result.arms)))
+    return Sheet(query, picture, cards, tuple(map(summarize_arm, labels, result.arms)))
 
 
-def summary(label: str, report: ArmReport) -> str:
-    """Return a line on what an arm did."""
+def summarize_arm(label: str, report: ArmReport) -> str:
+    """Return a line on how an arm was searched."""
     how = f"{report.metric}, weight {report.weight:g}, {report.mode} among {report.candidates}"
     if report.mode == "approximate":
         how += f", {report.compared} compared"
@@ -82,7 +82,13 @@ def _card(client: Client, hit: Hit, labels: list[str]) -> Card:
     scores = tuple(f"{labels[score.arm]} #{score.rank} · {score.score:.3f}" for score in hit.arms)
     item = hit.item
     return Card(
-        hit.rank, hit.id, name(item) or item.text or hit.id, item.text or "", hit.score, scores, _picture(client, item)
+        hit.rank,
+        hit.id,
+        item_name(item) or item.text or hit.id,
+        item.text or "",
+        hit.score,
+        scores,
+        _picture(client, item),
     )
 
 

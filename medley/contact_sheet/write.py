@@ -1,4 +1,4 @@
-"""Writing a contact sheet to a file."""
+"""Writes a contact sheet to a file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ SHEET_SUFFIXES = (".html", ".png")
 
 
 def write_sheet(sheet: Sheet, path: Path) -> None:
-    """Write `sheet` to `path` as HTML or PNG, by its suffix; folders on the way are made.
+    """Write `sheet` to `path` as HTML or PNG, by its suffix; missing folders are created.
 
     Raises:
         ValueError: another suffix.
@@ -20,7 +20,7 @@ def write_sheet(sheet: Sheet, path: Path) -> None:
 
             path.write_text(html(sheet), "utf-8")
         case ".png":
-            from medley.contact_sheet.png import png  # noqa: PLC0415  # likewise
+            from medley.contact_sheet.png import png  # noqa: PLC0415  # as above
 
             path.write_bytes(png(sheet))
         case _:

@@ -46,7 +46,7 @@ BACKDROPS: list[Colour] = [
     (248, 248, 248),
 ]
 DEEP_BACKDROPS: list[Colour] = [(150, 168, 182), (172, 158, 142), (152, 172, 154), (178, 152, 156)]
-"""What white products stand before."""
+"""Backdrops of white products."""
 
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
@@ -60,7 +60,7 @@ MARGIN = 0.07
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a picture shows: `count` things of one kind, colour and pattern; `place` is where a single one is."""
+    """Content of a picture: `count` things of one kind, colour and pattern; `place` is where a single one is."""
 
     kind: str
     colour: str
@@ -69,13 +69,13 @@ class Scene:
     place: str = "centre"
 
 
-def draw(scene: Scene, chance: Random) -> Image.Image:
-    """Draw `scene` as an RGB picture of `PICTURE` pixels square; `chance` decides what the scene leaves open."""
-    canvas = _backdrop(scene, chance)
-    for x, y, size in _arrangement(scene, chance):
-        thing = _tile(scene, chance).resize((size, size), Image.Resampling.BILINEAR)
-        turned = thing.rotate(chance.gauss(0, 6), Image.Resampling.BILINEAR)
-        _stand(canvas, turned, (x - size // 2, y - size // 2))
+def draw(scene: Scene, rng: Random) -> Image.Image:
+    """Draw `scene` as an RGB picture of `PICTURE` pixels square; `rng` decides what the scene leaves open."""
+    canvas = _backdrop(scene, rng)
+    for x, y, size in _arrangement(scene, rng):
+        thing = _tile(scene, rng).resize((size, size), Image.Resampling.BILINEAR)
+        turned = thing.rotate(rng.gauss(0, 6), Image.Resampling.BILINEAR)
+        _paste_with_shadow(canvas, turned, (x - size // 2, y - size // 2))
     return canvas.reduce(SCENE // PICTURE)
 
 
@@ -85,7 +85,7 @@ def mix(left: Colour, right: Colour, share: float) -> Colour:
     return red, green, blue
 
 
-def darker(colour: Colour, share: float) -> Colour:
+def darken(colour: Colour, share: float) -> Colour:
     """Return `colour` with `share` (0 to 1) of its shadow."""
     red, green, blue = colour
     return mix(colour, DEEP_YELLOW, min(1.0, 2 * share)) if min(red, green) > 2 * blue else mix(colour, BLACK, share)
@@ -96,31 +96,30 @@ def brightness(colour: Colour) -> float:
     return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 
-def _arrangement(scene: Scene, chance: Random) -> list[tuple[int, int, int]]:
+def _arrangement(scene: Scene, rng: Random) -> list[tuple[int, int, int]]:
     """Return (x, y, size) in scene pixels for every thing."""
     if scene.count == 1:
         centred = scene.place == "centre"
-        spots = [(*PLACES[scene.place], chance.uniform(0.8, 1.0) if centred else chance.uniform(0.5, 0.62))]
+        spots = [(*PLACES[scene.place], rng.uniform(0.8, 1.0) if centred else rng.uniform(0.5, 0.62))]
     elif scene.count == 2:
-        lift = chance.uniform(-0.08, 0.08)
+        lift = rng.uniform(-0.08, 0.08)
         spots = [(0.27, 0.52 + lift, 0.53), (0.73, 0.52 - lift, 0.53)]
     else:
-        upside = chance.choice((0.23, -0.23))
+        upside = rng.choice((0.23, -0.23))
         spots = [(0.5, 0.5 - upside, 0.5), (0.27, 0.5 + upside, 0.5), (0.73, 0.5 + upside, 0.5)]
     return [
-        (round((x + chance.uniform(-0.02, 0.02)) * SCENE), round(y * SCENE), round(size * SCENE))
-        for x, y, size in spots
+        (round((x + rng.uniform(-0.02, 0.02)) * SCENE), round(y * SCENE), round(size * SCENE)) for x, y, size in spots
     ]
 
 
-def _backdrop(scene: Scene, chance: Random) -> Image.Image:
-    base = chance.choice(DEEP_BACKDROPS if scene.colour == "white" else BACKDROPS)
+def _backdrop(scene: Scene, rng: Random) -> Image.Image:
+    base = rng.choice(DEEP_BACKDROPS if scene.colour == "white" else BACKDROPS)
     canvas = Image.new("RGB", (SCENE, SCENE), mix(base, WHITE, 0.45))
     canvas.paste(mix(base, BLACK, 0.07), mask=_vignette())
-    if chance.random() < 0.4:
-        floor = round(chance.uniform(0.68, 0.8) * SCENE)
+    if rng.random() < 0.4:
+        floor = round(rng.uniform(0.68, 0.8) * SCENE)
         canvas.paste(mix(base, BLACK, 0.1), (0, floor, SCENE, SCENE), _fade(SCENE, SCENE - floor))
-    elif chance.random() < 0.4:
+    elif rng.random() < 0.4:
         disc = Image.new("L", (SCENE, SCENE))
         ImageDraw.Draw(disc).ellipse((40, 40, SCENE - 40, SCENE - 40), fill=110)
         canvas.paste(mix(base, WHITE, 0.7), mask=disc)
@@ -136,7 +135,7 @@ def _fade(width: int, height: int) -> Image.Image:
     return Image.linear_gradient("L").resize((width, height)).point(lambda value: 230 - value // 2)
 
 
-def _stand(canvas: Image.Image, thing: Image.Image, corner: tuple[int, int]) -> None:
+def _paste_with_shadow(canvas: Image.Image, thing: Image.Image, corner: tuple[int, int]) -> None:
     """Paste `thing` onto `canvas` over its own blurred shadow."""
     small = thing.getchannel("A").resize((thing.width // 4, thing.height // 4))
     blurred = small.filter(ImageFilter.GaussianBlur(4)).resize(thing.size)
@@ -144,12 +143,12 @@ def _stand(canvas: Image.Image, thing: Image.Image, corner: tuple[int, int]) -> 
     canvas.paste(thing, corner, thing)
 
 
-def _tile(scene: Scene, chance: Random) -> Image.Image:
+def _tile(scene: Scene, rng: Random) -> Image.Image:
     """Draw one thing upright on a transparent square."""
-    body: Colour = mix(COLOURS[scene.colour], chance.choice((WHITE, BLACK)), chance.uniform(0, 0.07))
-    textures = {Material.BODY: _texture(body, scene.pattern, chance)}
+    body: Colour = mix(COLOURS[scene.colour], rng.choice((WHITE, BLACK)), rng.uniform(0, 0.07))
+    textures = {Material.BODY: _texture(body, scene.pattern, rng)}
     colours, alpha = Image.new("RGB", (TILE, TILE), body), Image.new("L", (TILE, TILE))
-    for part in SHAPES[scene.kind](chance.uniform):
+    for part in SHAPES[scene.kind](rng.uniform):
         _draw_part(colours, alpha, part, body, textures.get(part.material))
     lit = _light(colours, alpha)
     lit.putalpha(alpha)
@@ -167,7 +166,7 @@ def _draw_part(colours: Image.Image, alpha: Image.Image, part: Part, body: Colou
     _trace(alpha, part, 255)
     if not part.width:
         points = _pixels(part)
-        edge = darker(colour, 0.26) if brightness(colour) > 60 else mix(colour, WHITE, 0.2)
+        edge = darken(colour, 0.26) if brightness(colour) > 60 else mix(colour, WHITE, 0.2)
         ImageDraw.Draw(colours).line([*points, points[0]], fill=edge, width=4, joint="curve")
 
 
@@ -192,7 +191,7 @@ def _tone(material: Material, body: Colour) -> Colour:
         case Material.BODY | Material.PLAIN:
             return body
         case Material.SHADE:
-            return darker(body, 0.22) if brightness(body) > 60 else mix(body, WHITE, 0.16)
+            return darken(body, 0.22) if brightness(body) > 60 else mix(body, WHITE, 0.16)
         case Material.TINT:
             return mix(body, WHITE, 0.35)
         case _:
@@ -220,40 +219,40 @@ def _shine() -> Image.Image:
     return Image.radial_gradient("L").resize((TILE, TILE)).point(lambda value: max(0, 190 - value) // 3)
 
 
-def _texture(body: Colour, pattern: str, chance: Random) -> Image.Image:
+def _texture(body: Colour, pattern: str, rng: Random) -> Image.Image:
     texture = Image.new("RGB", (TILE, TILE), body)
-    ink = darker(body, 0.42) if brightness(body) > 185 else (250, 247, 240)
+    ink = darken(body, 0.42) if brightness(body) > 185 else (250, 247, 240)
     match pattern:
         case "striped":
-            _stripe(texture, ink, chance)
+            _stripe(texture, ink, rng)
         case "dotted":
-            _dot(texture, ink, chance)
+            _dot(texture, ink, rng)
         case "checked":
-            _check(texture, mix(body, ink, 0.55), mix(body, ink, 0.85), chance)
+            _check(texture, mix(body, ink, 0.55), mix(body, ink, 0.85), rng)
         case "floral":
-            _flower(texture, ink, darker(body, 0.45), chance)
+            _flower(texture, ink, darken(body, 0.45), rng)
     return texture
 
 
-def _stripe(texture: Image.Image, ink: Colour, chance: Random) -> None:
-    period = chance.randint(58, 84)
-    band, lean = round(period * chance.uniform(0.3, 0.42)), chance.choice((0, 0, TILE // 3))
-    pen, start = ImageDraw.Draw(texture), chance.randint(0, period)
+def _stripe(texture: Image.Image, ink: Colour, rng: Random) -> None:
+    period = rng.randint(58, 84)
+    band, lean = round(period * rng.uniform(0.3, 0.42)), rng.choice((0, 0, TILE // 3))
+    pen, start = ImageDraw.Draw(texture), rng.randint(0, period)
     for y in range(start - TILE, 2 * TILE, period):
         pen.line([(-10, y), (TILE + 10, y + lean)], fill=ink, width=band)
-    if not lean and chance.random() < 0.4:
+    if not lean and rng.random() < 0.4:
         texture.paste(texture.transpose(Image.Transpose.ROTATE_90))
 
 
-def _dot(texture: Image.Image, ink: Colour, chance: Random) -> None:
-    period = chance.randint(56, 76)
-    radius, pen = period * chance.uniform(0.2, 0.27), ImageDraw.Draw(texture)
-    for x, y in _staggered(period):
+def _dot(texture: Image.Image, ink: Colour, rng: Random) -> None:
+    period = rng.randint(56, 76)
+    radius, pen = period * rng.uniform(0.2, 0.27), ImageDraw.Draw(texture)
+    for x, y in _staggered_grid(period):
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
 
 
-def _check(texture: Image.Image, light: Colour, crossing: Colour, chance: Random) -> None:
-    period, pen = chance.randint(64, 88), ImageDraw.Draw(texture)
+def _check(texture: Image.Image, light: Colour, crossing: Colour, rng: Random) -> None:
+    period, pen = rng.randint(64, 88), ImageDraw.Draw(texture)
     half = period // 2
     for start in range(0, TILE, period):
         pen.rectangle((start, 0, start + half, TILE), fill=light)
@@ -263,17 +262,17 @@ def _check(texture: Image.Image, light: Colour, crossing: Colour, chance: Random
             pen.rectangle((x, y, x + half, y + half), fill=crossing)
 
 
-def _flower(texture: Image.Image, petal: Colour, heart: Colour, chance: Random) -> None:
-    period, pen = chance.randint(96, 124), ImageDraw.Draw(texture)
+def _flower(texture: Image.Image, petal: Colour, heart: Colour, rng: Random) -> None:
+    period, pen = rng.randint(96, 124), ImageDraw.Draw(texture)
     reach = period * 0.15
-    for x, y in _staggered(period):
+    for x, y in _staggered_grid(period):
         for step_x, step_y in ((0, -1), (0.95, -0.31), (0.59, 0.81), (-0.59, 0.81), (-0.95, -0.31)):
             left, top = x + (step_x - 0.85) * reach, y + (step_y - 0.85) * reach
             pen.ellipse((left, top, left + 1.7 * reach, top + 1.7 * reach), fill=petal)
         pen.ellipse((x - reach * 0.6, y - reach * 0.6, x + reach * 0.6, y + reach * 0.6), fill=heart)
 
 
-def _staggered(period: int) -> list[tuple[float, float]]:
+def _staggered_grid(period: int) -> list[tuple[float, float]]:
     rows = range(TILE // period * 2 + 3)
     return [
         (column * period + (row % 2) * period / 2, row * period / 2)

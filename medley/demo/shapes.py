@@ -56,7 +56,7 @@ def _between(window: tuple[Point, Point, Point, Point], t: float) -> Point:
     return x, y
 
 
-def mirrored(half: Sequence[Point]) -> list[Point]:
+def mirror(half: Sequence[Point]) -> list[Point]:
     """Return the outline whose right half, from top to bottom, is `half`."""
     return [*half, *((1 - x, y) for x, y in reversed(half))]
 
@@ -78,7 +78,7 @@ def box(left: float, top: float, right: float, bottom: float) -> list[Point]:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def rounded(left: float, top: float, right: float, bottom: float, radius: float) -> list[Point]:
+def rounded_box(left: float, top: float, right: float, bottom: float, radius: float) -> list[Point]:
     """Return a rectangle with round corners."""
     corners = [(right, top, 270), (right, bottom, 0), (left, bottom, 90), (left, top, 180)]
     outline: list[Point] = []
@@ -95,7 +95,7 @@ def t_shirt(vary: Vary) -> list[Part]:
     half = [(0.6, 0.13), (0.72, 0.16), (0.97, sleeve), (0.85, sleeve + 0.09), (0.75, 0.36), (0.755, hem)]
     collar = arc(0.5, 0.125, 0.105, 0.085, (0, 180))
     return [
-        Part(mirrored(half), Material.BODY),
+        Part(mirror(half), Material.BODY),
         Part([*collar, (0.4, 0.1), (0.6, 0.1)], Material.SHADE),
         Part(collar, Material.TINT, 0.025),
         Part([(0.75, 0.36), (0.73, 0.22)], Material.SHADE, 0.008),
@@ -106,7 +106,7 @@ def t_shirt(vary: Vary) -> list[Part]:
 def dress(vary: Vary) -> list[Part]:
     """A sleeveless dress with a waistband."""
     flare, waist = vary(0.8, 0.93), vary(0.4, 0.45)
-    top = mirrored([(0.57, 0.06), (0.64, 0.06), (0.63, 0.16), (0.67, 0.24), (0.61, waist)])
+    top = mirror([(0.57, 0.06), (0.64, 0.06), (0.63, 0.16), (0.67, 0.24), (0.61, waist)])
     neck = arc(0.5, 0.06, 0.075, 0.1, (0, 180))
     hem = [(flare, 0.88), *((flare + (1 - 2 * flare) * step / 8, 0.92 + 0.02 * (step % 2)) for step in range(1, 8))]
     skirt = [(0.39, waist), (0.61, waist), (0.7, 0.62), *hem, (1 - flare, 0.88), (0.3, 0.62)]
@@ -125,7 +125,7 @@ def trousers(vary: Vary) -> list[Part]:
     ankle = vary(0.11, 0.17)
     half = [(0.7, 0.06), (0.76, 0.45), (0.78, 0.95), (0.78 - ankle, 0.95), (0.53, 0.34)]
     return [
-        Part(mirrored(half), Material.BODY),
+        Part(mirror(half), Material.BODY),
         Part(box(0.297, 0.05, 0.703, 0.115), Material.SHADE),
         Part([(0.5, 0.115), (0.5, 0.34)], Material.SHADE, 0.01),
         Part([(0.35, 0.12), (0.31, 0.24)], Material.SHADE, 0.01),
@@ -161,7 +161,7 @@ def shoe(vary: Vary) -> list[Part]:
         Part(upper, Material.BODY),
         Part([*arc(0.86, 0.7, 0.1, 0.13, (180, 360))], Material.SHADE),
         Part([(0.06, 0.7), (0.07, heel + 0.05), (0.17, 0.5), (0.18, 0.7)], Material.SHADE),
-        Part(rounded(0.04, 0.7, 0.97, 0.79, 0.04), Material.CREAM),
+        Part(rounded_box(0.04, 0.7, 0.97, 0.79, 0.04), Material.CREAM),
         *laces,
     ]
 
@@ -187,7 +187,7 @@ def glove(vary: Vary) -> list[Part]:
         *parts,
         Part([(0.7, 0.64), (0.88, 0.42 + spread)], Material.PLAIN, 0.115),
         Part(smooth([(0.28, 0.4), (0.71, 0.4), (0.76, 0.6), (0.68, 0.8), (0.34, 0.8), (0.27, 0.6)]), Material.BODY),
-        Part(rounded(0.32, 0.76, 0.7, 0.93, 0.03), Material.SHADE),
+        Part(rounded_box(0.32, 0.76, 0.7, 0.93, 0.03), Material.SHADE),
         *(Part([(x, 0.78), (x, 0.91)], Material.TINT, 0.012) for x in (0.39, 0.46, 0.53, 0.6)),
     ]
 
@@ -200,7 +200,7 @@ def sock(vary: Vary) -> list[Part]:
         Part([*outline[:3], *smooth([*outline[2:], (0.33, 0.7)], closed=False), (0.335, 0.6)], Material.BODY),
         Part(smooth([(0.34, 0.58), (0.45, 0.66), (0.44, 0.8), (0.35, 0.73)]), Material.TINT),
         Part(smooth([(0.74, 0.66), (0.86, 0.78), (0.81, 0.93), (0.68, 0.955), (0.66, 0.8)]), Material.TINT),
-        Part(rounded(0.325, top - 0.03, 0.615, top + 0.1, 0.03), Material.SHADE),
+        Part(rounded_box(0.325, top - 0.03, 0.615, top + 0.1, 0.03), Material.SHADE),
     ]
 
 
@@ -212,7 +212,7 @@ def bag(vary: Vary) -> list[Part]:
         Part([(0.17, 0.4), (0.83, 0.4), (0.92, 0.88), (0.88, 0.92), (0.12, 0.92), (0.08, 0.88)], Material.BODY),
         Part([(0.16, 0.385), (0.84, 0.385), (0.8, flap), *arc(0.5, flap, 0.3, 0.05, (0, 180))], Material.PLAIN),
         Part([(0.2, flap), *reversed(arc(0.5, flap, 0.3, 0.05, (0, 180))), (0.8, flap)], Material.SHADE, 0.01),
-        Part(rounded(0.46, flap - 0.01, 0.54, flap + 0.08, 0.015), Material.METAL),
+        Part(rounded_box(0.46, flap - 0.01, 0.54, flap + 0.08, 0.015), Material.METAL),
     ]
 
 
@@ -221,10 +221,12 @@ def backpack(vary: Vary) -> list[Part]:
     pocket = vary(0.56, 0.62)
     return [
         Part(arc(0.5, 0.14, 0.1, 0.09, (180, 360)), Material.INK, 0.035),
-        Part(rounded(0.12, 0.56, 0.3, 0.86, 0.06), Material.SHADE),
-        Part(rounded(0.7, 0.56, 0.88, 0.86, 0.06), Material.SHADE),
-        Part([*arc(0.5, 0.36, 0.29, 0.25, (180, 360)), *rounded(0.21, 0.5, 0.79, 0.93, 0.08)[49:147]], Material.BODY),
-        Part(rounded(0.28, pocket, 0.72, 0.87, 0.05), Material.PLAIN),
+        Part(rounded_box(0.12, 0.56, 0.3, 0.86, 0.06), Material.SHADE),
+        Part(rounded_box(0.7, 0.56, 0.88, 0.86, 0.06), Material.SHADE),
+        Part(
+            [*arc(0.5, 0.36, 0.29, 0.25, (180, 360)), *rounded_box(0.21, 0.5, 0.79, 0.93, 0.08)[49:147]], Material.BODY
+        ),
+        Part(rounded_box(0.28, pocket, 0.72, 0.87, 0.05), Material.PLAIN),
         Part([(0.3, pocket + 0.07), (0.7, pocket + 0.07)], Material.INK, 0.014),
         Part(arc(0.5, 0.42, 0.24, 0.2, (190, 350)), Material.INK, 0.012),
         Part(box(0.485, pocket + 0.06, 0.515, pocket + 0.13), Material.METAL),
@@ -261,8 +263,8 @@ def bottle(vary: Vary) -> list[Part]:
     shoulder = vary(0.34, 0.44)
     neck = [(0.56, 0.14), (0.56, shoulder - 0.1), (0.66, shoulder), (0.68, shoulder + 0.08), (0.68, 0.93), (0.64, 0.96)]
     return [
-        Part(mirrored(neck), Material.BODY),
-        Part(rounded(0.42, 0.04, 0.58, 0.16, 0.02), Material.INK),
+        Part(mirror(neck), Material.BODY),
+        Part(rounded_box(0.42, 0.04, 0.58, 0.16, 0.02), Material.INK),
         Part(box(0.32, 0.56, 0.68, 0.76), Material.CREAM),
         Part([(0.4, 0.63), (0.6, 0.63)], Material.SHADE, 0.02),
         Part([(0.44, 0.69), (0.56, 0.69)], Material.SHADE, 0.014),
@@ -351,9 +353,9 @@ def book(vary: Vary) -> list[Part]:
     return [
         Part([(0.2, 0.88), (0.78, 0.88), (0.84, 0.93), (0.26, 0.95)], Material.SHADE),
         Part([(0.78, 0.08), (0.84, 0.13), (0.84, 0.92), (0.78, 0.88)], Material.CREAM),
-        Part(rounded(0.17, 0.06, 0.79, 0.89, 0.025), Material.BODY),
+        Part(rounded_box(0.17, 0.06, 0.79, 0.89, 0.025), Material.BODY),
         Part(box(0.17, 0.07, 0.25, 0.88), Material.SHADE),
-        Part(rounded(0.34, title - 0.09, 0.7, title + 0.1, 0.015), Material.CREAM),
+        Part(rounded_box(0.34, title - 0.09, 0.7, title + 0.1, 0.015), Material.CREAM),
         Part([(0.39, title - 0.03), (0.65, title - 0.03)], Material.INK, 0.018),
         Part([(0.43, title + 0.04), (0.61, title + 0.04)], Material.INK, 0.012),
     ]
@@ -366,7 +368,7 @@ def plant_pot(vary: Vary) -> list[Part]:
     return [
         *(_leaf((0.5 + (x - 0.5) * 0.25, rim), (x, y)) for x, y in tips),
         Part([(0.27, rim + 0.05), (0.73, rim + 0.05), (0.66, 0.95), (0.34, 0.95)], Material.BODY),
-        Part(rounded(0.24, rim, 0.76, rim + 0.1, 0.02), Material.SHADE),
+        Part(rounded_box(0.24, rim, 0.76, rim + 0.1, 0.02), Material.SHADE),
     ]
 
 

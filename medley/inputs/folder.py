@@ -1,7 +1,7 @@
 """A folder of pictures and texts, with its subfolders.
 
-A picture's caption stands beside it: `cat.jpg` takes `cat.txt`, or `cat.json` with "text" and metadata. Texts that
-share no picture's name are items of their own. An item's id is its path within the folder.
+A picture's caption is in a file beside it: `cat.txt` for `cat.jpg`, or `cat.json` with "text" and metadata. Other texts
+are items of their own. An item's id is its path within the folder.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from medley.inputs.inputs import BadInputError, Input, InputError, Inputs
-from medley.inputs.metadata import cleaned
+from medley.inputs.metadata import to_metadata
 from medley.values import NewItem
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -18,10 +18,10 @@ TEXTS = frozenset({".txt", ".md"})
 
 
 def folder_inputs(root: Path) -> Inputs:
-    """Return the pictures and texts under `root`, folder by folder, by name; hidden files are passed over.
+    """Return the pictures and texts under `root`, folder by folder, by name; hidden files are skipped.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
     """
     total = sum(1 for _ in _items(root))
     if not total:
@@ -59,7 +59,7 @@ def _picture(name: str, path: Path) -> NewItem:
 
 
 def _sidecar(path: Path) -> tuple[str | None, Mapping[str, object]]:
-    """Return the text and metadata of a JSON file beside a picture: keys but "text" and "metadata" are metadata too."""
+    """Return the text and metadata of a picture's JSON file; keys other than "text" and "metadata" are metadata too."""
     if not path.is_file():
         return None, {}
     try:
@@ -67,11 +67,11 @@ def _sidecar(path: Path) -> tuple[str | None, Mapping[str, object]]:
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path}: {error}") from error
     if not isinstance(content, dict):
-        raise BadInputError(f"{path}: wants a JSON object")
+        raise BadInputError(f"{path}: must be a JSON object")
     text, nested = content.pop("text", None), content.pop("metadata", {})
     if not isinstance(text, str | None) or not isinstance(nested, dict):
-        raise BadInputError(f'{path}: "text" wants a string, "metadata" an object')
-    return text or None, cleaned({**content, **nested})
+        raise BadInputError(f'{path}: "text" must be a string, "metadata" an object')
+    return text or None, to_metadata({**content, **nested})
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""One input of an ingest."""
+"""Inputs of an ingest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from medley.values import NewItem
 
 
 class InputError(Exception):
-    """Nothing can be ingested from here; the message says why."""
+    """The source of inputs cannot be read; the message says why."""
 
 
 class BadInputError(Exception):
-    """One input cannot become an item; the message says why."""
+    """One input cannot be ingested; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An item to ingest, or the `problem` that keeps it from being one; `name` says where it stands."""
+    """An item to ingest, or the `problem` that prevents it; `name` is its path or line in the source."""
 
     name: str
     item: NewItem | None = None
@@ -25,17 +25,17 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Inputs, drawn once, and how many there are, where that is known beforehand."""
+    """Inputs, iterable once, and their number if it is known."""
 
-    each: Iterator[Input] = field(repr=False)
+    iterator: Iterator[Input] = field(repr=False)
     total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a manifest mean what; None leaves it to a guess by name.
+    """Names of a manifest's columns; a column that is None is guessed by name.
 
-    `metadata` names those that become metadata; None takes all that are nothing else.
+    `metadata` names the columns that become metadata; None stands for all other columns.
     """
 
     id: str | None = None

@@ -1,4 +1,4 @@
-"""Manifests: one row an item, in CSV, JSONL or Parquet, read row by row."""
+"""Manifests: one row per item, in CSV, JSONL or Parquet, read row by row."""
 
 import csv
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medley.inputs.inputs import BadInputError, Columns, Input, InputError, Inputs
-from medley.inputs.metadata import typed
-from medley.inputs.rows import ColumnMapping, assigned, row_item
+from medley.inputs.metadata import parse_cell
+from medley.inputs.rows import ColumnMapping, map_columns, row_to_item
 
 BATCH_ROWS = 128
 CSV_FIELD_CHARACTERS = 2**24
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row with its place in the file, or why it cannot be read."""
+    """A row with its number in the file, or the problem that prevents reading it."""
 
     number: int
     row: Row | None = None
@@ -30,74 +30,74 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest's columns and lines, its number of rows where it is known, and how it spells metadata."""
+    """A manifest's columns and lines, its number of rows if it is known, and the conversion of metadata values."""
 
     columns: tuple[str, ...]
     lines: Iterator[Line]
     total: int | None = None
-    spelt: Callable[[Any], Any] = lambda value: value
+    convert: Callable[[Any], Any] = lambda value: value
 
 
 def manifest_inputs(path: Path, columns: Columns) -> Inputs:
     """Return the rows of the manifest at `path` as inputs.
 
     Raises:
-        InputError: it cannot be read, a column asked for is not there, or no column looks like an id.
+        InputError: it cannot be read, a requested column is missing, or no column looks like an id.
     """
     manifest = READERS[path.suffix.lower()](path)
-    roles = assigned(columns, manifest.columns, path)
-    return Inputs(_inputs(path, manifest, roles), manifest.total)
+    mapping = map_columns(columns, manifest.columns, path)
+    return Inputs(_inputs(path, manifest, mapping), manifest.total)
 
 
-def _inputs(path: Path, manifest: Manifest, roles: ColumnMapping) -> Iterator[Input]:
+def _inputs(path: Path, manifest: Manifest, mapping: ColumnMapping) -> Iterator[Input]:
     for line in manifest.lines:
         name = f"{path.name}:{line.number}"
         if line.row is None:
             yield Input(name, problem=line.problem)
             continue
         try:
-            yield Input(name, row_item(line.row, roles, path.parent, manifest.spelt))
+            yield Input(name, row_to_item(line.row, mapping, path.parent, manifest.convert))
         except (OSError, BadInputError) as error:
             yield Input(name, problem=str(error))
 
 
 def _csv(path: Path) -> Manifest:
     csv.field_size_limit(CSV_FIELD_CHARACTERS)
-    with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with _translate_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     columns = next(csv.reader([header], delimiter=delimiter, strict=True), [])
-    if twice := sorted({column for column in columns if columns.count(column) > 1}):
-        raise InputError(f"{path}: the header names {', '.join(map(repr, twice))} more than once")
+    if duplicates := sorted({column for column in columns if columns.count(column) > 1}):
+        raise InputError(f"{path}: the header names {', '.join(map(repr, duplicates))} more than once")
     if not any(columns):
         raise InputError(f"{path}: no header with the names of the columns")
-    return Manifest(tuple(columns), _csv_lines(path, delimiter), spelt=_spelt_cell)
+    return Manifest(tuple(columns), _csv_lines(path, delimiter), convert=_convert_cell)
 
 
 def _csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
-    with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with _translate_read_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         columns = next(reader)
         for cells in reader:
             if len(cells) == len(columns):
                 yield Line(reader.line_num, dict(zip(columns, cells, strict=True)))
             elif cells:
-                yield Line(reader.line_num, problem=f"the row has {len(cells)} of the header's {len(columns)} cells")
+                yield Line(reader.line_num, problem=f"the row has {len(cells)} cells, the header {len(columns)}")
 
 
-def _spelt_cell(value: Any) -> Any:
-    return typed(value) if isinstance(value, str) else value
+def _convert_cell(value: Any) -> Any:
+    return parse_cell(value) if isinstance(value, str) else value
 
 
 def _jsonl(path: Path) -> Manifest:
     columns: dict[str, None] = {}
-    for line in _some(_jsonl_lines(path), HEAD_LINES):
+    for line in _take(_jsonl_lines(path), HEAD_LINES):
         columns.update(dict.fromkeys(line.row or ()))
     return Manifest(tuple(columns), _jsonl_lines(path))
 
 
 def _jsonl_lines(path: Path) -> Iterator[Line]:
-    with _readable(path), path.open(encoding="utf-8-sig") as file:
+    with _translate_read_errors(path), path.open(encoding="utf-8-sig") as file:
         for number, text in enumerate(file, start=1):
             if text.strip():
                 yield _jsonl_line(number, text)
@@ -107,8 +107,8 @@ def _jsonl_line(number: int, text: str) -> Line:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return Line(number, problem=f"no JSON: {error}")
-    return Line(number, row) if isinstance(row, dict) else Line(number, problem="no JSON object")
+        return Line(number, problem=f"not JSON: {error}")
+    return Line(number, row) if isinstance(row, dict) else Line(number, problem="not a JSON object")
 
 
 def _parquet(path: Path) -> Manifest:
@@ -118,7 +118,7 @@ def _parquet(path: Path) -> Manifest:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: no Parquet file that can be read: {_first_line(error)}") from error
+        raise InputError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
     return Manifest(tuple(file.schema_arrow.names), _parquet_lines(path, file), file.metadata.num_rows)
 
 
@@ -133,25 +133,25 @@ def _parquet_lines(path: Path, file: Any) -> Iterator[Line]:
                     number += 1
                     yield Line(number, row)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: cannot be read beyond row {number}: {_first_line(error)}") from error
+            raise InputError(f"{path}: cannot be read after row {number}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _some(lines: Iterable[Line], count: int) -> Iterator[Line]:
+def _take(lines: Iterable[Line], count: int) -> Iterator[Line]:
     return (line for _, line in zip(range(count), lines, strict=False))
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _translate_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start} of a block") from error
     except csv.Error as error:
-        raise InputError(f"{path}: no CSV: {error}") from error
+        raise InputError(f"{path}: invalid CSV: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

@@ -14,8 +14,8 @@ NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
 BOOLEANS = {"true": True, "false": False}
 
 
-def cleaned(row: Mapping[str, object]) -> dict[str, object]:
-    """Return `row` as metadata: without what is missing (None, NaN), dates and times in ISO 8601, decimals as numbers.
+def to_metadata(row: Mapping[str, object]) -> dict[str, object]:
+    """Return `row` as metadata: without None and NaN, dates and times in ISO 8601, decimals as numbers.
 
     Raises:
         BadInputError: a value has no JSON form.
@@ -24,10 +24,10 @@ def cleaned(row: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def typed(cell: str) -> str | int | float | bool | None:
-    """Return what a cell of text stands for: a number or boolean in its plainest spelling, None where it is empty.
+def parse_cell(cell: str) -> str | int | float | bool | None:
+    """Return the value of a cell of text: a number or boolean in its canonical form, None if empty, else the text.
 
-    What a number would not give back as it was, like "007" or "1e5", stays text.
+    Numbers that would not be written back unchanged, like "007" or "1e5", stay text.
     """
     if not cell.strip():
         return None
@@ -57,14 +57,14 @@ def _json(name: str, value: object) -> object:
         case list() | tuple():
             return [_json(name, inner) for inner in value]
         case bytes():
-            raise BadInputError(f"column {name!r} holds bytes, which metadata cannot")
+            raise BadInputError(f"column {name!r} holds bytes, which metadata cannot hold")
         case _:
-            raise BadInputError(f"column {name!r} holds a {type(value).__name__}, which metadata cannot")
+            raise BadInputError(f"column {name!r} holds a {type(value).__name__}, which metadata cannot hold")
 
 
 def _finite(name: str, value: float) -> float | None:
     if math.isinf(value):
-        raise BadInputError(f"column {name!r} is infinite, which JSON cannot say")
+        raise BadInputError(f"column {name!r} is infinite, which JSON cannot hold")
     return None if math.isnan(value) else value
 
 

@@ -1,4 +1,4 @@
-"""A manifest's row as an item: which columns mean what, and what their values mean."""
+"""Rows of a manifest as items: the mapping of columns, and the conversion of their values."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from medley.inputs.inputs import BadInputError, Columns, InputError
-from medley.inputs.metadata import cleaned
+from medley.inputs.metadata import to_metadata
 from medley.values import NewItem
 
 IDS = ("id", "item_id", "_id", "key", "uuid", "sku", "product_id", "image_id")
 TEXTS = ("text", "caption", "description", "content", "title", "name")
 IMAGES = ("image", "picture", "image_path", "image_file", "file_name", "filename", "file", "path", "photo", "img")
 NESTED = "metadata"
-"""A column of this name that holds an object spreads its keys."""
+"""The keys of an object in this column become metadata keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
-    """What the columns of one manifest mean."""
+    """The columns of one manifest by what they hold."""
 
     id: str
     text: str | None
@@ -33,40 +33,39 @@ class ColumnMapping:
         return column not in (self.id, self.text, self.image)
 
 
-def assigned(wanted: Columns, present: tuple[str, ...], path: Path) -> ColumnMapping:
-    """Return what the columns `present` mean: as wanted, the rest guessed by name.
+def map_columns(requested: Columns, present: tuple[str, ...], path: Path) -> ColumnMapping:
+    """Return the mapping of the columns `present`: as requested, the rest guessed by name.
 
     Raises:
-        InputError: a column wanted is not there, none looks like an id, or none has anything to embed.
+        InputError: a requested column is missing, none looks like an id, or none has anything to embed.
     """
-    asked = (wanted.id, wanted.text, wanted.image, *(wanted.metadata or ()))
-    for column in filter(None, asked):
+    for column in filter(None, (requested.id, requested.text, requested.image, *(requested.metadata or ()))):
         if column not in present:
-            raise InputError(f"{path}: no column {column!r}; there are {_listed(present)}")
-    item_id = wanted.id or _guess(IDS, present, ())
+            raise InputError(f"{path}: no column {column!r}; there are {_join(present)}")
+    item_id = requested.id or _guess(IDS, present, ())
     if item_id is None:
-        raise InputError(f"{path}: no column for the ids; name it with --id-column, there are {_listed(present)}")
-    text = wanted.text or _guess(TEXTS, present, (item_id, wanted.image))
-    image = wanted.image or _guess(IMAGES, present, (item_id, text))
+        raise InputError(f"{path}: no column for the ids; name it with --id-column, there are {_join(present)}")
+    text = requested.text or _guess(TEXTS, present, (item_id, requested.image))
+    image = requested.image or _guess(IMAGES, present, (item_id, text))
     if text is None and image is None:
         raise InputError(
             f"{path}: no column for texts or pictures; name one with --text-column or --image-column, "
-            f"there are {_listed(present)}"
+            f"there are {_join(present)}"
         )
-    return ColumnMapping(item_id, text, image, wanted.metadata)
+    return ColumnMapping(item_id, text, image, requested.metadata)
 
 
-def row_item(row: Mapping[str, Any], roles: ColumnMapping, folder: Path, spelt: Callable[[Any], Any]) -> NewItem:
+def row_to_item(row: Mapping[str, Any], mapping: ColumnMapping, folder: Path, convert: Callable[[Any], Any]) -> NewItem:
     """Return the item that `row` describes; picture paths are relative to `folder`.
 
     Raises:
-        BadInputError: a value cannot be what its column means.
+        BadInputError: a value does not suit its column.
     """
     return NewItem(
-        id=_id(row.get(roles.id), roles.id),
-        text=_text(row.get(roles.text), roles.text) if roles.text else None,
-        media=_media(row.get(roles.image), roles.image, folder) if roles.image else None,
-        metadata=cleaned(_metadata(row, roles, spelt)),
+        id=_id(row.get(mapping.id), mapping.id),
+        text=_text(row.get(mapping.text), mapping.text) if mapping.text else None,
+        media=_media(row.get(mapping.image), mapping.image, folder) if mapping.image else None,
+        metadata=to_metadata(_metadata(row, mapping, convert)),
     )
 
 
@@ -75,7 +74,7 @@ def _guess(names: Iterable[str], present: tuple[str, ...], taken: tuple[str | No
     return next((by_lower_case[name] for name in names if name in by_lower_case), None)
 
 
-def _listed(columns: tuple[str, ...]) -> str:
+def _join(columns: tuple[str, ...]) -> str:
     return ", ".join(columns) or "none"
 
 
@@ -86,13 +85,13 @@ def _id(value: Any, column: str) -> str:
         case str():
             return value
         case bool():
-            raise BadInputError(f"column {column!r} holds {value!r}, no id")
+            raise BadInputError(f"column {column!r} holds {value!r}, which is not an id")
         case int():
             return str(value)
         case float() if value.is_integer():
             return str(int(value))
         case _:
-            raise BadInputError(f"column {column!r} holds {value!r:.40}, no id")
+            raise BadInputError(f"column {column!r} holds {value!r:.40}, which is not an id")
 
 
 def _text(value: Any, column: str | None) -> str | None:
@@ -106,7 +105,7 @@ def _text(value: Any, column: str | None) -> str | None:
         case int() | float():
             return str(value)
         case _:
-            raise BadInputError(f"column {column!r} holds {type(value).__name__}, no text")
+            raise BadInputError(f"column {column!r} holds {type(value).__name__}, not text")
 
 
 def _media(value: Any, column: str | None, folder: Path) -> bytes | Path | None:
@@ -128,20 +127,20 @@ def _media(value: Any, column: str | None, folder: Path) -> bytes | Path | None:
         case str():
             return folder / value
         case _:
-            raise BadInputError(f"column {column!r} holds {type(value).__name__}, no picture or path of one")
+            raise BadInputError(f"column {column!r} holds {type(value).__name__}, not a picture or its path")
 
 
-def _metadata(row: Mapping[str, Any], roles: ColumnMapping, spelt: Callable[[Any], Any]) -> dict[str, Any]:
+def _metadata(row: Mapping[str, Any], mapping: ColumnMapping, convert: Callable[[Any], Any]) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for column, value in row.items():
-        if roles.is_metadata(column):
+        if mapping.is_metadata(column):
             nested = _object(value) if column == NESTED else None
-            metadata |= {column: spelt(value)} if nested is None else nested
+            metadata |= {column: convert(value)} if nested is None else nested
     return metadata
 
 
 def _object(value: Any) -> dict[str, Any] | None:
-    """Return `value` if it is an object, or a text that spells one."""
+    """Return `value` if it is an object, or the object that it encodes as JSON; else None."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)

@@ -1,6 +1,6 @@
-"""How large a deployment must be: estimates from figures measured once."""
+"""Capacity planning: estimates of memory, time and machines from measured constants."""
 
-from medley.sizing.estimates import Estimate, Machine, Need, Plan, plan
-from medley.sizing.reading import read_count, read_spaces
+from medley.sizing.estimates import Estimate, Machine, Plan, Workload, build_plan
+from medley.sizing.parsing import parse_count, parse_spaces
 
-__all__ = ["Estimate", "Machine", "Need", "Plan", "plan", "read_count", "read_spaces"]
+__all__ = ["Estimate", "Machine", "Plan", "Workload", "build_plan", "parse_count", "parse_spaces"]

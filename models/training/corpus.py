@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from medley.demo.catalogue import Product, catalogue
+from medley.demo.catalog import Product, generate_catalog
 from models.training.pixels import square
 
 
@@ -120,7 +120,7 @@ def drawn(seeds: Sequence[int], count: int) -> list[Example]:
 
 
 def _draw(count: int, seed: int) -> list[Example]:
-    return [drawn_example(product) for product in catalogue(count, seed=seed)]
+    return [drawn_example(product) for product in generate_catalog(count, seed=seed)]
 
 
 def drawn_example(product: Product) -> Example:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medley.demo.catalogue import Product, catalogue
+from medley.demo.catalog import Product, generate_catalog
 from tests.e2e.commands import Medley, up
 
 
@@ -25,4 +25,4 @@ def medley(server: str, tmp_path: Path) -> Medley:
 @pytest.fixture(scope="session")
 def products() -> list[Product]:
     """Return some products to ingest."""
-    return list(catalogue(40))
+    return list(generate_catalog(40))

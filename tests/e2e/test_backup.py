@@ -173,12 +173,13 @@ def test_a_killed_backup_goes_on_with_its_version(
 def test_vectors_of_another_model_are_made_anew_only_on_request(
     suite: Suite, client: Client, shoes: str, tmp_path: Path
 ) -> None:
-    from medley.backup import contents, open_destination
+    from medley.backup import format as backup_format
+    from medley.backup import open_destination
 
     place = tmp_path / "saved"
     assert medley(suite, "backup", shoes, "--to", place).code == 0
     destination = open_destination(str(place))
-    manifest = contents.read_manifest(destination)
+    manifest = backup_format.read_manifest(destination)
     assert manifest is not None
     definition = client.collection(shoes)
     foreign = tuple(
@@ -186,8 +187,8 @@ def test_vectors_of_another_model_are_made_anew_only_on_request(
         for space in definition.spaces
     )
     changed = type(definition)(definition.name, foreign, definition.version, None)
-    progress = contents.Progress(manifest.collection, manifest.version, "", list(manifest.files))
-    contents.write_manifest(destination, changed, progress, manifest.media)
+    progress = backup_format.Progress(manifest.collection, manifest.version, "", list(manifest.files))
+    backup_format.write_manifest(destination, changed, progress, manifest.media)
 
     refused = medley(suite, "restore", place, "--as", "copy")
     assert refused.code == 1

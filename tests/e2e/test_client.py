@@ -11,7 +11,7 @@ import pytest
 
 import medley
 from medley import Arm, Client, NewItem, Space, aio
-from medley.demo.catalogue import Product
+from medley.demo.catalog import Product
 from tests.e2e.commands import environment
 from tests.integration.suite import ROOT
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medley import Client
-from medley.demo.catalogue import Product
+from medley.demo.catalog import Product
 from tests.e2e.commands import Medley, ended, run, up, up_until_signalled
 
 
@@ -165,9 +165,9 @@ def test_status_says_that_all_is_well(medley: Medley) -> None:
     [
         (("search", "x", "-c", "nowhere"), 1, "medley: no collection 'collections/nowhere'\n"),
         (("ingest", ".", "-c", "nowhere"), 1, "no pictures"),
-        (("ingest", "m.jsonl", "-c", "nowhere"), 1, "--create makes it\n"),
+        (("ingest", "m.jsonl", "-c", "nowhere"), 1, "--create creates it\n"),
         (("ingest", "nothing", "-c", "c"), 1, "medley: nothing: no such file or folder\n"),
-        (("ingest", "bad.parquet", "-c", "c"), 1, "no Parquet file that can be read"),
+        (("ingest", "bad.parquet", "-c", "c"), 1, "not a readable Parquet file"),
         (("ingest", "no-id.csv", "-c", "c"), 1, "no column for the ids"),
         (("search", "x", "-c", "c", "--image", "nothing.jpg"), 1, "medley: nothing.jpg: No such file or directory\n"),
         (("search", "-c", "c"), 2, "Give a text, --image or --item"),
@@ -176,7 +176,7 @@ def test_status_says_that_all_is_well(medley: Medley) -> None:
         (("search", "x", "-c", "c", "--sheet", "a.pdf"), 2, "one of .html, .png"),
         (("search", "x", "-c", "c", "--where", "{"), 1, "medley: filter: no JSON"),
         (("search", "x", "-c", "c", "--where", '{"a": {"$near": 1}}'), 1, "unknown operator '$near'"),
-        (("update", "a", "-c", "c", "--metadata", "[1]"), 2, "wants a JSON object"),
+        (("update", "a", "-c", "c", "--metadata", "[1]"), 2, "must be a JSON object"),
         (("delete", "-c", "c"), 2, "either ids or --where"),
         (("frobnicate",), 2, "No such command"),
         (("status", "--server", "http://127.0.0.1:1"), 1, "write host:port"),

@@ -86,11 +86,11 @@ def test_the_usual_spaces_can_be_indexed_otherwise(medley: Medley) -> None:
         (("collections", "index", "nowhere", "own", "hnsw"), 1, "nowhere"),
         (("collections", "index", "odd", "none", "hnsw"), 1, "no space 'none'"),
         (("collections", "index", "odd", "own", "tree"), 2, "tree"),
-        (("collections", "index", "odd", "own", "exact", "--nlist", "3"), 2, "has no lists"),
+        (("collections", "index", "odd", "own", "exact", "--nlist", "3"), 2, "has no nlist"),
         (("collections", "index", "odd", "own", "hnsw", "--m", "3"), 1, "index.hnsw.m 3"),
         (("collections", "index", "odd", "own", "ivf", "--product-bytes", "3"), 1, "must divide the 8 dimensions"),
         (("collections", "create", "odd2", "--space", "own=8", "--index", "none=hnsw"), 2, "the spaces are own"),
-        (("collections", "create", "odd2", "--index", "clip=hnsw,nlist=3"), 2, "has no lists"),
+        (("collections", "create", "odd2", "--index", "clip=hnsw,nlist=3"), 2, "has no nlist"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(medley: Medley, arguments: tuple[str, ...], code: int, problem: str) -> None:

@@ -1,1 +1,1 @@
-"""One module a command, or a few that belong together."""
+"""The commands, one module each, or one for a few related ones."""

@@ -13,24 +13,26 @@ from medley.cli.commands.search import print_result
 from medley.client import Client
 from medley.contact_sheet.sheet import Query, build_sheet
 from medley.contact_sheet.write import write_sheet
-from medley.demo.catalogue import LIMIT, Product, catalogue
+from medley.demo.catalog import MAX_PRODUCTS, Product, generate_catalog
+from medley.importer import Importer
 from medley.inputs import Input
-from medley.loading import Importer
-from medley.suite import SuiteError, free_ports, suite
+from medley.local_server import LocalServerError, find_free_ports, run_local_server
 from medley.values import NewItem, SearchResult
 
 COLLECTION = "demo"
 WORDS = "a green t-shirt"
-MUG, DRESS = SHOWN = ("Blue mug", "Red dress")
+MUG, DRESS = QUERY_PRODUCTS = ("Blue mug", "Red dress")
 FILTER = '{"colour": "blue", "price": {"$lt": 30}}'
 
 
-class DemoError(SuiteError):
-    """Something of the demo did not come out as it should."""
+class DemoError(LocalServerError):
+    """A result of the demo is not the expected one."""
 
 
-@click.command(short_help="Show it all: draw, ingest, search, clean up.")
-@click.option("--count", default=360, show_default=True, type=click.IntRange(20, LIMIT), help="Products to draw.")
+@click.command(short_help="Run a demo: draw, ingest, search, clean up.")
+@click.option(
+    "--count", default=360, show_default=True, type=click.IntRange(20, MAX_PRODUCTS), help="Products to draw."
+)
 @click.option(
     "--sheet-dir",
     default="demo-output",
@@ -43,7 +45,7 @@ def demo(count: int, sheet_dir: Path) -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="medley-demo-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
-        with suite(folder / "data", free_ports(), folder / "services.log") as running:
+        with run_local_server(folder / "data", find_free_ports(), folder / "services.log") as running:
             click.echo("Starting the services …")
             running.wait_until_ready()
             with Client(running.server) as client:
@@ -62,18 +64,18 @@ def _fill(client: Client, count: int) -> dict[str, bytes]:
     shown: dict[str, bytes] = {}
 
     def inputs() -> Iterator[Input]:
-        for product in catalogue(count):
-            if product.name in SHOWN:
+        for product in generate_catalog(count):
+            if product.name in QUERY_PRODUCTS:
                 shown[product.name] = product.picture
             yield Input(product.name, _item(product))
 
     begin = time.monotonic()
     with progress("Drawing and ingesting", count) as report:
-        Importer(client, COLLECTION).load(inputs(), report)
+        Importer(client, COLLECTION).run(inputs(), report)
     print_report(report)
     click.echo(f"{report.ingested / (time.monotonic() - begin):.0f} products a second, drawing included")
     stored = client.count(COLLECTION)
-    if not report.ok or stored != count or set(shown) != set(SHOWN):
+    if not report.ok or stored != count or set(shown) != set(QUERY_PRODUCTS):
         raise DemoError(f"the demo drew {count} products, the collection has {stored}")
     return shown
 

@@ -6,19 +6,21 @@ from contextlib import contextmanager
 
 import click
 
-from medley.cli.printing import counting_bar, print_json, print_table
+from medley.cli.printing import print_json, print_table, progress_bar
 from medley.cli.session import Session, session_options
+from medley.text import shorten
 from medley.values import CheckProgress, Finding
-from medley.wording import shortened
 
-SHOWN = 200
+MAX_SHOWN = 200
 
 
 @click.command()
-@click.option("--collection", "-c", metavar="NAME", help="Check this one alone.  [default: all, and lost objects]")
-@click.option("--repair", is_flag=True, help="Repair what can be without loss.")
+@click.option("--collection", "-c", metavar="NAME", help="Check this one.  [default: all, and unreferenced objects]")
+@click.option("--repair", is_flag=True, help="Repair everything that can be repaired without loss.")
 @click.option("--drop-lost-media", is_flag=True, help="With --repair: drop references to missing or damaged media.")
-@click.option("--sample", default=100, show_default=True, type=click.IntRange(min=0), help="Media to read, each.")
+@click.option(
+    "--sample", default=100, show_default=True, type=click.IntRange(min=0), help="Media to read in each collection."
+)
 @click.option("--all-media", is_flag=True, help="Read all media, whatever --sample says.")
 @click.option(
     "--vectors", default=100, show_default=True, type=click.IntRange(0, 10_000), help="Items to compare with the index."
@@ -34,18 +36,18 @@ def fsck(
     all_media: bool,
     vectors: int,
 ) -> int:
-    """Prove that rows, media, vectors and indexes agree.
+    """Check that rows, media, vectors and indexes agree.
 
-    Exits with 0 when all is well or everything was repaired, else with 1. Writers need not stop meanwhile.
+    The exit code is 0 if nothing is wrong or everything was repaired, else 1. Writers need not stop.
 
-    Without --repair nothing is changed. With it, stored objects that no item refers to are removed once the grace
-    period is over, missing and invalid vectors are embedded again, and indexes that differ are rebuilt.
+    Without --repair nothing is changed. With it, stored objects that no item refers to are removed after the grace
+    period, missing and invalid vectors are embedded again, and indexes that differ are rebuilt.
     """
     if drop_lost_media and not repair:
-        raise click.UsageError("--drop-lost-media wants --repair.")
+        raise click.UsageError("--drop-lost-media needs --repair.")
     findings: list[Finding] = []
     checked: list[CheckProgress] = []
-    with session.connected() as client, _progress() as show:
+    with session.connect() as client, _progress() as show:
         for part in client.check(
             collection,
             media_sample=None if all_media else sample,
@@ -77,18 +79,18 @@ def _print(findings: Sequence[Finding], checked: Sequence[CheckProgress]) -> Non
         click.echo("all is well")
         return
     click.echo()
-    for line in map(_line, findings[:SHOWN]):
+    for line in map(_line, findings[:MAX_SHOWN]):
         click.echo(line)
-    if len(findings) > SHOWN:
-        click.echo(f"… and {len(findings) - SHOWN} more: --json tells all")
+    if len(findings) > MAX_SHOWN:
+        click.echo(f"… and {len(findings) - MAX_SHOWN} more: --json prints all")
     click.echo()
     counts = Counter((finding.kind or "unknown", finding.repaired) for finding in findings)
     rows = [(kind, counts[kind, False], counts[kind, True]) for kind in sorted({kind for kind, _ in counts})]
-    print_table(("finding", "left", "repaired"), rows, stretched="finding", right=("left", "repaired"))
+    print_table(("finding", "left", "repaired"), rows, flexible="finding", right=("left", "repaired"))
 
 
 def _line(finding: Finding) -> str:
-    place = "/".join(filter(None, (finding.collection, shortened(finding.id, 60))))
+    place = "/".join(filter(None, (finding.collection, shorten(finding.id, 60))))
     what = " ".join(filter(None, (place, finding.space and f"space {finding.space}", finding.sha256)))
     if finding.repaired:
         state = " (repaired)"
@@ -99,8 +101,8 @@ def _line(finding: Finding) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[CheckProgress], None]]:
-    """Yield what shows how far a check is, on stderr, where that is a terminal."""
-    with counting_bar() as bar:
+    """Yield a function that shows the progress of a check in a progress bar."""
+    with progress_bar() as bar:
         task = bar.add_task("Checking", total=None)
 
         def show(progress: CheckProgress) -> None:

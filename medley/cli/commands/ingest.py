@@ -8,28 +8,28 @@ from typing import Any
 
 import click
 
-from medley.cli.exits import INTERRUPTED
-from medley.cli.printing import counting_bar, plain, print_error, print_json
+from medley.cli.exit_codes import INTERRUPTED
+from medley.cli.printing import print_error, print_json, progress_bar, to_jsonable
 from medley.cli.session import Session, collection_option, session_options
 from medley.client import Client
 from medley.errors import NotFoundError
+from medley.importer import Importer, Report
 from medley.inputs import Columns, open_inputs
-from medley.loading import Importer, Report
-from medley.wording import shortened
+from medley.text import shorten
 
-SHOWN_FAILURES = 20
+MAX_SHOWN_FAILURES = 20
 INTERRUPTION = "interrupted"
 
 
-@click.command(short_help="Bring a folder or a manifest into a collection.")
+@click.command(short_help="Ingest a folder or a manifest into a collection.")
 @click.argument("path", type=click.Path(path_type=Path))
 @collection_option
-@click.option("--create", is_flag=True, help="Create the collection if there is none.")
+@click.option("--create", is_flag=True, help="Create the collection if it does not exist.")
 @click.option("--id-column", metavar="NAME", help="Manifests: the column of the ids.")
 @click.option("--text-column", metavar="NAME", help="Manifests: the column of the texts.")
 @click.option("--image-column", metavar="NAME", help="Manifests: the column of the pictures, paths or bytes.")
 @click.option(
-    "--metadata-columns", metavar="A,B,…", help="Manifests: the columns that become metadata.  [default: all other]"
+    "--metadata-columns", metavar="A,B,…", help="Manifests: the columns that become metadata.  [default: all others]"
 )
 @click.option("--idle-timeout", default=60.0, show_default=True, help="Seconds without progress before giving up.")
 @click.option(
@@ -42,27 +42,27 @@ def ingest(
     path: Path,
     collection: str,
     create: bool,
-    patience: float,
+    idle_timeout: float,
     report_path: Path | None,
     **columns: Any,
 ) -> int:
-    """Bring a folder or a manifest at PATH into a collection.
+    """Ingest a folder or a manifest at PATH into a collection.
 
-    A folder is searched with its subfolders for pictures and texts. The caption of cat.jpg stands in cat.txt, or in
-    cat.json as {"text": …, and metadata}. Ids are paths within the folder.
+    A folder is searched with its subfolders for pictures and texts. The caption of cat.jpg is read from cat.txt, or
+    from cat.json, an object with "text" and metadata. Ids are paths within the folder.
 
-    A manifest is a .csv, .tsv, .jsonl or .parquet file, one row an item. Columns are guessed by their names unless
+    A manifest is a .csv, .tsv, .jsonl or .parquet file with one row per item. Columns are guessed by their names unless
     given; paths of pictures are relative to the manifest.
 
-    What the collection holds already, unchanged, is skipped: run the command again to go on after an interruption.
+    Items that are stored unchanged are skipped: run the command again to continue after an interruption.
     """
     inputs = open_inputs(path, _columns(**columns))
-    with session.connected() as client:
+    with session.connect() as client:
         ensure_collection(client, collection, create=create)
         with progress(f"Ingesting {path.name}", inputs.total) as report:
-            waiting = lambda error: print_error(f"waiting for the server: {shortened(str(error), 100)}")  # noqa: E731
+            on_wait = lambda error: print_error(f"waiting for the server: {shorten(str(error), 100)}")  # noqa: E731
             try:
-                Importer(client, collection, timeout_seconds=patience, waiting=waiting).load(inputs.each, report)
+                Importer(client, collection, timeout_seconds=idle_timeout, on_wait=on_wait).run(inputs.iterator, report)
             except KeyboardInterrupt:
                 report.stopped = INTERRUPTION
         if session.as_json:
@@ -70,54 +70,54 @@ def ingest(
         else:
             print_report(report)
     if report_path:
-        report_path.write_text(json.dumps(plain(summary(report)), indent=2) + "\n", "utf-8")
+        report_path.write_text(json.dumps(to_jsonable(summary(report)), indent=2) + "\n", "utf-8")
     if report.stopped == INTERRUPTION:
         return INTERRUPTED
     return 0 if report.ok else 1
 
 
 def ensure_collection(client: Client, name: str, *, create: bool) -> None:
-    """See that there is a collection `name`, with whatever spaces; make one with the usual spaces if that is wanted.
+    """Check that the collection `name` exists; with `create`, create it with the default spaces if it does not.
 
     Raises:
-        NotFoundError: there is none, and none is wanted.
+        NotFoundError: it does not exist, and `create` is False.
     """
     try:
         client.collection(name)
     except NotFoundError as error:
         if not create:
-            raise NotFoundError(f"{error}: --create makes it", error.reason, error.metadata) from error
+            raise NotFoundError(f"{error}: --create creates it", error.reason, error.metadata) from error
         client.create_collection(name)
 
 
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Report]:
-    """Yield a report that moves a bar on stderr as it fills."""
-    with counting_bar() as bar:
+    """Yield a report that advances a progress bar."""
+    with progress_bar() as bar:
         task = bar.add_task(label, total=total)
-        yield Report(on_settled=lambda: bar.advance(task))
+        yield Report(on_processed=lambda: bar.advance(task))
 
 
 def summary(report: Report) -> dict[str, Any]:
-    """Return `report` as it is written to a file."""
+    """Return `report` as an object to write as JSON."""
     return {
         "ingested": report.ingested,
         "unchanged": report.unchanged,
-        "failed": [plain(failure) for failure in report.failures],
+        "failed": [to_jsonable(failure) for failure in report.failures],
         "stopped": report.stopped,
     }
 
 
 def print_report(report: Report) -> None:
-    """Print what became of the inputs, with the first failures by name."""
+    """Print the numbers of `report` and its first failures."""
     click.echo(f"{report.ingested} ingested, {report.unchanged} unchanged, {len(report.failures)} failed")
-    for failure in report.failures[:SHOWN_FAILURES]:
+    for failure in report.failures[:MAX_SHOWN_FAILURES]:
         reason = f" [{failure.reason}]" if failure.reason else ""
-        click.echo(f"  {shortened(failure.name, 200)}: {shortened(failure.problem, 300)}{reason}")
-    if len(report.failures) > SHOWN_FAILURES:
-        click.echo(f"  … and {len(report.failures) - SHOWN_FAILURES} more: --report FILE lists all")
+        click.echo(f"  {shorten(failure.name, 200)}: {shorten(failure.problem, 300)}{reason}")
+    if len(report.failures) > MAX_SHOWN_FAILURES:
+        click.echo(f"  … and {len(report.failures) - MAX_SHOWN_FAILURES} more: --report FILE lists all")
     if report.stopped:
-        print_error(f"stopped: {report.stopped}; run the same command again to go on")
+        print_error(f"stopped: {report.stopped}; run the same command again to continue")
 
 
 def _columns(

@@ -8,23 +8,23 @@ from typing import Any
 
 import click
 
-from medley.cli.printing import plain, print_json, print_table, title
+from medley.cli.printing import item_title, print_json, print_table, to_jsonable
 from medley.cli.session import Session, as_of_option, collection_option, session_options
 from medley.client import Client
+from medley.text import one_line
 from medley.values import Item, Media
-from medley.wording import one_line
 
 
 @click.command()
 @click.argument("item_id", metavar="ID")
 @collection_option
 @click.option("--media", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write its media to this file.")
-@click.option("--url", "with_url", is_flag=True, help="Print a URL of its media, good for an hour (S3 only).")
+@click.option("--url", "with_url", is_flag=True, help="Print a URL of its media, valid for an hour (S3 only).")
 @as_of_option
 @session_options
 def get(session: Session, item_id: str, collection: str, *, out: Path | None, with_url: bool, as_of: str) -> None:
     """Show an item."""
-    with session.connected() as client:
+    with session.connect() as client:
         item = client.get(collection, item_id, as_of=as_of)
         if out is not None:
             _write_media(client, item, out)
@@ -40,20 +40,20 @@ def get(session: Session, item_id: str, collection: str, *, out: Path | None, wi
 @click.command("list")
 @collection_option
 @click.option("--where", metavar="JSON", help="Only items that satisfy this filter.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Items wanted at most.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1), help="Maximum number of items.")
 @as_of_option
 @session_options
 def list_(session: Session, collection: str, where: str | None, limit: int, as_of: str) -> None:
     """List items by id."""
-    with session.connected() as client:
+    with session.connect() as client:
         items = client.list(collection, where=where, page_size=min(limit, 1000), as_of=as_of)
         shown = list(islice(items, limit))
         counted = client.count(collection, where=where, as_of=as_of) if len(shown) == limit else 0
     if session.as_json:
         print_json(shown)
         return
-    rows = ((item.id, item.content_type, title(item), item.revision) for item in shown)
-    print_table(("id", "kind", "what", "rev"), rows, stretched="what", right=("rev",))
+    rows = ((item.id, item.content_type, item_title(item), item.revision) for item in shown)
+    print_table(("id", "kind", "what", "rev"), rows, flexible="what", right=("rev",))
     if counted > len(shown):
         click.echo(f"… and {counted - len(shown)} more: --limit")
 
@@ -70,14 +70,14 @@ def list_(session: Session, collection: str, where: str | None, limit: int, as_o
 def update(
     session: Session, item_id: str, collection: str, metadata: str | None, merge: str | None, **changes: Any
 ) -> None:
-    """Change some of an item and keep the rest."""
+    """Change some fields of an item and keep the others."""
     changes["media"] = changes.pop("image")
     if all(value in (None, False) for value in (*changes.values(), metadata, merge)):
         raise click.UsageError("Nothing to change: give --text, --image, --remove-media, --metadata or --merge.")
     if metadata is not None and merge is not None:
         raise click.UsageError("Give --metadata or --merge, not both.")
-    changes |= {"metadata": _object("--metadata", metadata), "merge": _object("--merge", merge)}
-    with session.connected() as client:
+    changes |= {"metadata": _parse_object("--metadata", metadata), "merge": _parse_object("--merge", merge)}
+    with session.connect() as client:
         item = client.update(collection, item_id, **changes)
     if session.as_json:
         print_json(item)
@@ -90,12 +90,12 @@ def update(
 @collection_option
 @click.option("--where", metavar="JSON", help="All items that satisfy this filter.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--receipt", is_flag=True, help="Delete items by id for good, and prove that nothing of them is left.")
+@click.option("--receipt", is_flag=True, help="Delete items by id permanently, and check that nothing is left.")
 @click.option(
     "--receipt-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the receipt here, as JSON."
 )
 @click.option(
-    "--media", multiple=True, metavar="SHA256", help="With a receipt: media of items deleted before, to go too."
+    "--media", multiple=True, metavar="SHA256", help="With a receipt: media of items deleted earlier, to delete too."
 )
 @session_options
 def delete(
@@ -111,18 +111,18 @@ def delete(
 ) -> int:
     """Delete items by id, or all that satisfy a filter.
 
-    With --receipt their media go at once where no other item has the same, and every older version of the collection
-    without a tag is forgotten. The receipt says what was looked at; the exit code is 1 where something is left.
+    With --receipt their media are deleted too, unless other items have the same, and every older version of the
+    collection without a tag is removed. The receipt lists what was checked; the exit code is 1 if something is left.
     """
     if bool(ids) == (where is not None):
         raise click.UsageError("Give either ids or --where.")
     if media and not (receipt or receipt_file):
-        raise click.UsageError("--media goes with --receipt.")
+        raise click.UsageError("--media needs --receipt.")
     if receipt or receipt_file is not None:
         if not ids:
-            raise click.UsageError("A receipt is for items by id.")
+            raise click.UsageError("A receipt needs items by id.")
         return _erase(session, collection, ids, media, receipt_file)
-    with session.connected() as client:
+    with session.connect() as client:
         if where is not None and not yes:
             click.confirm(f"Delete {client.count(collection, where=where)} items of {collection}?", abort=True)
         deleted = client.delete(collection, ids or None, where=where)
@@ -134,20 +134,20 @@ def delete(
 
 
 def _erase(session: Session, collection: str, ids: tuple[str, ...], media: tuple[str, ...], out: Path | None) -> int:
-    with session.connected() as client:
+    with session.connect() as client:
         receipts = client.erase(collection, ids, media=media)
     if out is not None:
-        out.write_text(json.dumps(plain(receipts), indent=2) + "\n", "utf-8")
+        out.write_text(json.dumps(to_jsonable(receipts), indent=2) + "\n", "utf-8")
     if session.as_json or out is None:
         print_json(receipts)
     else:
         complete = sum(receipt.complete for receipt in receipts)
-        click.echo(f"{complete} of {len(receipts)} erased for good: {out}")
+        click.echo(f"{complete} of {len(receipts)} erased permanently: {out}")
     return 0 if all(receipt.complete for receipt in receipts) else 1
 
 
 def print_item(item: Item) -> None:
-    """Print all there is to an item, a line each."""
+    """Print the fields of an item, one line each."""
     for name, value in _lines(item):
         click.echo(f"{name + ':':<10} {value}")
 
@@ -168,7 +168,7 @@ def _lines(item: Item) -> Iterator[tuple[str, str]]:
 
 
 def _write_media(client: Client, item: Item, out: Path) -> None:
-    """Write an item's media to `out`, whole or not at all."""
+    """Write an item's media to `out`, atomically."""
     sha256 = _media_of(item).sha256
     partial = out.with_name(f"{out.name}.part")
     try:
@@ -191,13 +191,13 @@ def _media_of(item: Item) -> Media:
     return item.media
 
 
-def _object(option: str, spelt: str | None) -> dict[str, Any] | None:
-    if spelt is None:
+def _parse_object(option: str, text: str | None) -> dict[str, Any] | None:
+    if text is None:
         return None
     try:
-        value = json.loads(spelt)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"{option} is no JSON: {error}") from error
+        raise click.UsageError(f"{option} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise click.UsageError(f"{option} wants a JSON object")
+        raise click.UsageError(f"{option} must be a JSON object")
     return value

@@ -10,11 +10,11 @@ from medley.values import CollectionStatus, Status
 MIB = 2**20
 
 
-@click.command(short_help="Show whether all is well.")
+@click.command(short_help="Show the status of services and indexes.")
 @session_options
 def status(session: Session) -> int:
-    """Show whether the services answer, the models, and how current and how good each collection's indexes are."""
-    with session.connected() as client:
+    """Show the services, the models, and the version and recall of each collection's indexes."""
+    with session.connect() as client:
         state = client.status()
     if session.as_json:
         print_json(state)
@@ -26,37 +26,37 @@ def status(session: Session) -> int:
 def print_status(state: Status) -> None:
     """Print the services, the models, the collections and their indexes."""
     services = ((each.name, "ok" if each.error is None else f"down: {each.error}") for each in state.services)
-    print_table(("service", "state"), services, stretched="state")
+    print_table(("service", "state"), services, flexible="state")
     if state.models:
         click.echo()
         models = ((each.name, each.dimensions, "+".join(each.inputs), each.summary) for each in state.models)
-        print_table(("model", "dim", "inputs", "about"), models, stretched="about", right=("dim",))
+        print_table(("model", "dim", "inputs", "about"), models, flexible="about", right=("dim",))
     if state.collections:
         click.echo()
         names = ("collection", "items", "indexes")
         rows = ((each.collection.name, each.items, _currency(each)) for each in state.collections)
-        print_table(names, rows, stretched="indexes", right=("items",))
+        print_table(names, rows, flexible="indexes", right=("items",))
     print_indexes([index for each in state.collections for index in each.indexes])
 
 
 def print_indexes(indexes: list[IndexStatus]) -> None:
-    """Print the indexes; below them what is to be said of some: recall that was measured, and notes."""
+    """Print the indexes, then the recall that was measured and the notes."""
     if not indexes:
         return
     click.echo()
     names = ("collection", "space", "engine", "state", "vectors", "memory", "lag")
-    print_table(names, map(_index_row, indexes), stretched="engine", right=("vectors", "memory", "lag"))
+    print_table(names, map(_index_row, indexes), flexible="engine", right=("vectors", "memory", "lag"))
     if measured := [row for index in indexes for row in _recall_rows(index)]:
         click.echo()
         shares = ("collection", "space", "filter leaves", "recall at 10", "queries")
-        print_table(shares, measured, stretched="filter leaves", right=("recall at 10", "queries"))
+        print_table(shares, measured, flexible="filter leaves", right=("recall at 10", "queries"))
     for index in indexes:
         if index.note:
             click.echo(f"{index.collection}/{index.space}: {index.note}")
 
 
 def _currency(state: CollectionStatus) -> str:
-    """Return how current the indexes of a collection are."""
+    """Return whether the indexes of a collection are current, and which are behind."""
     behind = [index.space for index in state.indexes if index.version != state.collection.version]
     missing = {space.name for space in state.collection.spaces} - {index.space for index in state.indexes}
     if missing:

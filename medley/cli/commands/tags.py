@@ -9,14 +9,13 @@ from medley.cli.session import Session, session_options
 @click.command()
 @click.argument("collection")
 @click.argument("name", required=False)
-@click.option("--version", default="", metavar="VERSION", help="The version to name.  [default: the newest]")
+@click.option("--version", default="", metavar="VERSION", help="The version to tag.  [default: the newest]")
 @click.option("--delete", is_flag=True, help="Delete the tag.")
 @session_options
 def tag(*, session: Session, collection: str, name: str | None, version: str, delete: bool) -> None:
-    """Name a version of COLLECTION, which is then kept until the tag is deleted; without NAME, list the tags.
+    """Tag a version of COLLECTION, which is then kept until the tag is deleted; without NAME, list the tags.
 
-    A tag, or a version's token, may be given to `list`, `get`, `collections show` and `backup` to read what was there
-    then.
+    `list`, `get`, `collections show` and `backup` accept a tag or a version token to read as of that version.
     """
     if name is None:
         if version or delete:
@@ -31,18 +30,18 @@ def tag(*, session: Session, collection: str, name: str | None, version: str, de
 
 
 def _list(session: Session, collection: str) -> None:
-    with session.connected() as client:
+    with session.connect() as client:
         found = client.tags(collection)
     if session.as_json:
         print_json(found)
     elif found:
-        print_table(("tag", "version"), ((each.name, each.version) for each in found), stretched="version")
+        print_table(("tag", "version"), ((each.name, each.version) for each in found), flexible="version")
     else:
         click.echo("no tags")
 
 
 def _delete(session: Session, collection: str, name: str) -> None:
-    with session.connected() as client:
+    with session.connect() as client:
         client.delete_tag(collection, name)
     if session.as_json:
         print_json({"deleted": name})
@@ -51,7 +50,7 @@ def _delete(session: Session, collection: str, name: str) -> None:
 
 
 def _tag(session: Session, collection: str, name: str, version: str) -> None:
-    with session.connected() as client:
+    with session.connect() as client:
         tagged = client.tag(collection, name, version=version)
     if session.as_json:
         print_json(tagged)

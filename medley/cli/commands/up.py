@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from medley.suite import SERVICES, SuiteError, suite
+from medley.local_server import SERVICES, LocalServerError, run_local_server
 
 
 @click.command()
@@ -21,22 +21,22 @@ from medley.suite import SERVICES, SuiteError, suite
     default=50050,
     show_default=True,
     type=click.IntRange(1, 65535 - len(SERVICES)),
-    help="Port of the gateway; the other services take the next ones.",
+    help="Port of the gateway; the other services use the next ones.",
 )
 def up(data: Path, port_base: int) -> None:
     """Run the services on this machine until Ctrl-C."""
     ports = [port_base + number for number in range(len(SERVICES))]
     signal.signal(signal.SIGTERM, _interrupt)
-    with suite(data.absolute(), ports) as running:
+    with run_local_server(data.absolute(), ports) as running:
         try:
             running.wait_until_ready()
-            click.echo(f"medley is up on {running.server}, its data in {data}; Ctrl-C stops it")
+            click.echo(f"medley is up on {running.server}, with its data in {data}; Ctrl-C stops it")
             code = running.wait()
         except KeyboardInterrupt:
             click.echo("stopping", err=True)
             code = running.stop()
     if code > 0:
-        raise SuiteError(f"the services ended with code {code}")
+        raise LocalServerError(f"the services ended with code {code}")
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -320,7 +320,7 @@ def test_media_come_back_whole_or_in_part(connect: Any) -> None:
         assert b"".join(client.download_media(media.sha256, offset=1, length=3)) == b"bcd"
         assert b"".join(client.download_media(media.sha256, offset=4)) == b"ef"
         stored[media.sha256] = b"abcdeX"
-        with pytest.raises(medley.Error, match="came with the hash"):
+        with pytest.raises(medley.Error, match="was received with the hash"):
             list(client.download_media(media.sha256))
         with pytest.raises(medley.InvalidError):
             list(client.download_media(media.sha256, length=0))

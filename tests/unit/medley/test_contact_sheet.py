@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from medley.contact_sheet.html import html
-from medley.contact_sheet.pictures import SMALL_BYTES, embeddable, opened
+from medley.contact_sheet.pictures import SMALL_BYTES, encode_for_web, open_picture
 from medley.contact_sheet.png import png
 from medley.contact_sheet.sheet import Card, Query, Sheet
 from medley.contact_sheet.write import write_sheet
@@ -32,7 +32,7 @@ def card(rank: int = 1, **changes: object) -> Card:
 def test_a_query_says_itself_and_its_arms_in_words() -> None:
     query = Query("c", "cats", b"", "x", '{"a": 1}')
     assert query.heading == "“cats” + this picture + item x"
-    assert query.conditions == 'in c, where {"a": 1}'
+    assert query.scope == 'in c, where {"a": 1}'
     assert query.label(REPORT) == "picture in clip"
     assert Query("c", image=b"").heading == "this picture"
 
@@ -80,17 +80,17 @@ def test_the_pictures_are_on_the_sheet() -> None:
 
 def test_small_pictures_go_as_they_are_and_large_ones_are_made_small() -> None:
     small = picture()
-    assert embeddable(small, 100) == ("image/jpeg", small)
+    assert encode_for_web(small, 100) == ("image/jpeg", small)
     encoded = BytesIO()
     Image.effect_noise((900, 600), 100).save(encoded, "PNG")
     assert len(encoded.getvalue()) > SMALL_BYTES
-    shrunk = embeddable(encoded.getvalue(), 100)
+    shrunk = encode_for_web(encoded.getvalue(), 100)
     assert shrunk is not None
     assert Image.open(BytesIO(shrunk[1])).size == (100, 67)
 
 
 def test_formats_no_browser_shows_are_converted() -> None:
-    converted = embeddable(picture(kind="TIFF"), 100)
+    converted = encode_for_web(picture(kind="TIFF"), 100)
     assert converted is not None
     assert converted[0] == "image/jpeg"
 
@@ -100,15 +100,15 @@ def test_a_picture_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(encoded, "JPEG", exif=exif)
-    upright = opened(encoded.getvalue(), 100)
+    upright = open_picture(encoded.getvalue(), 100)
     assert upright is not None
     assert upright.size == (50, 100)
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", picture()[:100]])
 def test_what_cannot_be_read_is_no_picture(data: bytes) -> None:
-    assert opened(data, 100) is None
-    assert embeddable(data, 100) is None or data.startswith(b"\xff\xd8")
+    assert open_picture(data, 100) is None
+    assert encode_for_web(data, 100) is None or data.startswith(b"\xff\xd8")
 
 
 def test_a_sheet_is_written_by_its_suffix(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from medley import Collection, ExactIndex, HnswIndex, IndexRecall, IndexStatus, IvfIndex, Space
 from medley._transport import decode, encode
-from medley.backup import contents
+from medley.backup import format as backup_format
 from medley.backup.destination import FolderDestination
 from medley.cli.commands.status import print_indexes
-from medley.cli.indexing import index_wish, spelt_index
+from medley.cli.indexing import format_index, parse_index_option
 from medley.indexes import IndexConfig, index_config
 from medley.manifest import decode_manifest, encode_manifest
 from medley.v1 import index_config_pb2 as pb
@@ -59,7 +59,7 @@ def test_what_cannot_be_is_told_at_once() -> None:
         IvfIndex(storage="int8", product_bytes=8)
     with pytest.raises(ValueError, match="'tree'; there are exact, hnsw, ivf"):
         index_config("tree")
-    with pytest.raises(ValueError, match="an hnsw index has no lists; it has neighbours"):
+    with pytest.raises(ValueError, match="an hnsw index has no nlist; it has m, "):
         index_config("hnsw", nlist=3)
     with pytest.raises(ValueError, match="unknown vector storage"):
         encode.index(ExactIndex("float64"))  # type: ignore[arg-type]  # what is wrong about it
@@ -102,15 +102,15 @@ def test_a_state_is_read_whole() -> None:
 
 
 def test_indexes_are_typed_by_space() -> None:
-    assert index_wish("clip=hnsw") == ("clip", HnswIndex())
-    assert index_wish("own=ivf,nlist=256,storage=float16,recall-floor=0.95") == (
+    assert parse_index_option("clip=hnsw") == ("clip", HnswIndex())
+    assert parse_index_option("own=ivf,nlist=256,storage=float16,recall-floor=0.95") == (
         "own",
         IvfIndex(nlist=256, storage="float16", recall_floor=0.95),
     )
-    assert spelt_index(IvfIndex(nlist=256, storage="float16")) == "ivf nlist=256 storage=float16"
+    assert format_index(IvfIndex(nlist=256, storage="float16")) == "ivf nlist=256 storage=float16"
     for wrong in ("clip", "=hnsw", "clip=", "clip=tree", "clip=hnsw,nlist=3", "clip=hnsw,neighbours", "c=ivf,nlist=x"):
         with pytest.raises(click.UsageError):
-            index_wish(wrong)
+            parse_index_option(wrong)
 
 
 def test_states_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,20 +134,20 @@ def test_a_backup_says_how_spaces_are_indexed(tmp_path: Path) -> None:
         *(Space(f"s{i}", dimensions=8, index=each) for i, each in enumerate(CHOICES)),
     )
     destination = FolderDestination(tmp_path)
-    written = contents.write_manifest(
-        destination, Collection("c", spaces, "u.1", None), contents.Progress("c", "u.1", ""), {}
+    written = backup_format.write_manifest(
+        destination, Collection("c", spaces, "u.1", None), backup_format.Progress("c", "u.1", ""), {}
     )
-    assert contents.read_manifest(destination) == written
+    assert backup_format.read_manifest(destination) == written
     assert written.spaces == spaces
 
 
 def test_a_backup_from_before_there_was_a_choice_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     destination = FolderDestination(tmp_path)
     collection = Collection("c", (Space("own", dimensions=2),), "u.1", None)
-    contents.write_manifest(destination, collection, contents.Progress("c", "u.1", ""), {})
-    fields = decode_manifest(b"".join(destination.read(contents.MANIFEST)), contents.READABLE)
+    backup_format.write_manifest(destination, collection, backup_format.Progress("c", "u.1", ""), {})
+    fields = decode_manifest(b"".join(destination.read(backup_format.MANIFEST)), backup_format.READABLE)
     del fields["spaces"][0]["index"]
-    destination.write(contents.MANIFEST, [encode_manifest(fields, 1)])
-    read_back = contents.read_manifest(destination)
+    destination.write(backup_format.MANIFEST, [encode_manifest(fields, 1)])
+    read_back = backup_format.read_manifest(destination)
     assert read_back is not None
     assert read_back.spaces == collection.spaces

@@ -8,14 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from medley.inputs import BadInputError, Columns, Input, InputError, open_inputs
-from medley.inputs.metadata import cleaned, typed
+from medley.inputs.metadata import parse_cell, to_metadata
 from medley.values import NewItem
 
 GUESSED = Columns()
 
 
 def read(path: Path, columns: Columns = GUESSED) -> list[Input]:
-    return list(open_inputs(path, columns).each)
+    return list(open_inputs(path, columns).iterator)
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -31,7 +31,7 @@ def test_a_folders_pictures_take_their_captions_and_texts_stand_alone(tmp_path: 
     written(tmp_path / "note.md", "# Tea")
     written(tmp_path / "a/c.json", json.dumps({"text": "A dog", "metadata": {"age": 3}, "breed": "pug"}))
     inputs = open_inputs(tmp_path, GUESSED)
-    items = {given.name: given.item for given in inputs.each}
+    items = {given.name: given.item for given in inputs.iterator}
     assert items == {
         "b.jpg": NewItem("b.jpg", "A cat.", tmp_path / "b.jpg"),
         "note.md": NewItem("note.md", "# Tea"),
@@ -48,7 +48,7 @@ def test_a_folder_without_anything_to_ingest_says_what_it_wants(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
-    [("a.txt", b"\xff\xfe", "not UTF-8"), ("p.json", "{", "Expecting"), ("p.json", '{"text": 3}', "wants a string")],
+    [("a.txt", b"\xff\xfe", "not UTF-8"), ("p.json", "{", "Expecting"), ("p.json", '{"text": 3}', "must be a string")],
 )
 def test_a_file_that_cannot_be_read_is_a_failed_input(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     written(tmp_path / "p.jpg", "")
@@ -99,7 +99,7 @@ def test_a_manifest_without_the_columns_it_needs_says_so(
 
 def test_a_csv_that_ends_inside_quotes_is_refused_where_it_does(tmp_path: Path) -> None:
     path = written(tmp_path / "m.csv", 'id,text\n1,"unterminated\n2,b\n')
-    with pytest.raises(InputError, match="no CSV"):
+    with pytest.raises(InputError, match="invalid CSV"):
         read(path)
 
 
@@ -111,7 +111,7 @@ def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
 def test_json_too_deep_to_read_fails_its_line(tmp_path: Path) -> None:
     line = '{"id": "1", "v": ' + "[" * 5000
     bad, good = read(written(tmp_path / "m.jsonl", f'{line}\n{{"id": "2", "text": "b"}}\n'))
-    assert "no JSON" in bad.problem
+    assert "not JSON" in bad.problem
     assert good.item == NewItem("2", "b")
 
 
@@ -153,7 +153,7 @@ def test_a_parquet_file_is_read_with_its_own_types(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "m.parquet", row_group_size=1)
     inputs = open_inputs(tmp_path / "m.parquet", GUESSED)
     assert inputs.total == 2
-    assert list(inputs.each) == [
+    assert list(inputs.iterator) == [
         Input("m.parquet:1", NewItem("7", "a", b"jpeg", {"price": 1.5, "day": "2024-01-02"})),
         Input("m.parquet:2", NewItem("8", None, tmp_path / "x.jpg", {"price": 2, "score": 1.5})),
     ]
@@ -161,14 +161,14 @@ def test_a_parquet_file_is_read_with_its_own_types(tmp_path: Path) -> None:
 
 def test_a_parquet_file_is_read_batch_by_batch(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": range(1000), "text": ["t"] * 1000}), tmp_path / "m.parquet", row_group_size=100)
-    inputs = open_inputs(tmp_path / "m.parquet", GUESSED).each
+    inputs = open_inputs(tmp_path / "m.parquet", GUESSED).iterator
     assert next(inputs).item == NewItem("0", "t")
     assert sum(1 for _ in inputs) == 999
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but nothing else", b"PAR1PAR1PAR1"])
 def test_a_broken_parquet_file_is_an_error(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(InputError, match="no Parquet file"):
+    with pytest.raises(InputError, match="not a readable Parquet"):
         open_inputs(written(tmp_path / "m.parquet", content), GUESSED)
 
 
@@ -179,7 +179,7 @@ def test_a_parquet_file_broken_further_on_says_where(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[300_000:310_000] = b"\xff" * 10_000
     path.write_bytes(content)
-    with pytest.raises(InputError, match="beyond row"):
+    with pytest.raises(InputError, match="after row"):
         read(path)
 
 
@@ -206,16 +206,16 @@ def test_other_files_are_no_manifests(tmp_path: Path) -> None:
     ],
 )
 def test_a_cell_is_what_it_plainly_says(cell: str, value: object) -> None:
-    assert typed(cell) == value
-    assert type(typed(cell)) is type(value)
+    assert parse_cell(cell) == value
+    assert type(parse_cell(cell)) is type(value)
 
 
 def test_metadata_leave_out_what_is_missing_and_spell_times() -> None:
     row = {"none": None, "nan": float("nan"), "at": datetime(2024, 1, 2, tzinfo=UTC), "in": {"d": [date(2024, 1, 2)]}}
-    assert cleaned(row) == {"at": "2024-01-02T00:00:00+00:00", "in": {"d": ["2024-01-02"]}}
+    assert to_metadata(row) == {"at": "2024-01-02T00:00:00+00:00", "in": {"d": ["2024-01-02"]}}
 
 
 @pytest.mark.parametrize("value", [float("inf"), b"bytes", [{"deep": float("-inf")}], object()])
 def test_metadata_that_json_cannot_say_are_refused_by_column(value: object) -> None:
     with pytest.raises(BadInputError, match="column 'x"):
-        cleaned({"x": value})
+        to_metadata({"x": value})

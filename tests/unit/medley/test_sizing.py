@@ -7,13 +7,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from medley.cli.app import medley
-from medley.sizing import Machine, Need, constants, plan, read_count, read_spaces
+from medley.sizing import Machine, Workload, build_plan, constants, parse_count, parse_spaces
 
 GIB = 2**30
 
 
-def of(items: int, machine: Machine | None = None, index: str | None = None, **need: Any) -> dict[str, Any]:
-    found = plan(Need(items, {"clip": 512}, **need), machine or Machine(), index)
+def of(items: int, machine: Machine | None = None, index: str | None = None, **workload: Any) -> dict[str, Any]:
+    found = build_plan(Workload(items, {"clip": 512}, **workload), machine or Machine(), index)
     return {each.index: each for each in found.estimates} | {"choice": found.choice.index}
 
 
@@ -33,9 +33,9 @@ def test_twice_the_items_take_twice_the_scan_and_hardly_more_of_a_walk() -> None
 
 
 def test_spaces_add_up() -> None:
-    both = plan(Need(1000, {"clip": 512, "text": 384}, metadata_bytes=0), Machine()).estimates[0]
-    clip = plan(Need(1000, {"clip": 512}, metadata_bytes=0), Machine()).estimates[0]
-    text = plan(Need(1000, {"text": 384}, metadata_bytes=0), Machine()).estimates[0]
+    both = build_plan(Workload(1000, {"clip": 512, "text": 384}, metadata_bytes=0), Machine()).estimates[0]
+    clip = build_plan(Workload(1000, {"clip": 512}, metadata_bytes=0), Machine()).estimates[0]
+    text = build_plan(Workload(1000, {"text": 384}, metadata_bytes=0), Machine()).estimates[0]
     assert both.query_seconds == pytest.approx(clip.query_seconds + text.query_seconds)
     assert both.memory_bytes == pytest.approx(clip.memory_bytes + text.memory_bytes - 1000 * constants.ITEM_BYTES)
 
@@ -48,7 +48,7 @@ def test_more_queries_take_more_machines() -> None:
 
 @pytest.mark.parametrize("index", ["exact", "hnsw", "ivf", "gpu"])
 def test_as_many_items_as_fit_fit_and_one_more_does_not(index: str) -> None:
-    most = of(1000)[index].items_at_most
+    most = of(1000)[index].max_items
     assert of(most)[index].machines is not None
     assert of(most + 1)[index].machines is None
     assert of(most)[index].memory_bytes <= 64 * GIB * constants.MEMORY_SHARE
@@ -71,23 +71,23 @@ def test_many_queries_choose_a_graph_where_few_leave_the_scan() -> None:
     ("written", "number"), [("7", 7), ("250k", 250_000), ("1.5M", 1_500_000), ("1B", 10**9), ("1_000", 1000)]
 )
 def test_counts_are_read_as_people_write_them(written: str, number: int) -> None:
-    assert read_count(written) == number
+    assert parse_count(written) == number
 
 
 @pytest.mark.parametrize("written", ["", "M", "-1", "0", "10X", "1e6", "2000B", "ten"])
 def test_other_counts_are_refused_by_name(written: str) -> None:
     with pytest.raises(ValueError, match=repr(written)):
-        read_count(written)
+        parse_count(written)
 
 
 def test_spaces_are_read() -> None:
-    assert read_spaces("clip:512, text:384") == {"clip": 512, "text": 384}
+    assert parse_spaces("clip:512, text:384") == {"clip": 512, "text": 384}
 
 
 @pytest.mark.parametrize("written", ["", "clip", "clip:", ":512", "clip:x", "clip:0", "clip:5000", "a:1,a:2", "a:1,"])
 def test_other_spaces_are_refused(written: str) -> None:
     with pytest.raises(ValueError, match="space"):
-        read_spaces(written)
+        parse_spaces(written)
 
 
 def test_the_command_prints_each_way_and_the_one_suggested() -> None:
@@ -107,7 +107,7 @@ def test_the_command_prints_each_way_and_the_one_suggested() -> None:
 def test_the_command_answers_in_json() -> None:
     result = told("--items", "1M", "--items", "1B", "--index", "hnsw", "--json")
     small, large = json.loads(result.output)
-    assert (small["need"]["items"], large["choice"]) == (1_000_000, "hnsw")
+    assert (small["workload"]["items"], large["choice"]) == (1_000_000, "hnsw")
     assert [each["index"] for each in large["estimates"]] == ["exact", "hnsw", "ivf", "gpu", "milvus"]
     assert large["estimates"][1]["machines"] is None
 

@@ -11,10 +11,10 @@ from google.rpc import status_pb2
 
 import medley
 from medley import Client, NewItem
+from medley.importer import Importer, Report
+from medley.importer import importer as module
+from medley.importer.pending_item import json_equal
 from medley.inputs import Input, InputError
-from medley.loading import Importer, Report
-from medley.loading import loader as module
-from medley.loading.draft import same_json
 from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import item_pb2
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
@@ -76,7 +76,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "INITIAL_BACKOFF_SECONDS", 0.01)
 
 
 def inputs(count: int) -> Iterator[Input]:
@@ -86,7 +86,7 @@ def inputs(count: int) -> Iterator[Input]:
 def load(shelf: Shelf, given: Iterator[Input], timeout_seconds: float = 5.0) -> Report:
     report = Report()
     with serving(shelf.gateway()) as server, Client(server) as client:
-        Importer(client, "c", timeout_seconds=timeout_seconds).load(given, report)
+        Importer(client, "c", timeout_seconds=timeout_seconds).run(given, report)
     return report
 
 
@@ -131,7 +131,7 @@ def test_failed_inputs_are_named_and_the_others_go_on(shelf: Shelf, tmp_path: Pa
     assert shelf.sent == ["a", "d", "e"]
     problems = {failure.name: failure.problem for failure in report.failures}
     assert problems.keys() == {"bad row", "twice", "lost", "surrogate", "refused"}
-    assert problems["twice"] == "the id 'a' came before"
+    assert problems["twice"] == "duplicate id 'a'"
     assert "nowhere.jpg: No such file" in problems["lost"]
     assert problems["refused"] == "not this one"
     assert not report.ok
@@ -222,5 +222,5 @@ def test_large_files_are_uploaded_before_their_item(
     ],
 )
 def test_metadata_are_compared_as_json(left: Any, right: Any, same: bool) -> None:
-    assert same_json(left, right) is same
-    assert same_json(json.loads(json.dumps(left)), right) is same
+    assert json_equal(left, right) is same
+    assert json_equal(json.loads(json.dumps(left)), right) is same

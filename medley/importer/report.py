@@ -1,4 +1,4 @@
-"""What became of the inputs."""
+"""Results of an import."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An input that did not become an item: where it stands, its id if it has one, and why."""
+    """An input that was not ingested: its name, its id if it has one, and why."""
 
     name: str
     id: str
@@ -16,17 +16,17 @@ class Failure:
 
 
 class Report:
-    """Counts inputs as they are settled; `on_settled` is called after each. Safe to share between threads.
+    """Counts processed inputs and calls `on_processed` after each. Safe to share between threads.
 
-    `stopped` says why inputs were left, "" where none was.
+    `stopped` says why the import ended early, "" if it did not.
     """
 
-    def __init__(self, on_settled: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, on_processed: Callable[[], object] = lambda: None) -> None:
         self.ingested = 0
         self.unchanged = 0
         self.failures: list[Failure] = []
         self.stopped = ""
-        self._on_settled = on_settled
+        self._on_processed = on_processed
         self._lock = threading.Lock()
 
     @property
@@ -35,24 +35,24 @@ class Report:
         return not self.failures and not self.stopped
 
     @property
-    def settled(self) -> int:
-        """How many inputs are dealt with, one way or another."""
+    def processed(self) -> int:
+        """Number of inputs that are ingested, unchanged or failed."""
         return self.ingested + self.unchanged + len(self.failures)
 
     def count_ingested(self) -> None:
-        """Count an input as committed by this run."""
+        """Count an input that this run ingested."""
         with self._lock:
             self.ingested += 1
-        self._on_settled()
+        self._on_processed()
 
     def count_unchanged(self) -> None:
-        """Count an input as found in the collection as it is."""
+        """Count an input that is stored unchanged."""
         with self._lock:
             self.unchanged += 1
-        self._on_settled()
+        self._on_processed()
 
     def fail(self, failure: Failure) -> None:
-        """Note an input that did not become an item."""
+        """Record an input that was not ingested."""
         with self._lock:
             self.failures.append(failure)
-        self._on_settled()
+        self._on_processed()

@@ -1,4 +1,4 @@
-"""The services as one process of this machine, for `medley up` and `medley demo`."""
+"""All services in one process on this machine, for `medley up` and `medley demo`."""
 
 import contextlib
 import importlib.metadata
@@ -21,21 +21,21 @@ SERVICES = ("gateway", "embedder", "store", "search")
 
 SERVER_DISTRIBUTION = "medley-server"
 SAFE_PATH = ("-P",)
-"""Python's option that keeps the working directory off the module path: a folder `services` there is not ours."""
+"""Python's option that keeps the working directory off the module path, which may have a folder `services`."""
 
 POLL_SECONDS = 0.1
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
-LAST_WORDS = 2000
+LOG_TAIL_CHARACTERS = 2000
 
 
-class SuiteError(Exception):
+class LocalServerError(Exception):
     """The services did not start, or stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """Services that run: the gateway's address, the process, and where it writes its log (None: to ours)."""
+    """Running services: the gateway's address, the process, and its log file (None: it shares our stderr)."""
 
     server: str
     process: subprocess.Popen[bytes]
@@ -45,28 +45,32 @@ class LocalServer:
         """Wait until every service answers.
 
         Raises:
-            SuiteError: the process ended before, or the time is up.
+            LocalServerError: the process ended, or `seconds` passed.
         """
         until = time.monotonic() + seconds
         with Client(self.server, timeout=2.0) as client:
-            while not _ready(client):
+            while not _is_ready(client):
                 if self.process.poll() is not None:
-                    raise SuiteError(f"the services ended with code {self.process.returncode}{self._last_words()}")
+                    raise LocalServerError(
+                        f"the services ended with code {self.process.returncode}{self._last_log_line()}"
+                    )
                 if time.monotonic() > until:
-                    raise SuiteError(f"the services were not ready after {seconds:g} seconds{self._last_words()}")
+                    raise LocalServerError(
+                        f"the services were not ready after {seconds:g} seconds{self._last_log_line()}"
+                    )
                 time.sleep(POLL_SECONDS)
 
     def wait(self) -> int:
-        """Return the code of the process once it has ended.
+        """Return the exit code of the process once it has ended.
 
-        It is looked for again and again: a signal that comes just before a wait without end would be slept through.
+        Polls, because a signal that arrives just before an endless wait would be missed.
         """
         while self.process.poll() is None:
             time.sleep(POLL_SECONDS)
         return self.process.returncode
 
     def stop(self) -> int:
-        """End the process, by force if it must be, and return its code."""
+        """Terminate the process, kill it after a timeout, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -75,21 +79,21 @@ class LocalServer:
             self.process.kill()
             return self.process.wait()
 
-    def _last_words(self) -> str:
-        words = self.log.read_text("utf-8", "replace")[-LAST_WORDS:].strip() if self.log else ""
-        return f": {words.splitlines()[-1]}" if words else ""
+    def _last_log_line(self) -> str:
+        tail = self.log.read_text("utf-8", "replace")[-LOG_TAIL_CHARACTERS:].strip() if self.log else ""
+        return f": {tail.splitlines()[-1]}" if tail else ""
 
 
 @contextlib.contextmanager
-def suite(directory: Path, ports: list[int], log: Path | None = None) -> Iterator[LocalServer]:
+def run_local_server(directory: Path, ports: list[int], log: Path | None = None) -> Iterator[LocalServer]:
     """Start the services on `ports`, with their data in `directory`, and stop them after the block.
 
     Raises:
-        SuiteError: a port is taken, or the distribution `medley-server` is not installed.
+        LocalServerError: a port is taken, or the distribution `medley-server` is not installed.
     """
     require_server()
     for port in ports:
-        _check_free(port)
+        _check_port_is_free(port)
     environment = os.environ | _settings(directory, ports)
     command = [sys.executable, *SAFE_PATH, "-m", "services"]
     with contextlib.ExitStack() as stack:
@@ -103,21 +107,21 @@ def suite(directory: Path, ports: list[int], log: Path | None = None) -> Iterato
 def require_server() -> None:
     """Check that the services are installed.
 
-    The distribution is asked for, not the package `services`: another project's may be importable.
+    Looks for the distribution, not for the package `services`, which another project may have.
 
     Raises:
-        SuiteError: they are not.
+        LocalServerError: they are not.
     """
     try:
         importlib.metadata.version(SERVER_DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError as error:
         install = f"pip install {SERVER_DISTRIBUTION}=={__version__}"
-        raise SuiteError(
+        raise LocalServerError(
             f"the services are the package {SERVER_DISTRIBUTION}, which is not installed: {install}"
         ) from error
 
 
-def free_ports() -> list[int]:
+def find_free_ports() -> list[int]:
     """Return a port for each service that is free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in SERVICES]
@@ -131,16 +135,18 @@ def _settings(directory: Path, ports: list[int]) -> dict[str, str]:
     return listen | {"STORE_DATA_DIR": str(directory)}
 
 
-def _check_free(port: int) -> None:
+def _check_port_is_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise SuiteError(f"port {port} is taken ({error.strerror}): choose others with --port-base") from error
+            raise LocalServerError(
+                f"port {port} is taken ({error.strerror}): choose others with --port-base"
+            ) from error
 
 
-def _ready(client: Client) -> bool:
+def _is_ready(client: Client) -> bool:
     try:
         return all(service.error is None for service in client.status().services)
     except Error:

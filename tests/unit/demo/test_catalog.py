@@ -7,26 +7,26 @@ from itertools import islice
 import pytest
 from PIL import Image
 
-from medley.demo.catalogue import LIMIT, Product, catalogue
+from medley.demo.catalog import MAX_PRODUCTS, Product, generate_catalog
 from medley.demo.drawing import COLOURS
 from medley.demo.shapes import SHAPES
 
 
 @pytest.fixture(scope="module")
 def products() -> list[Product]:
-    return list(catalogue())
+    return list(generate_catalog())
 
 
 def test_has_as_many_products_as_asked(products: list[Product]) -> None:
     assert len(products) == 360
-    assert list(catalogue(0)) == []
-    assert len(list(catalogue(5))) == 5
+    assert list(generate_catalog(0)) == []
+    assert len(list(generate_catalog(5))) == 5
 
 
-@pytest.mark.parametrize("count", [-1, LIMIT + 1])
+@pytest.mark.parametrize("count", [-1, MAX_PRODUCTS + 1])
 def test_refuses_a_count_it_cannot_draw(count: int) -> None:
-    with pytest.raises(ValueError, match=str(LIMIT)):
-        next(catalogue(count))
+    with pytest.raises(ValueError, match=str(MAX_PRODUCTS)):
+        next(generate_catalog(count))
 
 
 def test_names_and_ids_are_distinct(products: list[Product]) -> None:
@@ -40,12 +40,12 @@ def test_pictures_are_distinct(products: list[Product]) -> None:
 
 
 def test_the_same_seed_draws_the_same_products(products: list[Product]) -> None:
-    assert list(islice(catalogue(), 12)) == products[:12]
+    assert list(islice(generate_catalog(), 12)) == products[:12]
 
 
 def test_another_seed_draws_other_pictures(products: list[Product]) -> None:
     seen = {product.picture for product in products}
-    assert all(product.picture not in seen for product in islice(catalogue(seed=8), 12))
+    assert all(product.picture not in seen for product in islice(generate_catalog(seed=8), 12))
 
 
 def test_pictures_decode(products: list[Product]) -> None:

@@ -1,7 +1,7 @@
-"""What a backup holds.
+"""Format of a backup.
 
-`manifest.json` comes last: a backup with one is complete. It tells the collection's definition and the SHA-256 of every
-file; media are named by theirs. While a backup is made, `progress.json` tells how far it is.
+`manifest.json` is written last: a backup that has one is complete. It holds the collection's definition and the SHA-256
+of every file of items; media are named by their SHA-256. While a backup is made, `progress.json` holds its progress.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ from medley.values import Collection, Item, Media, Space
 
 FORMAT = 2
 READABLE = (1, 2)
-"""Formats that can be read: 1 did not say how spaces are indexed."""
+"""Formats that can be read: 1 has no indexes of spaces."""
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 
 
 class BackupError(Exception):
-    """A backup that cannot be made, or not be restored as it is."""
+    """A backup that cannot be made or restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of items: where it is, what its bytes are, and how many items it has."""
+    """A file of items: its path, hash and size, and the number of items."""
 
     path: str
     sha256: str
@@ -44,7 +44,10 @@ class File:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a backup is: what it is of, the tag that keeps that, the files there are, and where to go on."""
+    """Progress of a backup: the version, the tag that keeps it, the files written, and the page to continue with.
+
+    `listed` is set when the last page is written.
+    """
 
     collection: str
     version: str
@@ -67,17 +70,17 @@ class Manifest:
 
 
 def media_path(sha256: str) -> str:
-    """Return where an object lies."""
+    """Return the path of an object."""
     return f"media/{sha256[:2]}/{sha256}"
 
 
 def write_progress(destination: Destination, progress: Progress) -> None:
-    """Keep how far a backup is."""
+    """Write the progress of a backup."""
     destination.write(PROGRESS, [encode_manifest(asdict(progress), FORMAT)])
 
 
 def read_progress(destination: Destination) -> Progress | None:
-    """Return how far a backup is that was begun and not finished; None where there is none."""
+    """Return the progress of an unfinished backup; None if there is none."""
     if destination.size(PROGRESS) is None:
         return None
     fields = _read(destination, PROGRESS)
@@ -87,7 +90,7 @@ def read_progress(destination: Destination) -> Progress | None:
 def write_manifest(
     destination: Destination, collection: Collection, progress: Progress, media: Mapping[str, int]
 ) -> Manifest:
-    """Say that a backup is complete."""
+    """Write the manifest, which completes a backup."""
     items = sum(file.items for file in progress.files)
     files = tuple(progress.files)
     manifest = Manifest(collection.name, progress.version, collection.spaces, items, files, dict(media))
@@ -96,7 +99,7 @@ def write_manifest(
 
 
 def read_manifest(destination: Destination) -> Manifest | None:
-    """Return what a complete backup holds; None where there is none.
+    """Return the manifest of a complete backup; None if there is none.
 
     Raises:
         BackupError: the manifest cannot be read.
@@ -112,7 +115,7 @@ def read_manifest(destination: Destination) -> Manifest | None:
         raise BackupError(f"{MANIFEST} is not as it was written: {error}") from error
 
 
-def encoded_items(items: Sequence[Item], spaces: Sequence[Space]) -> bytes:
+def encode_items(items: Sequence[Item], spaces: Sequence[Space]) -> bytes:
     """Return items as a Parquet file."""
     media = [item.media or Media("") for item in items]
     columns: dict[str, Any] = {
@@ -139,29 +142,29 @@ def encoded_items(items: Sequence[Item], spaces: Sequence[Space]) -> bytes:
     return sink.getvalue()
 
 
-def decoded_items(content: bytes, spaces: Sequence[Space]) -> Iterator[Item]:
+def decode_items(content: bytes, spaces: Sequence[Space]) -> Iterator[Item]:
     """Yield the items of a Parquet file."""
-    # Arrow's threads let go of Python's bytes when they will; one that does as the process ends aborts it.
+    # An Arrow thread that releases Python's bytes while the process exits aborts the process.
     file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
     for row in file.read(use_threads=False).to_pylist():
         vectors = {space.name: row[f"vector.{space.name}"] for space in spaces}
-        held = {name: np.array(vector, np.float32) for name, vector in vectors.items() if vector is not None}
+        present = {name: np.array(vector, np.float32) for name, vector in vectors.items() if vector is not None}
         yield Item(
             id=row["id"],
             content_type=row["content_type"],
             text=row["text"],
             media=_media(row),
             metadata=json.loads(row["metadata"]),
-            vectors=held,
-            spaces=tuple(held),
+            vectors=present,
+            spaces=tuple(present),
             revision=row["revision"],
             create_time=row["create_time"],
             update_time=row["update_time"],
         )
 
 
-def media_of(items: Sequence[Item]) -> dict[str, int]:
-    """Return the sizes of the objects that items refer to, by hash."""
+def media_sizes(items: Sequence[Item]) -> dict[str, int]:
+    """Return the sizes in bytes of the objects that items refer to, by hash."""
     return {item.media.sha256: item.media.size_bytes for item in items if item.media}
 
 
@@ -169,11 +172,11 @@ def read_file(destination: Destination, file: File) -> bytes:
     """Return the bytes of a file of items.
 
     Raises:
-        BackupError: it is not there, or not as it was written.
+        BackupError: it is missing or damaged.
     """
     content = b"".join(_blocks(destination, file.path))
     if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise BackupError(f"{file.path} is not as it was written: its SHA-256 is another")
+        raise BackupError(f"{file.path} is not as it was written: its SHA-256 differs")
     return content
 
 
@@ -181,14 +184,14 @@ def media_blocks(destination: Destination, sha256: str) -> Iterator[bytes]:
     """Yield the bytes of an object.
 
     Raises:
-        BackupError: it is not there, or, at the end, it is not what its name says.
+        BackupError: it is missing, or, at the end, its hash is not its name.
     """
     digest = hashlib.sha256()
     for block in _blocks(destination, media_path(sha256)):
         digest.update(block)
         yield block
     if digest.hexdigest() != sha256:
-        raise BackupError(f"{media_path(sha256)} is not as it was written: its SHA-256 is another")
+        raise BackupError(f"{media_path(sha256)} is not as it was written: its SHA-256 differs")
 
 
 def _blocks(destination: Destination, path: str) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Which reader suits a path."""
+"""Opens the inputs at a path with the reader for its kind."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def open_inputs(path: Path, columns: Columns) -> Inputs:
     """Return the inputs of the folder or manifest at `path`.
 
     Raises:
-        InputError: there is nothing at `path`, or nothing of a kind that can be read, or a column is not there.
+        InputError: there is nothing at `path`, its kind is not supported, or a column is missing.
     """
     if path.is_dir():
         return folder_inputs(path)
@@ -19,5 +19,5 @@ def open_inputs(path: Path, columns: Columns) -> Inputs:
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() not in READERS:
         kinds = ", ".join(READERS)
-        raise InputError(f"{path}: not a folder, and no manifest of a kind that can be read ({kinds})")
+        raise InputError(f"{path}: neither a folder nor a manifest of a supported kind ({kinds})")
     return manifest_inputs(path, columns)

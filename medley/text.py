@@ -1,4 +1,4 @@
-"""Text for people: on one line, printable, and items by the names they have."""
+"""Text for people: printable, on one line, shortened; names of items."""
 
 from medley.values import Item
 
@@ -6,7 +6,7 @@ NAMES = ("name", "title")
 
 
 def printable(text: str) -> str:
-    """Return `text` with what no output takes replaced: file names need not be Unicode."""
+    """Return `text` without lone surrogates, which file names may contain and outputs refuse."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -15,13 +15,13 @@ def one_line(text: str) -> str:
     return "".join(character for character in " ".join(printable(text).split()) if character.isprintable())
 
 
-def shortened(text: str, characters: int) -> str:
-    """Return `text` on one line of so many characters, with … where something is missing."""
+def shorten(text: str, characters: int) -> str:
+    """Return `text` on one line of at most `characters`, ending in … if it is cut."""
     line = one_line(text)
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
 
 
-def name(item: Item) -> str | None:
-    """Return the name or title that an item's metadata give it."""
+def item_name(item: Item) -> str | None:
+    """Return the name or title in an item's metadata, None if there is none."""
     metadata = item.metadata or {}
     return next((value for key in NAMES if isinstance(value := metadata.get(key), str) and value), None)

@@ -10,8 +10,8 @@ from medley.demo.shapes import SHAPES
 
 Value = str | int | float | bool | list[str]
 
-LIMIT = len(SHAPES) * len(COLOURS) * len(PATTERNS)
-"""The most products of one catalogue; beyond it names would repeat."""
+MAX_PRODUCTS = len(SHAPES) * len(COLOURS) * len(PATTERNS)
+"""Size of the largest catalogue; beyond it names would repeat."""
 
 SHOWCASE = (
     Scene("t-shirt", "green", "plain"),
@@ -28,7 +28,7 @@ SHOWCASE = (
     Scene("ball", "yellow", "plain"),
     Scene("ball", "red", "plain", 3),
 )
-"""Products that every catalogue starts from, so that the documentation's queries have answers."""
+"""Products of every catalogue, so that the documentation's queries have answers."""
 
 NUMBERS = {1: "", 2: "two", 3: "three"}
 PATTERN_WEIGHTS = (45, 20, 13, 12, 10)
@@ -91,40 +91,40 @@ class Product:
     picture: bytes
 
 
-def catalogue(count: int = 360, *, seed: int = 7) -> Iterator[Product]:
+def generate_catalog(count: int = 360, *, seed: int = 7) -> Iterator[Product]:
     """Yield `count` products with distinct names: the same ones for the same `count` and `seed`.
 
-    From 253 products on, every kind is there in every colour.
+    From 253 products on, it has every kind in every colour.
 
     Raises:
-        ValueError: `count` is not within 0..`LIMIT`.
+        ValueError: `count` is not within 0..`MAX_PRODUCTS`.
     """
-    if not 0 <= count <= LIMIT:
-        raise ValueError(f"count must be within 0..{LIMIT}, got {count}")
-    chance = Random(seed)
-    scenes = _scenes(count, chance)
-    chance.shuffle(scenes)
+    if not 0 <= count <= MAX_PRODUCTS:
+        raise ValueError(f"count must be within 0..{MAX_PRODUCTS}, got {count}")
+    rng = Random(seed)
+    scenes = _scenes(count, rng)
+    rng.shuffle(scenes)
     for number, scene in enumerate(scenes, start=1):
         yield _product(number, scene, Random(f"{seed} {_name(scene)}"))
 
 
-def _scenes(count: int, chance: Random) -> list[Scene]:
+def _scenes(count: int, rng: Random) -> list[Scene]:
     """Return `count` scenes with distinct names: the showcase, every kind in every colour, then any."""
     chosen = {_name(scene): scene for scene in SHOWCASE}
     pairs = [(kind, colour) for kind in SHAPES for colour in COLOURS]
-    chance.shuffle(pairs)
+    rng.shuffle(pairs)
     while len(chosen) < count:
-        kind, colour = pairs.pop() if pairs else (chance.choice(list(SHAPES)), chance.choice(list(COLOURS)))
-        scene = _scene(kind, colour, chance)
+        kind, colour = pairs.pop() if pairs else (rng.choice(list(SHAPES)), rng.choice(list(COLOURS)))
+        scene = _scene(kind, colour, rng)
         chosen.setdefault(_name(scene), scene)
     return list(chosen.values())[:count]
 
 
-def _scene(kind: str, colour: str, chance: Random) -> Scene:
-    (pattern,) = chance.choices(PATTERNS, PATTERN_WEIGHTS)
-    (count,) = (1,) if kind in SINGLE else chance.choices((1, 2, 3), COUNT_WEIGHTS)
-    aside = count == 1 and chance.random() < 0.2
-    return Scene(kind, colour, pattern, count, chance.choice(list(PLACES)) if aside else "centre")
+def _scene(kind: str, colour: str, rng: Random) -> Scene:
+    (pattern,) = rng.choices(PATTERNS, PATTERN_WEIGHTS)
+    (count,) = (1,) if kind in SINGLE else rng.choices((1, 2, 3), COUNT_WEIGHTS)
+    aside = count == 1 and rng.random() < 0.2
+    return Scene(kind, colour, pattern, count, rng.choice(list(PLACES)) if aside else "centre")
 
 
 def _name(scene: Scene) -> str:
@@ -141,14 +141,14 @@ def _noun(scene: Scene) -> str:
     return f"{noun}es" if noun.endswith(("s", "ch", "sh")) else f"{noun}s"
 
 
-def _product(number: int, scene: Scene, chance: Random) -> Product:
+def _product(number: int, scene: Scene, rng: Random) -> Product:
     encoded = BytesIO()
-    draw(scene, chance).save(encoded, "JPEG", quality=90)
+    draw(scene, rng).save(encoded, "JPEG", quality=90)
     return Product(
         id=f"p-{number:04}",
         name=_name(scene),
-        description=_description(scene, chance),
-        metadata=_metadata(scene, chance),
+        description=_description(scene, rng),
+        metadata=_metadata(scene, rng),
         picture=encoded.getvalue(),
     )
 
@@ -157,20 +157,20 @@ def _department(scene: Scene) -> str:
     return next(name for name, kinds in DEPARTMENTS.items() if scene.kind in kinds)
 
 
-def _description(scene: Scene, chance: Random) -> str:
+def _description(scene: Scene, rng: Random) -> str:
     name = _name(scene)
     start = name if scene.count > 1 or scene.kind == "trousers" else f"{_article(name)} {name[0].lower()}{name[1:]}"
     aside = "" if scene.place == "centre" else f", shown at the {scene.place} of the picture"
-    return f"{start} in {MATERIALS[scene.kind][0]}{aside}. {chance.choice(USES[_department(scene)])}"
+    return f"{start} in {MATERIALS[scene.kind][0]}{aside}. {rng.choice(USES[_department(scene)])}"
 
 
 def _article(name: str) -> str:
     return "An" if name[0] in "AEIOU" else "A"
 
 
-def _metadata(scene: Scene, chance: Random) -> dict[str, Value]:
-    in_sale = chance.random() < 0.25
-    price = MATERIALS[scene.kind][1] * scene.count * chance.uniform(0.8, 1.3) * (0.7 if in_sale else 1.0)
+def _metadata(scene: Scene, rng: Random) -> dict[str, Value]:
+    in_sale = rng.random() < 0.25
+    price = MATERIALS[scene.kind][1] * scene.count * rng.uniform(0.8, 1.3) * (0.7 if in_sale else 1.0)
     return {
         "type": scene.kind,
         "colour": scene.colour,
@@ -179,8 +179,8 @@ def _metadata(scene: Scene, chance: Random) -> dict[str, Value]:
         "position": scene.place if scene.count == 1 else "",
         "department": _department(scene),
         "price": round(price, 2),
-        "stock": chance.randint(0, 120),
-        "rating": round(chance.triangular(2.5, 5.0, 4.4), 1),
+        "stock": rng.randint(0, 120),
+        "rating": round(rng.triangular(2.5, 5.0, 4.4), 1),
         "in_sale": in_sale,
         "tags": [scene.colour, scene.pattern, _department(scene), *(["sale"] if in_sale else [])],
     }
