@@ -1,1 +1,1 @@
-"""Measurements: Medley beside the raw parts it is made of, in one run."""
+"""Benchmarks: Medley beside the raw libraries it uses, in one run."""

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.constants`: measure what `medley plan` computes with, one core, and print it as it is kept.
+"""`python -m benchmarks.constants`: measure and print the constants of `medley plan`, with one core.
 
-Takes about a minute and 1.5 GB. Put what it prints into `medley/sizing/constants.py`.
+Takes about a minute and 1.5 GB. Copy the output to `medley/sizing/constants.py`.
 """
 
 import json
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def generate_clusters(count: int) -> Matrix:
-    """Return vectors around 1000 centres, as real ones are rather than spread evenly."""
+    """Return vectors around 1000 centres, which resemble real ones more than evenly spread vectors do."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((1000, DIMENSIONS)).astype(np.float32)
     vectors: Matrix = random.standard_normal((count, DIMENSIONS), dtype=np.float32) * np.float32(0.7)
@@ -62,7 +62,7 @@ def generate_clusters(count: int) -> Matrix:
 
 
 def measure_scan(vectors: Matrix, storage: VectorStorage) -> tuple[float, float, float]:
-    """Return bytes a dimension, bytes scanned a second by a query, and floats indexed a second."""
+    """Return bytes per dimension, bytes that a query scans per second, and floats indexed per second."""
     index = FaissIndex(DIMENSIONS, Metric.COSINE, storage=storage)
     written = seconds(lambda: index.write(np.arange(len(vectors)), vectors))
     everything = Selection(len(vectors), len(vectors))
@@ -72,9 +72,9 @@ def measure_scan(vectors: Matrix, storage: VectorStorage) -> tuple[float, float,
 
 
 def measure_graph(vectors: Matrix) -> tuple[float, float, float]:
-    """Return bytes of the graph a neighbour, vectors built in a second, and seconds of a query."""
+    """Return the graph's bytes per link, vectors inserted per second, and seconds of a query."""
     faiss.omp_set_num_threads(1)
-    kind: Any = faiss.ScalarQuantizer.QT_8bit  # its stub takes it for a quantizer
+    kind: Any = faiss.ScalarQuantizer.QT_8bit  # its stub declares a quantizer
     index: Any = faiss.IndexHNSWSQ(DIMENSIONS, kind, M, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction, index.hnsw.efSearch = EF_CONSTRUCTION, EF_SEARCH
     index.train(vectors[:5000])
@@ -85,7 +85,7 @@ def measure_graph(vectors: Matrix) -> tuple[float, float, float]:
 
 
 def measure_assignment(vectors: Matrix) -> float:
-    """Return the multiplications in a second when vectors are brought to their nearest list."""
+    """Return the multiplications per second when vectors are assigned to their nearest list."""
     faiss.omp_set_num_threads(1)
     centres: Any = faiss.IndexFlatL2(DIMENSIONS)
     centres.add(vectors[:LISTS])
@@ -93,14 +93,14 @@ def measure_assignment(vectors: Matrix) -> float:
 
 
 def measure_items() -> tuple[float, float, float]:
-    """Return bytes an item takes, those that its metadata take over their length, and items taken in a second."""
+    """Return bytes per item, bytes of its metadata besides their length, and items indexed per second."""
     empty, _ = fill_index(0)
     full, taken = fill_index(METADATA_BYTES)
     return empty / ITEMS, (full - empty) / ITEMS - METADATA_BYTES, ITEMS / taken
 
 
 def fill_index(metadata_bytes: int) -> tuple[float, float]:
-    """Return the bytes and seconds that items take with so much metadata, their one number left out."""
+    """Return the bytes and seconds of an index of `ITEMS` items, each with one number and `metadata_bytes`."""
     space = Space("one", 1, Metric.EUCLIDEAN)
     index = LocalCollectionIndex([space], lambda _: MemoryIndex(1, Metric.EUCLIDEAN))
     value = json.dumps({"text": "x" * max(0, metadata_bytes - 12)}) if metadata_bytes else "{}"
@@ -118,7 +118,7 @@ def fill_index(metadata_bytes: int) -> tuple[float, float]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the processor's time that `work` takes, which other processes hardly change."""
+    """Return the processor time of `work`, which other processes hardly affect."""
     began = time.process_time()
     work()
     return time.process_time() - began

@@ -1,6 +1,6 @@
-"""The floors: the same work by the raw libraries, with nothing of Medley's between them.
+"""The floors: the same work done with the raw libraries, without Medley.
 
-They are written from the libraries' documentation alone and import no service, so that a ratio says what Medley adds.
+They follow the libraries' documentation and import no service, so that a ratio shows what Medley adds.
 """
 
 import io
@@ -67,7 +67,7 @@ class RawEncoder:
 
 
 class RawStack:
-    """A FAISS flat index and a Lance table, filled by hand: what a query must at least do."""
+    """A FAISS flat index and a Lance table: the minimum work of a query."""
 
     def __init__(self, folder: Path, encoder: RawEncoder) -> None:
         self._folder = str(folder / "floor.lance")

@@ -1,7 +1,7 @@
 """`python -m benchmarks.gpu --device cuda`: the exact engine on a device beside the bandwidth of its memory.
 
-Needs nothing but torch, numpy and the search modules. Vectors are drawn on the device, so that ten million of them take
-no memory elsewhere and no time to bring; they are drawn again, in float32, to know the exact answers.
+Needs only torch, numpy and the search modules. Vectors are generated on the device, so that ten million of them need no
+host memory and no transfer; they are generated again, in float32, to compute the exact answers.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from services.search.engines.torch.scan import Queries, TorchScan
 from services.search.engines.torch.vectors import TorchVectors
 
 TOP_K = 10
-WANTED = 26  # what the engine takes to rank 10
+WANTED = 26  # candidates that the engine ranks for the best 10
 DRAWN_ROWS = 2**17
 QUERIES = 64
 AIM = 0.7
@@ -31,7 +31,7 @@ AIM = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement: milliseconds of a scan, what it read in GB/s, as a share of the copy, and recall at 10."""
+    """One measurement: milliseconds of a scan, its rate in GB/s and as a share of the copy's, and recall at 10."""
 
     what: str
     batch: int
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Vectors of length 1, drawn on the device, the same ones each time, `DRAWN_ROWS` at a time."""
+    """Vectors of length 1, generated on the device from fixed seeds, `DRAWN_ROWS` at a time."""
 
     device: TorchDevice
     count: int
@@ -60,7 +60,7 @@ class Drawn:
 
 
 class Bench:
-    """An index of drawn vectors, and queries for it."""
+    """An index of generated vectors, and queries for it."""
 
     def __init__(self, drawn: Drawn, seconds: float) -> None:
         self._drawn = drawn
@@ -83,7 +83,7 @@ class Bench:
         return self._row(what, batch, times, bandwidth, recall)
 
     def products_row(self, batch: int, bandwidth: float) -> Row:
-        """Measure the products alone, which nothing is chosen from."""
+        """Measure the matrix products alone, without the selection of the best."""
         queries = self._asked(batch)
 
         def work() -> None:
@@ -107,7 +107,7 @@ class Bench:
         return best[1].gather(1, order).cpu().numpy()
 
     def _recall(self, candidates: Any, exact: Any) -> float:
-        """Rank `candidates` by float32 and return which share of `exact` is among their best."""
+        """Rank `candidates` by float32 and return the share of `exact` among their best."""
         slots = torch.from_numpy(candidates).to(self._device.device)
         queries = torch.from_numpy(self._queries).to(self._device.device)
         scores = torch.full(slots.shape, -torch.inf, device=self._device.device)
@@ -146,7 +146,7 @@ class Bench:
 
 
 def timed(work: Callable[[], object], seconds: float) -> list[float]:
-    """Return how long `work` takes, time and again for `seconds`, five times at least, after two that do not count."""
+    """Return the durations of `work`, repeated for `seconds` and at least five times, after two warm-up runs."""
     for _ in range(2):
         work()
     times: list[float] = []

@@ -1,4 +1,4 @@
-"""Medley as its users run it: one process, or four."""
+"""Runs Medley as its users do: in one process, or in four."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A running Medley: the services' addresses, and the processes by name (`services`, or one a service)."""
+    """A running Medley: the services' addresses, and the process ids by module (`services`, or one per service)."""
 
     addresses: Mapping[str, str]
     processes: Mapping[str, int]
@@ -33,24 +33,24 @@ class Suite:
         return self.addresses["gateway"]
 
     def resident_mib(self, *modules: str) -> float:
-        """Return the memory that the processes of `modules`, or all, hold resident, in MiB."""
+        """Return the resident memory of the processes of `modules`, or of all, in MiB."""
         return sum(resident_bytes(self.processes[module]) for module in modules or self.processes) / 2**20
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory that a process holds resident."""
+    """Return the resident memory of a process."""
     listed = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     return int(listed.stdout) * 1024
 
 
 def private_bytes(pid: int) -> int:
-    """Return the memory that a process holds resident and that is no file's."""
+    """Return the resident memory of a process that no file backs."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:")) * 1024
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the time that a process has been computing, all its threads together."""
+    """Return the processor time of a process, all threads together."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -93,7 +93,7 @@ def process(
         started.wait(STOP_SECONDS)
 
 
-# No text is embedded from the cache: every query is paid for in full, as the floor's is.
+# The embedder's cache is off, so that every query pays for its embedding, as the floor's does.
 def _environment(ports: Mapping[str, int], folder: Path) -> Mapping[str, str]:
     listens = {f"{name.upper()}_LISTEN": f"127.0.0.1:{port}" for name, port in ports.items()}
     addresses = {
@@ -112,7 +112,7 @@ def ready(suite: Suite) -> None:
 
 
 def first_answer(suite: Suite, collection: str, query: str) -> medley.SearchResult:
-    """Return the answer to `query`, asked again and again from the start of the suite until it comes."""
+    """Return the first answer to `query`, retried until the suite has started."""
     with medley.Client(suite.server, timeout=1) as client:
         return _retry_until_ready(lambda: client.search(collection, text=query))
 
@@ -135,7 +135,7 @@ def _raise_service_error(status: medley.Status) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nothing listens on."""
+    """Return free ports of this machine."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,4 +1,4 @@
-"""Tables in Markdown, and where they go."""
+"""Writes tables in Markdown between marks of a page."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ def marks(writer: str) -> tuple[str, str]:
 
 
 def write(page: Path, between: tuple[str, str], text: str) -> None:
-    """Replace what stands between two marks of `page`."""
+    """Replace the text between two marks of `page`."""
     before, begin, rest = page.read_text().partition(between[0])
     _, end, after = rest.partition(between[1])
     if not begin or not end:

@@ -24,13 +24,13 @@ from benchmarks.timing import interleaved, seconds
 MODELS = Path(__file__).parents[1] / "models"
 BOTH, PICTURES = "both", "pictures"
 STARTS = 3
-TIDIED_SECONDS = 20.0  # the store tidies its tables every 15 s; the floor's table is tidy from the start
+TIDIED_SECONDS = 20.0  # the store compacts its tables every 15 s; the floor's table is compact from the start
 MARKS = ("<!-- make bench writes from here -->", "<!-- to here -->")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what was measured, the floor, Medley, and how they compare."""
+    """One line of the table: the measurement, the floor, Medley, their ratio and its target."""
 
     what: str
     floor: str
@@ -40,7 +40,7 @@ class Row:
 
 
 def main() -> None:
-    """Measure, print, and write where asked."""
+    """Measure, print, and write to the file of `--write`."""
     options = _options()
     rows = measure(options.data, options.items, options.queries, options.threads)
     figures = table(["", "floor", "Medley", "ratio", "target"], map(astuple, rows))
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def measure(data: Path, items: int, asked: int, threads: int) -> list[Row]:
-    """Return the rows measured with the first `items` products of `data` and `asked` queries from behind them."""
+    """Return the rows measured with the first `items` products of `data` and `asked` queries from those after them."""
     catalogue = list(products(data, items))
     texts = queries(data, asked, skip=items)
     with tempfile.TemporaryDirectory(prefix="medley-bench-") as temporary:
@@ -171,7 +171,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=10_000, help="products to ingest")
     parser.add_argument("--queries", type=int, default=400, help="distinct queries, a fifth of them to warm up")
     parser.add_argument("--threads", type=int, default=2, help="threads of the raw encoder")
-    parser.add_argument("--write", type=Path, help="file whose marked part the table replaces")
+    parser.add_argument("--write", type=Path, help="file in which to replace the table between the marks")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.s3`: the store with all in a bucket of MinIO on this machine, beside all in a folder.
+"""`python -m benchmarks.s3`: a store with its data in a MinIO bucket on this machine, beside one with a folder.
 
-Rows come with a small picture and a vector, through the store's own rpc. Both stores take turns, round after round.
+Rows with a small picture and a vector are written through the store's own API. Both stores take turns, round by round.
 """
 
 import argparse
@@ -42,7 +42,7 @@ TARGET = 0.7
 
 @dataclass
 class Store:
-    """A store that runs, and what was measured of it, round by round."""
+    """A running store, and its figures, round by round."""
 
     stub: Any
     figures: dict[str, list[float]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Store:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rows", type=int, default=2000, help="rows written a round")
+    parser.add_argument("--rows", type=int, default=2000, help="rows written per round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="medley-bench-") as temporary, ExitStack() as stack:

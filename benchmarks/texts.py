@@ -1,4 +1,4 @@
-"""Names as minilm embeds them, kept on disk."""
+"""Vectors of texts by minilm, cached on disk."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ THREADS = 2
 
 
 def encoded(texts: Sequence[str], cache: Path) -> Matrix:
-    """Return the minilm vectors of `texts`, shape (len(texts), 384), from `cache` if they are there."""
+    """Return the minilm vectors of `texts`, shape (len(texts), 384), from the folder `cache` if present."""
     manifest = (MODELS / "minilm/model.json").read_text()
     key = hashlib.sha256("\n".join([manifest, *texts]).encode()).hexdigest()
     file = cache / f"minilm-{key[:16]}.npy"
@@ -24,5 +24,5 @@ def encoded(texts: Sequence[str], cache: Path) -> Matrix:
             vectors = np.stack(list(pool.map(encoder.sentence, texts)))
         cache.mkdir(parents=True, exist_ok=True)
         np.save(file, vectors)
-    kept: Matrix = np.load(file)
-    return kept
+    cached: Matrix = np.load(file)
+    return cached

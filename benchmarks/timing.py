@@ -36,7 +36,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def interleaved(works: Sequence[Callable[[T], object]], inputs: Sequence[T], *, warm_up: int) -> list[Latency]:
-    """Return the latency of each of `works` over `inputs`, taking turns by `BLOCK` inputs to share the weather.
+    """Return the latency of each of `works` over `inputs`, alternating every `BLOCK` inputs so that load affects all.
 
     The first `warm_up` inputs are not counted.
     """

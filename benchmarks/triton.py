@@ -1,8 +1,8 @@
-"""Texts a second by Triton: asked directly, through the whole embedder service, and in process without Triton.
+"""Texts per second: Triton called directly, through the embedder service, and the embedder without Triton.
 
-`python -m benchmarks.triton` starts a Triton server and an embedder of its own (`make triton-server` first). Every way
-runs the same int8 model on the same machine, whose cores server, service and callers share; each text is new, so no
-cache answers. The callers are in this process, as many as the row says, each waiting for its answer before the next.
+`python -m benchmarks.triton` starts its own Triton server and embedders (`make triton-server` first). All run the same
+int8 model on the same machine, whose cores server, service and callers share; each text is new, so no cache answers.
+The callers are in this process; each waits for its answer before the next request.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Fill a collection and search it: by words, by a picture, by both, under a filter.
+"""Fill a collection and search it: by words, by a picture, by both, with a filter.
 
 Start the services first (`medley up`), then run `python examples/quickstart.py [HOST:PORT]`.
 """

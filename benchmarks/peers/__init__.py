@@ -1,1 +1,1 @@
-"""Other engines, each asked by the same driver in an environment of its own."""
+"""Other engines, each queried by the same driver in its own environment."""

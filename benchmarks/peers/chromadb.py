@@ -1,4 +1,4 @@
-"""Chroma over HTTP, its server in a process of its own; it has HNSW alone."""
+"""Chroma over HTTP, with its server in another process; it has only HNSW."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Deep Lake in this process, by its query language: exact, over files on the disk."""
+"""Deep Lake in this process, with its query language: exact, over files on disk."""
 
 from importlib.metadata import version
 from pathlib import Path

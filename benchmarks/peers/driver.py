@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers.driver ENGINE FOLDER`: ask an engine what all are asked, and print it as JSON.
+"""`python -m benchmarks.peers.driver ENGINE FOLDER`: run the queries against an engine and print figures as JSON.
 
 It runs in the engine's own environment, which has NumPy and the engine; FOLDER holds the corpus.
 """
@@ -33,9 +33,9 @@ CALLERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What an engine did: seconds to load, p50 and p95 in ms with one caller, recall, queries/s with eight.
+    """Figures of an engine: seconds to load, p50 and p95 in ms with one caller, recall, queries/s with eight.
 
-    `client_ms` is what a query costs this process, which the engine itself may be part of.
+    `client_ms` is the processor time of a query in this process, which may include the engine.
     """
 
     engine: str
@@ -50,13 +50,13 @@ class Measurement:
 
 
 def main() -> None:
-    """Ask, and print one line a mode and condition."""
+    """Measure, and print one line per mode and condition."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers.driver", description=__doc__)
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure of eight callers")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the engine is stopped
     corpus = Corpus.load(options.folder)
     kind: type[Peer] = getattr(importlib.import_module(f"benchmarks.peers.{options.engine}"), ENGINES[options.engine])
     truth = Truth(corpus)
@@ -85,7 +85,7 @@ def _ask(peer: Peer, mode: str, corpus: Corpus, truth: Truth, duration: float) -
 
 
 def _rate(peer: Peer, corpus: Corpus, condition: Condition | None, duration: float) -> tuple[float, float]:
-    """Return queries a second by `CALLERS` threads, and what one costs this process, in ms."""
+    """Return queries per second of `CALLERS` threads, and the processor time of one in this process, in ms."""
     numbers = count()
     began, spent = time.perf_counter(), time.process_time()
 

@@ -1,4 +1,4 @@
-"""LanceDB in this process, exact, over Lance files on the disk; every metadata field has a bitmap index."""
+"""LanceDB in this process, exact, over Lance files on disk; every metadata field has a bitmap index."""
 
 from importlib.metadata import version
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Medley's search service in a process of its own, over gRPC, asked by the same driver as its peers."""
+"""Medley's search service in another process, over gRPC."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Milvus Lite by its client, FLAT and HNSW."""
+"""Milvus Lite with its client, FLAT and HNSW."""
 
 import time
 from importlib.metadata import version
@@ -48,7 +48,7 @@ class MilvusLite:
         self._client.close()
 
     def _settle(self, query: Matrix) -> None:
-        """Search until the graph is used: it is said to be finished long before, and all is scanned meanwhile."""
+        """Search until the graph is used: Milvus Lite reports it as finished earlier, and scans until then."""
         settled = time.monotonic() + (SETTLE_SECONDS if self._mode == "HNSW" else 0)
         while time.monotonic() < settled:
             self.search(query, None)

@@ -1,4 +1,4 @@
-"""What the driver asks of every engine."""
+"""Interface of the engines that the driver measures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ from benchmarks.search.conditions import Condition
 from benchmarks.search.corpus import Corpus, Matrix
 
 TOP_K = 10
-M, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 128  # of every graph, so that recall is much the same
+M, EF_CONSTRUCTION, EF_SEARCH = 32, 200, 128  # the same for every graph, so that recall is similar
 ROWS_PER_WRITE = 5000
 
 
 class Peer(Protocol):
-    """An engine that holds a corpus, in one of its `modes`; `version` is its packages'."""
+    """An engine with a corpus, in one of its `modes`; `version` names its package and version."""
 
     modes: Sequence[str]
     version: str
@@ -23,7 +23,7 @@ class Peer(Protocol):
         ...
 
     def load(self, corpus: Corpus) -> None:
-        """Take in vectors and metadata; return once searches see and use all of it."""
+        """Load vectors and metadata; return once searches see and use all of them."""
         ...
 
     def search(self, query: Matrix, condition: Condition | None) -> list[int]:
@@ -31,5 +31,5 @@ class Peer(Protocol):
         ...
 
     def stop(self) -> None:
-        """End all that was started."""
+        """Stop everything that was started."""
         ...

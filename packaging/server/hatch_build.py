@@ -6,7 +6,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 
 class ServerMetadata(MetadataHookInterface):
-    """Requires `medley` of the server's own version: the two are released together."""
+    """Requires `medley` in the server's version: the two are released together."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Set the dependencies."""
