@@ -7,7 +7,7 @@ from services.wiring import suite
 
 
 async def main(settings: SuiteSettings) -> None:
-    """Serve until told to stop; say on standard output where, and when all is ready."""
+    """Serve until SIGTERM or SIGINT; print the addresses, then `ready`."""
     async with suite(settings) as addresses:
         for name, address in addresses.items():
             print(f"{name:<8} {address}")

@@ -1,4 +1,4 @@
-"""Settings of all four services in one process: each has its own, from its own part of the environment."""
+"""Settings of all four services in one process: each reads its own environment variables."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from services.store.settings import StoreSettings
 
 @dataclass(frozen=True)
 class SuiteSettings:
-    """What the process needs to know; read once, in `__main__`. Addresses of neighbours are not used: they are here."""
+    """Settings of the process; read once, in `__main__`. Addresses of other services are ignored: they run here."""
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     search: SearchSettings = field(default_factory=SearchSettings)
@@ -19,8 +19,8 @@ class SuiteSettings:
 
     @property
     def search_settings(self) -> SearchSettings:
-        """The settings of search: beside a store that keeps rows in a folder its snapshots lie there, too."""
-        here: dict[str, object] = {"snapshots": "folder"} if self.store.rows == "lance" else {}
-        here["snapshots_dir"] = self.store.directory / "snapshots"
-        told = self.search.model_fields_set
-        return self.search.model_copy(update={name: value for name, value in here.items() if name not in told})
+        """The settings of search; by default it keeps snapshots in the store's folder, if the store has one."""
+        defaults: dict[str, object] = {"snapshots": "folder"} if self.store.rows == "lance" else {}
+        defaults["snapshots_dir"] = self.store.directory / "snapshots"
+        explicit = self.search.model_fields_set
+        return self.search.model_copy(update={name: value for name, value in defaults.items() if name not in explicit})

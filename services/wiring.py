@@ -1,4 +1,4 @@
-"""All four services in one process: they call each other directly, and each answers gRPC on its own port."""
+"""All four services in one process: they call each other directly, and each serves gRPC on its own port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +31,7 @@ Entered = TypeVar("Entered")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that is up: a stub that calls it directly, and the address where it answers gRPC."""
+    """A running service: a stub that calls it directly, and its gRPC address."""
 
     stub: InProcessStub
     address: str
@@ -41,7 +41,7 @@ class Service:
 async def suite(settings: SuiteSettings) -> AsyncIterator[dict[str, str]]:
     """Run the services while the block runs; yield their addresses by name.
 
-    They start at once as far as they can, and stop one by one, each before those it calls.
+    They start concurrently as far as their dependencies allow, and stop one by one, each before those it calls.
     """
     async with task_group() as group:
         store = BackgroundContext(_store(settings), group)
@@ -57,7 +57,7 @@ async def suite(settings: SuiteSettings) -> AsyncIterator[dict[str, str]]:
 
 
 class BackgroundContext(Generic[Entered]):
-    """A context manager that a task of its own enters and leaves, so that several open at once and close one by one."""
+    """A context manager entered and left by its own task, so that several start concurrently and stop one by one."""
 
     def __init__(self, manager: AbstractAsyncContextManager[Entered], group: asyncio.TaskGroup) -> None:
         self._value: asyncio.Future[Entered] = asyncio.get_running_loop().create_future()
@@ -65,17 +65,17 @@ class BackgroundContext(Generic[Entered]):
         self._task = group.create_task(self._hold(manager))
 
     async def value(self) -> Entered:
-        """Return what the manager gives, once it is entered."""
+        """Wait until the manager is entered, and return its value."""
         return await asyncio.shield(self._value)
 
     async def close(self) -> None:
-        """Leave the manager, and return when it is left."""
+        """Leave the manager, and wait until that is done."""
         self._close.set()
         await asyncio.wait([self._task])
 
     async def _hold(self, manager: AbstractAsyncContextManager[Entered]) -> None:
-        async with manager as opened:
-            self._value.set_result(opened)
+        async with manager as value:
+            self._value.set_result(value)
             await self._close.wait()
 
 
@@ -108,10 +108,10 @@ def _gateway(
 async def _serve(
     settings: ServerSettings,
     name: str,
-    opening: AbstractAsyncContextManager[Any],
+    manager: AbstractAsyncContextManager[Any],
     add: Callable[..., None],
     metrics: CollectorRegistry | None = None,
 ) -> AsyncIterator[Service]:
-    async with opening as servicer, run_server(settings, name, partial(add, servicer), metrics) as port:
+    async with manager as servicer, run_server(settings, name, partial(add, servicer), metrics) as port:
         host = settings.listen.rpartition(":")[0]
         yield Service(InProcessStub(servicer), f"{host}:{port}")

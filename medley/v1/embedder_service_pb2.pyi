@@ -30,21 +30,21 @@ class _EmbedPurpose:
 class _EmbedPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EmbedPurpose.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EMBED_PURPOSE_UNSPECIFIED: _EmbedPurpose.ValueType  # 0
-    """Not said: the text is embedded as it stands."""
+    """Unset: the text is embedded without a prefix."""
     EMBED_PURPOSE_QUERY: _EmbedPurpose.ValueType  # 1
-    """To search with: the model's prefix for queries comes before it."""
+    """A query: the model's query prefix is put before it."""
     EMBED_PURPOSE_DOCUMENT: _EmbedPurpose.ValueType  # 2
-    """To be found: the model's prefix for documents comes before it."""
+    """A document to be found: the model's document prefix is put before it."""
 
 class EmbedPurpose(_EmbedPurpose, metaclass=_EmbedPurposeEnumTypeWrapper):
     """What a text is embedded for."""
 
 EMBED_PURPOSE_UNSPECIFIED: EmbedPurpose.ValueType  # 0
-"""Not said: the text is embedded as it stands."""
+"""Unset: the text is embedded without a prefix."""
 EMBED_PURPOSE_QUERY: EmbedPurpose.ValueType  # 1
-"""To search with: the model's prefix for queries comes before it."""
+"""A query: the model's query prefix is put before it."""
 EMBED_PURPOSE_DOCUMENT: EmbedPurpose.ValueType  # 2
-"""To be found: the model's prefix for documents comes before it."""
+"""A document to be found: the model's document prefix is put before it."""
 Global___EmbedPurpose: _TypeAlias = EmbedPurpose  # noqa: Y015
 
 @_typing.final
@@ -66,12 +66,12 @@ class Model(_message.Message):
     metric: _vector_pb2.Metric.ValueType
     """The metric it was trained for."""
     fingerprint: _builtins.str
-    """Fingerprint of everything that makes a vector; see Space.fingerprint."""
+    """Hash of everything that determines its vectors; see Space.fingerprint."""
     summary: _builtins.str
     """One sentence about it, with its licence."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_collection_pb2.ContentType.ValueType]:
-        """What it embeds, all into one space."""
+        """Kinds of content it embeds, all into the same space."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Models wanted at most, 1 to 1000; 0 means 100."""
+    """Maximum number of models, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
     def __init__(
@@ -206,8 +206,8 @@ class EmbedRequest(_message.Message):
     fingerprint: _builtins.str
     """The fingerprint the vectors must have; empty takes any. Another one fails with FINGERPRINT_MISMATCH."""
     purpose: Global___EmbedPurpose.ValueType
-    """What the texts are for. Models trained to tell a query from a document have another vector for each; for all others,
-    and for pictures, it makes no difference.
+    """What the texts are for. Some models embed queries and documents differently; for all others, and for pictures, it
+    makes no difference.
     """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedInput]:
@@ -231,14 +231,14 @@ Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
 @_typing.final
 class EmbedInput(_message.Message):
-    """Something to embed."""
+    """An input to embed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """A text, 1 to 100,000 characters and not only white space. What is over the model's token limit is cut off."""
+    """A text, 1 to 100,000 characters and not only white space. It is truncated at the model's token limit."""
     image: _builtins.bytes
     """A picture: the bytes of a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF file."""
     def __init__(
@@ -269,7 +269,7 @@ class EmbedResponse(_message.Message):
     """Fingerprint of all the vectors."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
-        """One result an input, in order."""
+        """One result per input, in order."""
 
     def __init__(
         self,
@@ -287,7 +287,7 @@ Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
 
 @_typing.final
 class EmbedResult(_message.Message):
-    """What became of one input."""
+    """The result of one input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -299,7 +299,7 @@ class EmbedResult(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why it was refused, with an ErrorInfo among the details."""
+        """Why it was refused; its details contain an ErrorInfo."""
 
     def __init__(
         self,
@@ -331,7 +331,7 @@ class Embedding(_message.Message):
 
     @_builtins.property
     def media(self) -> _item_pb2.Media:
-        """What a picture's bytes are (type, size, width, height, hash); unset for text."""
+        """Properties of a picture's file (type, size, width, height, hash); unset for text."""
 
     def __init__(
         self,
@@ -381,7 +381,7 @@ class InspectMediaResponse(_message.Message):
     """The kind of content."""
     @_builtins.property
     def media(self) -> _item_pb2.Media:
-        """What they are."""
+        """Its type, size, width, height and hash."""
 
     def __init__(
         self,

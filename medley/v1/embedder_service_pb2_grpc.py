@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EmbedderServiceStub(object):
-    """EmbedderService turns media and text into vectors. It owns decoding and preprocessing.
+    """EmbedderService turns media and text into vectors. It decodes and preprocesses media.
     """
 
     def __init__(self, channel):
@@ -58,11 +58,11 @@ class EmbedderServiceStub(object):
 
 
 class EmbedderServiceServicer(object):
-    """EmbedderService turns media and text into vectors. It owns decoding and preprocessing.
+    """EmbedderService turns media and text into vectors. It decodes and preprocesses media.
     """
 
     def ListModels(self, request, context):
-        """ListModels returns the catalogue, by name.
+        """ListModels returns the models of the catalogue, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,14 +76,14 @@ class EmbedderServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Embed returns one vector an input, in order. Bad inputs are refused one by one, the others go on.
+        """Embed returns one vector per input, in order. Invalid inputs fail one by one; the others are embedded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def InspectMedia(self, request, context):
-        """InspectMedia says what the bytes are, or refuses them as Embed would, without embedding.
+        """InspectMedia returns the type and size of a media file, or refuses it as Embed would, without embedding.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_EmbedderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbedderService(object):
-    """EmbedderService turns media and text into vectors. It owns decoding and preprocessing.
+    """EmbedderService turns media and text into vectors. It decodes and preprocesses media.
     """
 
     @staticmethod

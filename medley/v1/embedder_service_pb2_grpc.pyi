@@ -27,37 +27,37 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EmbedderServiceStub:
-    """EmbedderService turns media and text into vectors. It owns decoding and preprocessing."""
+    """EmbedderService turns media and text into vectors. It decodes and preprocesses media."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EmbedderServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_embedder_service_pb2.ListModelsRequest, _embedder_service_pb2.ListModelsResponse]
-    """ListModels returns the catalogue, by name."""
+    """ListModels returns the models of the catalogue, by name."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_embedder_service_pb2.GetModelRequest, _embedder_service_pb2.GetModelResponse]
     """GetModel returns one model of the catalogue."""
     Embed: _grpc.UnaryUnaryMultiCallable[_embedder_service_pb2.EmbedRequest, _embedder_service_pb2.EmbedResponse]
-    """Embed returns one vector an input, in order. Bad inputs are refused one by one, the others go on."""
+    """Embed returns one vector per input, in order. Invalid inputs fail one by one; the others are embedded."""
     InspectMedia: _grpc.UnaryUnaryMultiCallable[_embedder_service_pb2.InspectMediaRequest, _embedder_service_pb2.InspectMediaResponse]
-    """InspectMedia says what the bytes are, or refuses them as Embed would, without embedding."""
+    """InspectMedia returns the type and size of a media file, or refuses it as Embed would, without embedding."""
 
 @_typing.type_check_only
 class EmbedderServiceAsyncStub(EmbedderServiceStub):
-    """EmbedderService turns media and text into vectors. It owns decoding and preprocessing."""
+    """EmbedderService turns media and text into vectors. It decodes and preprocesses media."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_embedder_service_pb2.ListModelsRequest, _embedder_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """ListModels returns the catalogue, by name."""
+    """ListModels returns the models of the catalogue, by name."""
     GetModel: _aio.UnaryUnaryMultiCallable[_embedder_service_pb2.GetModelRequest, _embedder_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel returns one model of the catalogue."""
     Embed: _aio.UnaryUnaryMultiCallable[_embedder_service_pb2.EmbedRequest, _embedder_service_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Embed returns one vector an input, in order. Bad inputs are refused one by one, the others go on."""
+    """Embed returns one vector per input, in order. Invalid inputs fail one by one; the others are embedded."""
     InspectMedia: _aio.UnaryUnaryMultiCallable[_embedder_service_pb2.InspectMediaRequest, _embedder_service_pb2.InspectMediaResponse]  # type: ignore[assignment]
-    """InspectMedia says what the bytes are, or refuses them as Embed would, without embedding."""
+    """InspectMedia returns the type and size of a media file, or refuses it as Embed would, without embedding."""
 
 class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """EmbedderService turns media and text into vectors. It owns decoding and preprocessing."""
+    """EmbedderService turns media and text into vectors. It decodes and preprocesses media."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -65,7 +65,7 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedder_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_service_pb2.ListModelsResponse, _abc.Awaitable[_embedder_service_pb2.ListModelsResponse]]:
-        """ListModels returns the catalogue, by name."""
+        """ListModels returns the models of the catalogue, by name."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -81,7 +81,7 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedder_service_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_service_pb2.EmbedResponse, _abc.Awaitable[_embedder_service_pb2.EmbedResponse]]:
-        """Embed returns one vector an input, in order. Bad inputs are refused one by one, the others go on."""
+        """Embed returns one vector per input, in order. Invalid inputs fail one by one; the others are embedded."""
 
     @_abc_1.abstractmethod
     def InspectMedia(
@@ -89,6 +89,6 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedder_service_pb2.InspectMediaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_service_pb2.InspectMediaResponse, _abc.Awaitable[_embedder_service_pb2.InspectMediaResponse]]:
-        """InspectMedia says what the bytes are, or refuses them as Embed would, without embedding."""
+        """InspectMedia returns the type and size of a media file, or refuses it as Embed would, without embedding."""
 
 def add_EmbedderServiceServicer_to_server(servicer: EmbedderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -39,11 +39,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DIMENSION_MISMATCH: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT: a vector's length is not its space's. Metadata: "expected", "actual"; in a batch "place", from 0."""
     ERROR_REASON_VECTOR_INVALID: _ErrorReason.ValueType  # 8
-    """INVALID_ARGUMENT: a vector has NaN or infinite components, no whole number of floats, or no length under cosine.
+    """INVALID_ARGUMENT: a vector has NaN or infinite components, not a whole number of floats, or no length under cosine.
     Metadata: "problem"; in a batch "place", from 0.
     """
     ERROR_REASON_VECTOR_NOT_ACCEPTED: _ErrorReason.ValueType  # 9
-    """INVALID_ARGUMENT: a vector for a space whose model makes the vectors. Metadata: "space", "model"."""
+    """INVALID_ARGUMENT: a vector for a space whose vectors are computed by its model. Metadata: "space", "model"."""
     ERROR_REASON_FINGERPRINT_MISMATCH: _ErrorReason.ValueType  # 10
     """FAILED_PRECONDITION: vectors made by another model, runtime or preprocessing. Metadata: "expected", "actual"."""
     ERROR_REASON_ID_INVALID: _ErrorReason.ValueType  # 11
@@ -55,7 +55,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_METADATA_INVALID: _ErrorReason.ValueType  # 14
     """INVALID_ARGUMENT: metadata is not a JSON object, or too large or deep. Metadata: "problem"."""
     ERROR_REASON_FILTER_INVALID: _ErrorReason.ValueType  # 15
-    """INVALID_ARGUMENT: a filter has an unknown operator or an operand that cannot compare. Metadata: "problem"."""
+    """INVALID_ARGUMENT: a filter has an unknown operator or an operand that cannot be compared. Metadata: "problem"."""
     ERROR_REASON_TEXT_INVALID: _ErrorReason.ValueType  # 16
     """INVALID_ARGUMENT: text is empty or too long. Metadata: "problem"."""
     ERROR_REASON_MEDIA_INVALID: _ErrorReason.ValueType  # 17
@@ -67,13 +67,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INPUT_NOT_SUPPORTED: _ErrorReason.ValueType  # 20
     """INVALID_ARGUMENT: the model or space does not take this kind of input. Metadata: "model", "content_type"."""
     ERROR_REASON_REVISION_MISMATCH: _ErrorReason.ValueType  # 21
-    """ABORTED: the row was written meanwhile; read it and try again. Metadata: "id", "expected", "actual"."""
+    """ABORTED: the row was changed by a concurrent write; read it and try again. Metadata: "id", "expected", "actual"."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 22
-    """INVALID_ARGUMENT: a page token or version token cannot be read, or a page token is of a search with another "field".
+    """INVALID_ARGUMENT: a page token or version token is invalid, or the page token belongs to a search with another "field".
     Metadata: "token".
     """
     ERROR_REASON_VERSION_UNKNOWN: _ErrorReason.ValueType  # 23
-    """FAILED_PRECONDITION: a version token of a collection since dropped. Metadata: "collection", "version"."""
+    """FAILED_PRECONDITION: a version token of a collection that was dropped since. Metadata: "collection", "version"."""
     ERROR_REASON_VERSION_NOT_REACHED: _ErrorReason.ValueType  # 24
     """UNAVAILABLE: the index did not reach the version within the deadline. Metadata: "wanted", "applied"."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 25
@@ -91,12 +91,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ITEM_HAS_NO_VECTOR: _ErrorReason.ValueType  # 31
     """INVALID_ARGUMENT: the arms' item has no vector in the space. Metadata: "id", "space"."""
     ERROR_REASON_MEDIA_CORRUPT: _ErrorReason.ValueType  # 32
-    """DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
+    """DATA_LOSS: the bytes of stored media have changed. Metadata: "sha256"."""
     ERROR_REASON_MEDIA_WITHOUT_URL: _ErrorReason.ValueType  # 33
-    """FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
+    """FAILED_PRECONDITION: the storage of this store's media has no URLs. Metadata: none."""
     ERROR_REASON_VERSION_EXPIRED: _ErrorReason.ValueType  # 34
-    """FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it, and a search in pages that goes
-    on soon. Metadata: "collection", "version".
+    """FAILED_PRECONDITION: the requested version is no longer kept. Tags keep versions; so does a paged search for a short
+    time. Metadata: "collection", "version".
     """
     ERROR_REASON_TAG_NOT_FOUND: _ErrorReason.ValueType  # 35
     """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
@@ -105,7 +105,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ROWS_CORRUPT: _ErrorReason.ValueType  # 37
     """DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
     ERROR_REASON_INDEX_TOO_LARGE: _ErrorReason.ValueType  # 38
-    """FAILED_PRECONDITION: an index does not fit the memory it is to lie in. Metadata: "needed_bytes", "available_bytes"."""
+    """FAILED_PRECONDITION: an index does not fit into its memory. Metadata: "needed_bytes", "available_bytes"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Values of `google.rpc.ErrorInfo.reason`, without the prefix, in the `medley` error domain."""
@@ -127,11 +127,11 @@ ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 6
 ERROR_REASON_DIMENSION_MISMATCH: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT: a vector's length is not its space's. Metadata: "expected", "actual"; in a batch "place", from 0."""
 ERROR_REASON_VECTOR_INVALID: ErrorReason.ValueType  # 8
-"""INVALID_ARGUMENT: a vector has NaN or infinite components, no whole number of floats, or no length under cosine.
+"""INVALID_ARGUMENT: a vector has NaN or infinite components, not a whole number of floats, or no length under cosine.
 Metadata: "problem"; in a batch "place", from 0.
 """
 ERROR_REASON_VECTOR_NOT_ACCEPTED: ErrorReason.ValueType  # 9
-"""INVALID_ARGUMENT: a vector for a space whose model makes the vectors. Metadata: "space", "model"."""
+"""INVALID_ARGUMENT: a vector for a space whose vectors are computed by its model. Metadata: "space", "model"."""
 ERROR_REASON_FINGERPRINT_MISMATCH: ErrorReason.ValueType  # 10
 """FAILED_PRECONDITION: vectors made by another model, runtime or preprocessing. Metadata: "expected", "actual"."""
 ERROR_REASON_ID_INVALID: ErrorReason.ValueType  # 11
@@ -143,7 +143,7 @@ ERROR_REASON_ARGUMENT_INVALID: ErrorReason.ValueType  # 13
 ERROR_REASON_METADATA_INVALID: ErrorReason.ValueType  # 14
 """INVALID_ARGUMENT: metadata is not a JSON object, or too large or deep. Metadata: "problem"."""
 ERROR_REASON_FILTER_INVALID: ErrorReason.ValueType  # 15
-"""INVALID_ARGUMENT: a filter has an unknown operator or an operand that cannot compare. Metadata: "problem"."""
+"""INVALID_ARGUMENT: a filter has an unknown operator or an operand that cannot be compared. Metadata: "problem"."""
 ERROR_REASON_TEXT_INVALID: ErrorReason.ValueType  # 16
 """INVALID_ARGUMENT: text is empty or too long. Metadata: "problem"."""
 ERROR_REASON_MEDIA_INVALID: ErrorReason.ValueType  # 17
@@ -155,13 +155,13 @@ ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 19
 ERROR_REASON_INPUT_NOT_SUPPORTED: ErrorReason.ValueType  # 20
 """INVALID_ARGUMENT: the model or space does not take this kind of input. Metadata: "model", "content_type"."""
 ERROR_REASON_REVISION_MISMATCH: ErrorReason.ValueType  # 21
-"""ABORTED: the row was written meanwhile; read it and try again. Metadata: "id", "expected", "actual"."""
+"""ABORTED: the row was changed by a concurrent write; read it and try again. Metadata: "id", "expected", "actual"."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 22
-"""INVALID_ARGUMENT: a page token or version token cannot be read, or a page token is of a search with another "field".
+"""INVALID_ARGUMENT: a page token or version token is invalid, or the page token belongs to a search with another "field".
 Metadata: "token".
 """
 ERROR_REASON_VERSION_UNKNOWN: ErrorReason.ValueType  # 23
-"""FAILED_PRECONDITION: a version token of a collection since dropped. Metadata: "collection", "version"."""
+"""FAILED_PRECONDITION: a version token of a collection that was dropped since. Metadata: "collection", "version"."""
 ERROR_REASON_VERSION_NOT_REACHED: ErrorReason.ValueType  # 24
 """UNAVAILABLE: the index did not reach the version within the deadline. Metadata: "wanted", "applied"."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 25
@@ -179,12 +179,12 @@ ERROR_REASON_ITEM_EMPTY: ErrorReason.ValueType  # 30
 ERROR_REASON_ITEM_HAS_NO_VECTOR: ErrorReason.ValueType  # 31
 """INVALID_ARGUMENT: the arms' item has no vector in the space. Metadata: "id", "space"."""
 ERROR_REASON_MEDIA_CORRUPT: ErrorReason.ValueType  # 32
-"""DATA_LOSS: stored media are not the bytes they were. Metadata: "sha256"."""
+"""DATA_LOSS: the bytes of stored media have changed. Metadata: "sha256"."""
 ERROR_REASON_MEDIA_WITHOUT_URL: ErrorReason.ValueType  # 33
-"""FAILED_PRECONDITION: where this store keeps media, they have no URLs. Metadata: none."""
+"""FAILED_PRECONDITION: the storage of this store's media has no URLs. Metadata: none."""
 ERROR_REASON_VERSION_EXPIRED: ErrorReason.ValueType  # 34
-"""FAILED_PRECONDITION: the version asked for is no longer kept; a tag would have kept it, and a search in pages that goes
-on soon. Metadata: "collection", "version".
+"""FAILED_PRECONDITION: the requested version is no longer kept. Tags keep versions; so does a paged search for a short
+time. Metadata: "collection", "version".
 """
 ERROR_REASON_TAG_NOT_FOUND: ErrorReason.ValueType  # 35
 """NOT_FOUND: the collection has no such tag. Metadata: "tag", "known"."""
@@ -193,5 +193,5 @@ ERROR_REASON_TAG_EXISTS: ErrorReason.ValueType  # 36
 ERROR_REASON_ROWS_CORRUPT: ErrorReason.ValueType  # 37
 """DATA_LOSS: files of a collection's rows are missing. Metadata: "collection"."""
 ERROR_REASON_INDEX_TOO_LARGE: ErrorReason.ValueType  # 38
-"""FAILED_PRECONDITION: an index does not fit the memory it is to lie in. Metadata: "needed_bytes", "available_bytes"."""
+"""FAILED_PRECONDITION: an index does not fit into its memory. Metadata: "needed_bytes", "available_bytes"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -32,8 +32,8 @@ class _OperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operator.Val
     OPERATOR_NOT_EQUAL: _Operator.ValueType  # 2
     """Exactly where OPERATOR_EQUAL does not hold."""
     OPERATOR_GREATER: _Operator.ValueType  # 3
-    """The value is greater; operands are numbers or strings (by code point). There is no type for dates: as ISO 8601 strings
-    of one form and one offset ("2026-11-20T09:30:00Z") they compare as the times they are.
+    """The value is greater; operands are numbers or strings (by code point). There is no type for dates: ISO 8601
+    strings of the same form and offset ("2026-11-20T09:30:00Z") compare in order of time.
     """
     OPERATOR_GREATER_OR_EQUAL: _Operator.ValueType  # 4
     """The value is greater or equal; operands as for OPERATOR_GREATER."""
@@ -58,8 +58,8 @@ OPERATOR_EQUAL: Operator.ValueType  # 1
 OPERATOR_NOT_EQUAL: Operator.ValueType  # 2
 """Exactly where OPERATOR_EQUAL does not hold."""
 OPERATOR_GREATER: Operator.ValueType  # 3
-"""The value is greater; operands are numbers or strings (by code point). There is no type for dates: as ISO 8601 strings
-of one form and one offset ("2026-11-20T09:30:00Z") they compare as the times they are.
+"""The value is greater; operands are numbers or strings (by code point). There is no type for dates: ISO 8601
+strings of the same form and offset ("2026-11-20T09:30:00Z") compare in order of time.
 """
 OPERATOR_GREATER_OR_EQUAL: Operator.ValueType  # 4
 """The value is greater or equal; operands as for OPERATOR_GREATER."""
@@ -79,9 +79,9 @@ Global___Operator: _TypeAlias = Operator  # noqa: Y015
 class Filter(_message.Message):
     """A condition on an item's metadata, as a tree.
 
-    Every condition is either true or false of an item. A path that is missing, or holds null, satisfies no comparison but
-    OPERATOR_NOT_EQUAL, OPERATOR_NOT_IN and `exists: false`. Values of different types never compare (a number is not a
-    string, a boolean is not a number). A list satisfies a comparison when any of its elements does.
+    Every condition is either true or false for an item. A path that is missing or null satisfies no comparison except
+    OPERATOR_NOT_EQUAL, OPERATOR_NOT_IN and `exists: false`. Values of different types never match (a number is not a
+    string, a boolean is not a number). A list satisfies a comparison if any of its elements does.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -109,7 +109,7 @@ class Filter(_message.Message):
 
     @_builtins.property
     def exists(self) -> Global___Exists:
-        """Asks whether a path holds a value."""
+        """Tests whether a path has a value."""
 
     def __init__(
         self,
@@ -245,7 +245,7 @@ class Exists(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     EXISTS_FIELD_NUMBER: _builtins.int
     exists: _builtins.bool
-    """True asks for items that have a value there, false for those that have none. Null counts as none."""
+    """True matches items that have a value there, false those that have none. Null counts as none."""
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. As in Comparison."""
@@ -266,7 +266,7 @@ Global___Exists: _TypeAlias = Exists  # noqa: Y015
 
 @_typing.final
 class Scalar(_message.Message):
-    """A value that compares."""
+    """A value to compare with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -302,7 +302,7 @@ Global___Scalar: _TypeAlias = Scalar  # noqa: Y015
 
 @_typing.final
 class Where(_message.Message):
-    """A filter in one of its spellings."""
+    """A filter, as a tree or as JSON."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -310,7 +310,7 @@ class Where(_message.Message):
     JSON_FIELD_NUMBER: _builtins.int
     json: _builtins.str
     """A JSON object: {"colour": "green", "price": {"$lt": 50}, "$or": [...]}. Operators: $eq $ne $gt $gte $lt $lte $in $nin
-    $exists $startsWith $and $or $not; a bare value is $eq; several keys are $and. Dots part the keys of a path, "\\\\."
+    $exists $startsWith $and $or $not; a bare value is $eq; several keys are $and. Dots separate the keys of a path, "\\\\."
     is a dot within a key.
     """
     @_builtins.property
@@ -323,12 +323,12 @@ class Where(_message.Message):
         tree: Global___Filter | None = ...,
         json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "spelling", b"spelling", "tree", b"tree"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json", b"json", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "spelling", b"spelling", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json", b"json", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_spelling: _TypeAlias = _typing.Literal["tree", "json"]  # noqa: Y015
-    _WhichOneofArgType_spelling: _TypeAlias = _typing.Literal["spelling", b"spelling"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_spelling) -> _WhichOneofReturnType_spelling | None: ...
+    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["tree", "json"]  # noqa: Y015
+    _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_format) -> _WhichOneofReturnType_format | None: ...
 
 Global___Where: _TypeAlias = Where  # noqa: Y015

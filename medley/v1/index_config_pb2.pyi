@@ -26,28 +26,28 @@ class _VectorStorageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VectorS
     VECTOR_STORAGE_UNSPECIFIED: _VectorStorage.ValueType  # 0
     """The default of the index."""
     VECTOR_STORAGE_FLOAT32: _VectorStorage.ValueType  # 1
-    """4 bytes a dimension."""
+    """4 bytes per dimension."""
     VECTOR_STORAGE_FLOAT16: _VectorStorage.ValueType  # 2
-    """2 bytes a dimension."""
+    """2 bytes per dimension."""
     VECTOR_STORAGE_INT8: _VectorStorage.ValueType  # 3
-    """1 byte a dimension."""
+    """1 byte per dimension."""
 
 class VectorStorage(_VectorStorage, metaclass=_VectorStorageEnumTypeWrapper):
-    """How vectors lie in the memory that a search reads first. What is found is ranked by float32 vectors whatever this is."""
+    """How vectors are stored for the first pass of a search. Results are always ranked by float32 vectors."""
 
 VECTOR_STORAGE_UNSPECIFIED: VectorStorage.ValueType  # 0
 """The default of the index."""
 VECTOR_STORAGE_FLOAT32: VectorStorage.ValueType  # 1
-"""4 bytes a dimension."""
+"""4 bytes per dimension."""
 VECTOR_STORAGE_FLOAT16: VectorStorage.ValueType  # 2
-"""2 bytes a dimension."""
+"""2 bytes per dimension."""
 VECTOR_STORAGE_INT8: VectorStorage.ValueType  # 3
-"""1 byte a dimension."""
+"""1 byte per dimension."""
 Global___VectorStorage: _TypeAlias = VectorStorage  # noqa: Y015
 
 @_typing.final
 class IndexConfig(_message.Message):
-    """How a space is indexed. It can be changed at any time: the index there is answers until the new one has taken over."""
+    """How a space is indexed. It can be changed at any time: the current index serves searches until the new one is built."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -57,12 +57,12 @@ class IndexConfig(_message.Message):
     EXACT_BELOW_SELECTIVITY_FIELD_NUMBER: _builtins.int
     RECALL_FLOOR_FIELD_NUMBER: _builtins.int
     exact_below_selectivity: _builtins.float
-    """Share of the vectors, 0 to 1, up to which a filter's candidates are compared exactly whatever the index; 0 means 0.1.
-    Exact indexes pass it over.
+    """Share of the vectors, 0 to 1, up to which a filter's candidates are compared exactly with any index; 0 means 0.1.
+    Exact indexes ignore it.
     """
     recall_floor: _builtins.float
-    """Recall at 10, 0 to 1, that answers of an approximate index must have on average; below it the space answers exactly
-    until it recovers. 0 means 0.9. Exact indexes pass it over.
+    """Recall at 10, 0 to 1, that an approximate index must have on average; below it the space is searched exactly
+    until it recovers. 0 means 0.9. Exact indexes ignore it.
     """
     @_builtins.property
     def exact(self) -> Global___ExactIndex:
@@ -70,11 +70,11 @@ class IndexConfig(_message.Message):
 
     @_builtins.property
     def hnsw(self) -> Global___HnswIndex:
-        """A graph is walked: fast over many vectors, recall a little below 1."""
+        """A graph: fast over many vectors, recall a little below 1."""
 
     @_builtins.property
     def ivf(self) -> Global___IvfIndex:
-        """Vectors lie in lists around centroids, and only the lists near the query are read."""
+        """Inverted lists around centroids, of which a search reads only those near the query."""
 
     def __init__(
         self,
@@ -97,8 +97,8 @@ Global___IndexConfig: _TypeAlias = IndexConfig  # noqa: Y015
 
 @_typing.final
 class ExactIndex(_message.Message):
-    """Parameters of an exact index. All storages give the same answers; the compact ones are read faster and take memory
-    besides that of the float32 vectors.
+    """Parameters of an exact index. All storages give the same results; the compact ones are faster and need memory in
+    addition to that of the float32 vectors.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -166,11 +166,11 @@ class IvfIndex(_message.Message):
     nlist: _builtins.int
     """Lists (nlist), 1 to 65,536; 0 chooses 4 times the square root of the number of vectors."""
     nprobe: _builtins.int
-    """Lists read by a search (nprobe), 1 to 65,536; 0 chooses a sixteenth of them, 8 at least."""
+    """Lists read by a search (nprobe), 1 to 65,536; 0 chooses a sixteenth of them, at least 8."""
     storage: Global___VectorStorage.ValueType
-    """One number a dimension."""
+    """One number per dimension."""
     product_bytes: _builtins.int
-    """Product quantisation to this many bytes a vector, which must divide the dimensions (Jégou, Douze & Schmid, 2011)."""
+    """Product quantisation to this many bytes per vector, which must divide the dimensions (Jégou, Douze & Schmid, 2011)."""
     def __init__(
         self,
         *,

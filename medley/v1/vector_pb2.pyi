@@ -24,7 +24,7 @@ class _Metric:
 class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Metric.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     METRIC_UNSPECIFIED: _Metric.ValueType  # 0
-    """As METRIC_COSINE where a request leaves it out; never in a response."""
+    """In a request the same as METRIC_COSINE; never in a response."""
     METRIC_COSINE: _Metric.ValueType  # 1
     """Cosine similarity, -1 to 1, higher is nearer. Vectors of length zero are refused."""
     METRIC_DOT_PRODUCT: _Metric.ValueType  # 2
@@ -36,7 +36,7 @@ class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
     """How two vectors of a space are compared."""
 
 METRIC_UNSPECIFIED: Metric.ValueType  # 0
-"""As METRIC_COSINE where a request leaves it out; never in a response."""
+"""In a request the same as METRIC_COSINE; never in a response."""
 METRIC_COSINE: Metric.ValueType  # 1
 """Cosine similarity, -1 to 1, higher is nearer. Vectors of length zero are refused."""
 METRIC_DOT_PRODUCT: Metric.ValueType  # 2

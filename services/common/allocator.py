@@ -1,11 +1,11 @@
-"""The C library's memory."""
+"""The heap of the C library."""
 
 import ctypes
 from functools import lru_cache
 
 
 def trim_heap() -> None:
-    """Give the system back what was freed and is kept for later, where the C library can: glibc keeps a lot.
+    """Return freed heap memory to the operating system if the C library supports it; glibc keeps much of it otherwise.
 
     Takes some milliseconds; run it in a thread.
     """

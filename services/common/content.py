@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class ContentType(Enum):
-    """What an item, a query or a model's input is."""
+    """The kind of content of an item, a query or a model's input."""
 
     TEXT = "text"
     IMAGE = "image"

@@ -1,4 +1,4 @@
-"""The API's enums that more than one service speaks."""
+"""Conversion of the API's enums that several services use."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -16,10 +16,10 @@ CONTENT_TYPES = {kind: collection_pb2.ContentType.Value(f"CONTENT_TYPE_{kind.nam
 
 
 def from_proto(field: str, number: int, numbers: Mapping[Kind, int]) -> Kind:
-    """Return the kind whose number in the API is `number`; `field` names what holds it.
+    """Return the kind whose number in the API is `number`; `field` is named in the error.
 
     Raises:
-        ArgumentError: none has it.
+        ArgumentError: the number is unknown.
     """
     for kind, known in numbers.items():
         if known == number:

@@ -1,10 +1,10 @@
-"""Errors a service raises on purpose. No gRPC here: `statuses` says which status each kind becomes."""
+"""Errors that are part of the API. Free of gRPC: `rpc.statuses` maps each kind to a status."""
 
 from services.common.content import ContentType
 
 
 class ServiceError(Exception):
-    """Base class of every error that is part of an API's contract.
+    """Base class of every error that is part of the API.
 
     `reason` is the machine-readable name a client may branch on, a value of `medley.v1.ErrorReason`; `metadata` names
     the values involved.
@@ -22,11 +22,11 @@ class NotFoundError(ServiceError):
 
 
 class InvalidError(ServiceError):
-    """The request is wrong whatever the state of the system."""
+    """The request is invalid, whatever the state of the system."""
 
 
 class AlreadyExistsError(ServiceError):
-    """What was to be made is there already."""
+    """The thing to create exists already."""
 
 
 class PreconditionError(ServiceError):
@@ -34,7 +34,7 @@ class PreconditionError(ServiceError):
 
 
 class ConflictError(ServiceError):
-    """Another write came first; reading again and retrying helps."""
+    """A concurrent write came first; reading again and retrying helps."""
 
 
 class OverloadedError(ServiceError):
@@ -48,7 +48,7 @@ class UnavailableError(ServiceError):
 
 
 class CorruptError(ServiceError):
-    """What is kept is not what was stored; only another copy helps."""
+    """Stored data is damaged or missing; only a backup helps."""
 
 
 class DeadlineError(ServiceError):
@@ -94,7 +94,7 @@ class ArgumentError(InvalidError):
 
 
 class IdError(InvalidError):
-    """An item id that cannot be."""
+    """An invalid item id."""
 
     reason = "ID_INVALID"
 
@@ -104,7 +104,7 @@ class IdError(InvalidError):
 
 
 class DuplicateIdError(InvalidError):
-    """An id that came before in the same batch."""
+    """An id that occurs twice in a batch."""
 
     reason = "ID_DUPLICATE"
 
@@ -131,7 +131,7 @@ class VectorError(InvalidError):
 
 
 class FingerprintError(PreconditionError):
-    """Vectors made by another model, runtime or preprocessing."""
+    """Vectors of another model, runtime or preprocessing."""
 
     reason = "FINGERPRINT_MISMATCH"
 
@@ -142,7 +142,7 @@ class FingerprintError(PreconditionError):
 
 
 class FilterError(InvalidError):
-    """A filter with an unknown operator, or an operand that cannot compare."""
+    """A filter with an unknown operator, or an operand that cannot be compared."""
 
     reason = "FILTER_INVALID"
 
@@ -151,7 +151,7 @@ class FilterError(InvalidError):
 
 
 class TokenError(InvalidError):
-    """A page token or version token that cannot be read."""
+    """An invalid page token or version token."""
 
     reason = "TOKEN_INVALID"
 
@@ -160,7 +160,7 @@ class TokenError(InvalidError):
 
 
 class TextError(InvalidError):
-    """A text that is empty, too long, or no text."""
+    """A text that is empty, too long, or not valid Unicode."""
 
     reason = "TEXT_INVALID"
 
@@ -169,7 +169,7 @@ class TextError(InvalidError):
 
 
 class MediaError(InvalidError):
-    """Bytes that are no media of a kind that is taken."""
+    """Bytes that are not a media file of a supported format."""
 
     reason = "MEDIA_INVALID"
 
@@ -187,12 +187,12 @@ class ItemEmptyError(InvalidError):
 
 
 class InputNotSupportedError(InvalidError):
-    """A kind of content that a model or space does not take."""
+    """A kind of content that a model or space does not accept."""
 
     reason = "INPUT_NOT_SUPPORTED"
 
     def __init__(self, refusal: str, model: str, content_type: ContentType) -> None:
-        """`refusal` says who does not take it, such as "model 'clip' does not take"."""
+        """`refusal` begins the message, such as "model 'clip' does not take"."""
         super().__init__(f"{refusal} {content_type.value}", model=model, content_type=content_type.value)
 
 
@@ -206,7 +206,7 @@ class MetadataError(InvalidError):
 
 
 class VersionUnknownError(PreconditionError):
-    """A version token of a collection since dropped."""
+    """A version token of a collection that was dropped since."""
 
     reason = "VERSION_UNKNOWN"
 
@@ -219,20 +219,20 @@ class VersionUnknownError(PreconditionError):
 
 
 class VersionExpiredError(PreconditionError):
-    """A version that is no longer kept, of a collection or for a search."""
+    """A version, of a collection or held for a search, that has been garbage-collected."""
 
     reason = "VERSION_EXPIRED"
 
     def __init__(self, collection: str, version: str) -> None:
         super().__init__(
-            f"version {version!r} of {collection!r} is no longer kept: begin anew from the newest; tags keep versions",
+            f"version {version!r} of {collection!r} is no longer kept: start again from the newest; tags keep versions",
             collection=collection,
             version=version,
         )
 
 
 class RevisionError(ConflictError):
-    """The row was written meanwhile."""
+    """The row was changed by a concurrent write."""
 
     reason = "REVISION_MISMATCH"
 
@@ -255,13 +255,13 @@ class ServiceUnavailableError(UnavailableError):
 
 
 class MessageTooLargeError(OverloadedError):
-    """A message, file or answer with too many bytes; smaller ones, or fewer at a time, help."""
+    """A message, file or response with too many bytes; smaller ones, or fewer at a time, help."""
 
     reason = "MESSAGE_TOO_LARGE"
 
 
 class StorageFullError(OverloadedError):
-    """No room for what was to be written."""
+    """The disk or bucket is full."""
 
     reason = "STORAGE_FULL"
 

@@ -1,4 +1,4 @@
-"""The spellings of a filter: the API's message and JSON operators."""
+"""Conversion of filters from and to the API's message, and from JSON operators."""
 
 import json
 import sys
@@ -20,12 +20,12 @@ _TO_MESSAGE = {kind: number for number, kind in _FROM_MESSAGE.items()}
 
 
 def from_where(where: filter_pb2.Where) -> Filter | None:
-    """Return the filter that `where` spells; None where it spells none.
+    """Return the filter in `where`; None if it has none.
 
     Raises:
-        FilterError: it cannot be read.
+        FilterError: the filter is invalid.
     """
-    match where.WhichOneof("spelling"):
+    match where.WhichOneof("format"):
         case "tree":
             return from_message(where.tree)
         case "json":
@@ -35,27 +35,27 @@ def from_where(where: filter_pb2.Where) -> Filter | None:
 
 
 def from_message(message: filter_pb2.Filter) -> Filter:
-    """Return the tree that `message` holds.
+    """Return the filter in `message`.
 
     Raises:
-        FilterError: a node is unset, an operator unknown, an operand does not suit it, or the tree is too large.
+        FilterError: a node is unset, an operator unknown, an operand of the wrong type, or the tree is too large.
     """
     return _Reader().message(message, MAX_DEPTH)
 
 
 def from_json(text: str) -> Filter:
-    """Return the tree that the JSON object `text` spells with $-operators; a bare value is $eq, several keys are $and.
+    """Parse the JSON object `text` with $-operators; a bare value means $eq, several keys mean $and.
 
     Raises:
-        FilterError: it is no JSON object, an operator is unknown, an operand does not suit it, or it is too large.
+        FilterError: it is not a JSON object, an operator is unknown, an operand of the wrong type, or it is too large.
     """
     if len(text) > MAX_JSON_CHARACTERS:
         raise FilterError(f"{len(text)} characters, {MAX_JSON_CHARACTERS} at most")
     try:
-        spelt = parse_json(text)
+        parsed = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise FilterError(f"no JSON: {error}") from error
-    return _Reader().json(spelt, MAX_DEPTH)
+        raise FilterError(f"not JSON: {error}") from error
+    return _Reader().json(parsed, MAX_DEPTH)
 
 
 def to_message(condition: Filter) -> filter_pb2.Filter:
@@ -81,7 +81,7 @@ def split_path(path: str) -> tuple[str, ...]:
 
 
 class _Reader:
-    """Reads one filter, counting its nodes."""
+    """Parses one filter and limits its nodes and depth."""
 
     def __init__(self) -> None:
         self._nodes = 0
@@ -102,11 +102,11 @@ class _Reader:
             case _:
                 raise FilterError("a node is empty")
 
-    def json(self, spelt: object, depth: int) -> Filter:
+    def json(self, value: object, depth: int) -> Filter:
         self._count(depth)
-        if not isinstance(spelt, Mapping):
-            raise FilterError(f"{json.dumps(spelt)[:64]} is no object of conditions")
-        conditions = tuple(self._entry(key, value, depth - 1) for key, value in spelt.items())
+        if not isinstance(value, Mapping):
+            raise FilterError(f"{json.dumps(value)[:64]} is not an object of conditions")
+        conditions = tuple(self._entry(key, child, depth - 1) for key, child in value.items())
         return conditions[0] if len(conditions) == 1 else AllOf(conditions)
 
     def _entry(self, key: str, value: object, depth: int) -> Filter:

@@ -1,9 +1,9 @@
-"""Conditions on metadata: the tree, and what it means. `filter_codec` reads its spellings.
+"""Filters on metadata: their tree and semantics. `filter_codec` parses them.
 
-Every condition is true or false of an item. A path that is missing, or holds null, satisfies no comparison but
-NOT_EQUAL, NOT_IN and `Exists(..., False)`, which are exact negations. Values of different types never compare; whole
-numbers and fractions are one type, booleans another. A list satisfies a comparison when any of its elements does. Paths
-lead through objects, not through lists.
+Every condition is either true or false for an item. A path that is missing or null satisfies no comparison except
+NOT_EQUAL, NOT_IN and `Exists(..., False)`, which are exact negations. Values of different types never match; all
+numbers are one type, booleans another. A list satisfies a comparison if any of its elements does. Paths lead through
+objects, not through lists.
 """
 
 import math
@@ -47,7 +47,7 @@ class Comparison:
     """Compares the value at `path` with `operands`: one, or for IN and NOT_IN one or more.
 
     Raises:
-        FilterError: the path is empty, or the operands do not suit the operator.
+        FilterError: the path is empty, or an operand has the wrong type for the operator.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """Asks whether there is a value at `path`, null counting as none.
+    """Tests whether there is a value at `path`; null counts as none.
 
     Raises:
         FilterError: the path is empty.
@@ -99,7 +99,7 @@ Filter = AllOf | AnyOf | Not | Comparison | Exists
 
 
 def matches(condition: Filter, metadata: Mapping[str, object]) -> bool:
-    """Return whether `metadata`, decoded JSON, satisfies `condition`. This is the oracle for every other evaluation."""
+    """Return whether `metadata`, decoded JSON, satisfies `condition`. Other evaluations are tested against this."""
     match condition:
         case AllOf(filters):
             return all(matches(child, metadata) for child in filters)
@@ -114,7 +114,7 @@ def matches(condition: Filter, metadata: Mapping[str, object]) -> bool:
 
 
 def canonical_key(condition: Filter) -> str:
-    """Return a key for caches that tells apart what `==` does not: 1, 1.0 and True are equal in Python."""
+    """Return a cache key that distinguishes 1, 1.0 and True, which are equal in Python."""
     return repr(condition)
 
 
@@ -127,7 +127,7 @@ def value_at(path: Path, metadata: Mapping[str, object]) -> object:
 
 
 def comparison_type(value: object) -> type | None:
-    """Return the type as which `value` compares: str, bool or float (any number); None for what does not compare."""
+    """Return the type as which `value` is compared: str, bool or float (any number); None if it is not comparable."""
     if isinstance(value, bool | str):
         return type(value)
     return float if isinstance(value, int | float) else None

@@ -1,4 +1,4 @@
-"""How a space is indexed: what a user may choose, checked."""
+"""The index configuration of a space, and its validation."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,7 +9,7 @@ MAX_LISTS = 65_536
 
 
 class VectorStorage(Enum):
-    """How vectors lie in the memory that a search reads first; the value is what the API's name ends in."""
+    """How vectors are stored for the first pass of a search; a value is the suffix of the API's name."""
 
     FLOAT32 = "FLOAT32"
     FLOAT16 = "FLOAT16"
@@ -18,14 +18,14 @@ class VectorStorage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """Every candidate is compared."""
+    """An exact index: every candidate is compared."""
 
     storage: VectorStorage = VectorStorage.INT8
 
 
 @dataclass(frozen=True, slots=True)
 class Hnsw:
-    """A graph is walked; see `medley.v1.HnswIndex` for what the numbers do."""
+    """A graph index (HNSW); `medley.v1.HnswIndex` documents the parameters."""
 
     m: int = 32
     ef_construction: int = 200
@@ -42,7 +42,7 @@ class ProductQuantization:
 
 @dataclass(frozen=True, slots=True)
 class Ivf:
-    """The lists nearest to the query are read; `nlist` and `nprobe` None: chosen by the number of vectors."""
+    """An inverted file (IVF); `nlist` and `nprobe` None: chosen from the number of vectors."""
 
     nlist: int | None = None
     nprobe: int | None = None
@@ -51,7 +51,7 @@ class Ivf:
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
-    """How a space is indexed; see `medley.v1.IndexConfig` for the two shares, both 0 to 1."""
+    """The index configuration of a space; `medley.v1.IndexConfig` documents the two shares, both 0 to 1."""
 
     kind: Exact | Hnsw | Ivf = field(default_factory=Exact)
     exact_below_selectivity: float = 0.1
@@ -59,12 +59,12 @@ class IndexConfig:
 
     @property
     def scanned(self) -> VectorStorage:
-        """What exact scans read; behind an approximate index they are of few vectors, and a copy is not worth while."""
+        """Storage for exact scans: beside an approximate index float32, as few vectors do not justify a copy."""
         return self.kind.storage if isinstance(self.kind, Exact) else VectorStorage.FLOAT32
 
 
 def validate_index_config(config: IndexConfig, dimensions: int) -> IndexConfig:
-    """Return `config` if a space of `dimensions` can be indexed so.
+    """Return `config` if it is valid for a space of `dimensions`.
 
     Raises:
         ArgumentError: a number is out of its range.
@@ -90,6 +90,6 @@ def _check_coding(coding: VectorStorage | ProductQuantization, dimensions: int) 
             raise ArgumentError("index.ivf.product_bytes", coding.size, f"must divide the {dimensions} dimensions")
 
 
-def _check(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:  # NaN is neither
-        raise ArgumentError(name, value, f"must be {least} to {most}")
+def _check(name: str, value: float, minimum: float, maximum: float) -> None:
+    if not minimum <= value <= maximum:  # also refuses NaN
+        raise ArgumentError(name, value, f"must be {minimum} to {maximum}")

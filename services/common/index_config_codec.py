@@ -1,4 +1,4 @@
-"""How a space is indexed, as the API's message and as values."""
+"""Conversion of index configurations from and to the API's message."""
 
 from medley.v1 import index_config_pb2 as pb
 from services.common.errors import ArgumentError
@@ -8,10 +8,10 @@ _DEFAULT = IndexConfig()
 
 
 def from_message(message: pb.IndexConfig) -> IndexConfig:
-    """Return what `message` says, its zeros as the defaults they stand for; numbers are not checked.
+    """Return the configuration in `message`, zeros replaced by defaults; ranges are not validated.
 
     Raises:
-        ArgumentError: a storage is none of the API's.
+        ArgumentError: a storage is unknown.
     """
     return IndexConfig(
         _kind(message),
@@ -21,7 +21,7 @@ def from_message(message: pb.IndexConfig) -> IndexConfig:
 
 
 def to_message(config: IndexConfig) -> pb.IndexConfig:
-    """Return `config` as the API's message, every default spelt out."""
+    """Return `config` as the API's message, with every default written out."""
     message = pb.IndexConfig(exact_below_selectivity=config.exact_below_selectivity, recall_floor=config.recall_floor)
     match config.kind:
         case Exact(storage):
@@ -63,7 +63,7 @@ def _storage(kind: str, number: int) -> VectorStorage:
     if number == pb.VECTOR_STORAGE_UNSPECIFIED:
         return VectorStorage.INT8
     if number not in pb.VectorStorage.values():
-        raise ArgumentError(f"index.{kind}.storage", number, "is no VectorStorage")
+        raise ArgumentError(f"index.{kind}.storage", number, "is not a VectorStorage")
     return VectorStorage(pb.VectorStorage.Name(pb.VectorStorage.ValueType(number)).removeprefix("VECTOR_STORAGE_"))
 
 

@@ -1,4 +1,4 @@
-"""Metadata: a JSON object, bounded."""
+"""Parsing of metadata: a JSON object of limited size and depth."""
 
 from services.common.errors import MetadataError
 from services.common.strict_json import parse_json
@@ -8,17 +8,17 @@ MAX_METADATA_DEPTH = 32
 
 
 def parse_metadata(metadata_json: str) -> dict[str, object]:
-    """Return the JSON object that `metadata_json` spells, the empty one for an empty string.
+    """Parse the JSON object `metadata_json`; an empty string means an empty object.
 
     Raises:
-        MetadataError: it is no JSON object, holds NaN, infinity or half a character, is over 1 MiB or 32 levels deep.
+        MetadataError: it is not a JSON object, holds NaN, infinity or a lone surrogate, or exceeds 1 MiB or 32 levels.
     """
     if len(metadata_json.encode()) > MAX_METADATA_BYTES:
         raise MetadataError(f"has {len(metadata_json.encode())} bytes, {MAX_METADATA_BYTES} at most")
     try:
         metadata = parse_json(metadata_json or "{}")
     except (ValueError, RecursionError) as error:
-        raise MetadataError(f"is no JSON: {error}") from error
+        raise MetadataError(f"is not JSON: {error}") from error
     if not isinstance(metadata, dict):
         raise MetadataError(f"must be a JSON object, got {metadata_json[:64]}")
     if not _within_depth(metadata, MAX_METADATA_DEPTH):

@@ -1,4 +1,4 @@
-"""Which names are allowed."""
+"""Validation of names and ids."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Pages of a list ordered by a string key."""
+"""Page sizes and page tokens of lists ordered by a string key."""
 
 import base64
 import binascii
@@ -10,7 +10,7 @@ MAX_PAGE_SIZE = 1000
 
 
 def validate_page_size(requested: int) -> int:
-    """Return the size of a page for a request's `page_size`, 0 meaning the default.
+    """Return the page size for a request's `page_size`; 0 means the default.
 
     Raises:
         ArgumentError: it is negative or over `MAX_PAGE_SIZE`.
@@ -21,15 +21,15 @@ def validate_page_size(requested: int) -> int:
 
 
 def encode_page_token(last_key: str) -> str:
-    """Return the token of the page that begins after `last_key`."""
+    """Return the token of the page that starts after `last_key`."""
     return base64.urlsafe_b64encode(b"k" + last_key.encode()).decode()
 
 
 def decode_page_token(token: str) -> str | None:
-    """Return the key after which `token`'s page begins; None for the empty token of the first page.
+    """Return the key after which the page of `token` starts; None for the empty token of the first page.
 
     Raises:
-        TokenError: it is no token of ours.
+        TokenError: `encode_page_token` did not return it.
     """
     if not token:
         return None

@@ -1,4 +1,4 @@
-"""Running a service as a process: how it logs, and how it says that it cannot start."""
+"""Running a service as a process: logging, and errors at startup."""
 
 import asyncio
 import gc
@@ -19,11 +19,11 @@ INTERRUPTED = 130
 
 
 def run_process(name: str, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run what `serve` returns to its end; what keeps `name` from starting is one line and exit code 1."""
-    # Python's defaults look for cycles every 700 objects, and here there are hardly any: 5 % of an ingest's time.
+    """Run the coroutine of `serve`; an error at the startup of `name` prints one line and exits with code 1."""
+    # By default Python looks for reference cycles every 700 objects, which takes 5 % of an ingest and finds hardly any.
     gc.set_threshold(50_000, 20, 20)
     logging.basicConfig(level=logging.INFO)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every variant for processors that are not here
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs every CPU variant that it does not find
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve())
@@ -36,7 +36,7 @@ def run_process(name: str, serve: Callable[[], Coroutine[Any, Any, None]]) -> No
 
 
 def _problems(error: ValidationError) -> str:
-    """Return what is wrong with settings, one line by the variables' names, without their values: some are secret."""
+    """Describe invalid settings on one line, by the variables' names, without values: some are secret."""
     prefix = error.title.removesuffix("Settings").upper()
     return "; ".join(_problem(prefix, fault) for fault in error.errors(include_url=False, include_input=False))
 

@@ -1,21 +1,21 @@
-"""JSON as callers send it: nothing in it that JSON does not know, or that could not be sent on."""
+"""Strict parsing of JSON: without NaN, infinity and lone surrogates."""
 
 import json
 from typing import Any
 
 
 def parse_json(text: str) -> Any:
-    """Return what `text` spells.
+    """Parse `text`.
 
     Raises:
-        ValueError: it is no JSON, or holds NaN, infinity or half a character.
-        RecursionError: it is too deep to read.
+        ValueError: it is not JSON, or holds NaN, infinity or a lone surrogate.
+        RecursionError: it is nested too deeply.
     """
-    value = json.loads(text, parse_constant=_no_constant)
-    if "\\u" in text:  # an escape may spell half a character, which no text that is sent can hold
+    value = json.loads(text, parse_constant=_refuse_constant)
+    if "\\u" in text:  # an escape may be a lone surrogate, which cannot be encoded
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a JSON number")

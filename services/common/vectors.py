@@ -1,4 +1,4 @@
-"""Vectors: how they are compared, and how they travel."""
+"""Vectors: metrics, and conversion from and to bytes."""
 
 from enum import Enum
 
@@ -21,14 +21,14 @@ class Metric(Enum):
 
 
 def from_bytes(float32_le: bytes, dimensions: int | None = None) -> Matrix:
-    """Return the vector that `float32_le` holds, shape (dimensions,), read-only; None takes any length over 0.
+    """Return the vector in `float32_le`, shape (dimensions,), read-only; None accepts any length over 0.
 
     Raises:
-        VectorError: no whole number of floats, or one is NaN or infinite.
-        DimensionError: another length.
+        VectorError: not a whole number of floats, or one is NaN or infinite.
+        DimensionError: it has another length.
     """
     if len(float32_le) % 4 or not float32_le:
-        raise VectorError(f"of {len(float32_le)} bytes is no whole number of float32")
+        raise VectorError(f"of {len(float32_le)} bytes is not a whole number of float32")
     vector: Matrix = np.frombuffer(float32_le, dtype="<f4")
     if dimensions is not None and len(vector) != dimensions:
         raise DimensionError(dimensions, len(vector))
@@ -38,7 +38,7 @@ def from_bytes(float32_le: bytes, dimensions: int | None = None) -> Matrix:
 
 
 def rows_from_bytes(float32_le: bytes, dimensions: int) -> Matrix:
-    """Return the vectors that `float32_le` holds end to end, shape (n, dimensions), read-only, unchecked."""
+    """Return the concatenated vectors in `float32_le`, shape (n, dimensions), read-only, without validation."""
     rows: Matrix = np.frombuffer(float32_le, dtype="<f4").reshape(-1, dimensions)
     return rows
 
@@ -52,7 +52,7 @@ def validate_comparable(vector: Matrix, metric: Metric) -> Matrix:
     """Return `vector` if `metric` can compare it.
 
     Raises:
-        VectorError: its length is zero, under cosine.
+        VectorError: the metric is cosine and its length is zero.
     """
     if metric is Metric.COSINE and not vector.any():
         raise VectorError("has length zero, which cosine cannot compare")

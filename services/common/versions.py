@@ -1,4 +1,4 @@
-"""Version tokens: which commit of which collection."""
+"""Version tokens: a commit of a collection."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,17 +8,17 @@ from services.common.errors import TokenError
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Commit `number` of the collection whose creation was given `uid`; only versions of one `uid` compare."""
+    """Commit `number` of the collection created with `uid`; only versions with the same `uid` are comparable."""
 
     uid: str
     number: int
 
     @classmethod
     def parse(cls, token: str) -> Self:
-        """Return the version that `token` spells.
+        """Parse `token`.
 
         Raises:
-            TokenError: it spells none.
+            TokenError: it is not a version token.
         """
         uid, dot, number = token.partition(".")
         if not (dot and uid.isalnum() and number.isascii() and number.isdigit()):

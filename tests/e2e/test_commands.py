@@ -174,7 +174,7 @@ def test_status_says_that_all_is_well(medley: Medley) -> None:
         (("search", "x", "-c", "c", "--weight", "text"), 2, "e.g. text=2"),
         (("search", "x", "-c", "c", "--weight", "image=2"), 1, "a weight for image, but the queries are text"),
         (("search", "x", "-c", "c", "--sheet", "a.pdf"), 2, "one of .html, .png"),
-        (("search", "x", "-c", "c", "--where", "{"), 1, "medley: filter: no JSON"),
+        (("search", "x", "-c", "c", "--where", "{"), 1, "medley: filter: not JSON"),
         (("search", "x", "-c", "c", "--where", '{"a": {"$near": 1}}'), 1, "unknown operator '$near'"),
         (("update", "a", "-c", "c", "--metadata", "[1]"), 2, "must be a JSON object"),
         (("delete", "-c", "c"), 2, "either ids or --where"),

@@ -1,4 +1,4 @@
-"""Work that several calls wait for, and that belongs to none of them."""
+"""Tasks that are independent of the call that starts them."""
 
 import asyncio
 import contextvars
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def create_detached_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Run `work` in a task without the deadline of the call that happens to start it."""
+    """Run `work` in a task without the deadline of the call that starts it."""
     context = contextvars.copy_context()
     context.run(set_deadline, None)
     return asyncio.get_running_loop().create_task(work, context=context)

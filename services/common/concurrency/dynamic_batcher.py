@@ -1,4 +1,4 @@
-"""Inputs of concurrent calls, run together in batches."""
+"""Dynamic batching: inputs of concurrent calls run together in batches."""
 
 import asyncio
 import contextvars
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """How many inputs a batch has at most, and how many batches run at a time."""
+    """The maximum size of a batch, and the maximum number of batches in flight."""
 
     max_batch: int
     max_in_flight: int
@@ -28,10 +28,10 @@ class BatchPolicy:
 
 @dataclass(slots=True, eq=False)
 class _Pending(Generic[Input, Result]):
-    """An input that waits for its answer, until `deadline` on the monotonic clock."""
+    """An input that waits for its result, until `deadline` on the monotonic clock."""
 
     value: Input
-    answer: asyncio.Future[Result]
+    result: asyncio.Future[Result]
     deadline: float
 
 
@@ -39,10 +39,11 @@ _Running = asyncio.Future[Sequence[Result | Exception]]
 
 
 class DynamicBatcher(Generic[Key, Input, Result]):
-    """Runs inputs of one key together, in batches whose number and size `policy` bounds.
+    """Runs inputs of the same key together, in batches whose number and size `policy` limits.
 
-    There is no batching delay: while fewer batches run than may, an input starts at once; inputs that arrive meanwhile
-    form the next batches, and keys take turns. An input is left out if its call was cancelled or is past its deadline.
+    There is no batching delay: while fewer batches than `max_in_flight` run, an input starts immediately. Inputs that
+    arrive later form the next batches, keys in turn. Inputs of calls that are cancelled or past their deadline are
+    dropped.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class DynamicBatcher(Generic[Key, Input, Result]):
         *,
         cancel_abandoned: bool,
     ) -> None:
-        """`start` begins a batch; what it returns will hold the answer to each input, or the error of its caller.
+        """`start` starts a batch and returns a future of one result, or one caller's error, per input.
 
-        It runs under the latest of its callers' deadlines. `cancel_abandoned` says to cancel a batch once all of its
-        callers have left: right for work that ends when it is cancelled, wrong for a thread, which stays busy.
+        It runs under the latest of its callers' deadlines. `cancel_abandoned` cancels a batch once all of its callers
+        are cancelled; do not use it for work in threads, which cancelling does not stop.
         """
         self._start = start
         self._policy = policy
@@ -64,26 +65,26 @@ class DynamicBatcher(Generic[Key, Input, Result]):
         self._running: set[_Running[Result]] = set()
 
     async def run(self, key: Key, inputs: Sequence[Input]) -> list[Result]:
-        """Return the answers to `inputs`, in order; a caller that is cancelled takes back those not begun.
+        """Return the results of `inputs`, in order; cancelling the call drops the inputs that have not started.
 
-        Raises what the answers raise, and:
-            DeadlineError: the caller's deadline passed before all of them were begun.
+        Raises the error of an input, and:
+            DeadlineError: the caller's deadline passed before all inputs started.
         """
-        answers = self.submit(key, *inputs)
+        results = self.submit(key, *inputs)
         try:
-            return await asyncio.gather(*answers)
+            return await asyncio.gather(*results)
         finally:
-            for answer in answers:
-                answer.cancel()
+            for result in results:
+                result.cancel()
 
     def submit(self, key: Key, *inputs: Input) -> Sequence[asyncio.Future[Result]]:
-        """Return the future answers to `inputs`; cancel those that are no longer wanted."""
+        """Return futures of the results of `inputs`; cancel those that are no longer needed."""
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + remaining_seconds(inf)
         pending = [_Pending[Input, Result](value, loop.create_future(), deadline) for value in inputs]
         self._pending.setdefault(key, deque()).extend(pending)
         self._start_batches()
-        return [each.answer for each in pending]
+        return [each.result for each in pending]
 
     def _start_batches(self) -> None:
         while self._pending:
@@ -102,7 +103,7 @@ class DynamicBatcher(Generic[Key, Input, Result]):
             pending = queue.popleft()
             if pending.deadline <= now:
                 _resolve(pending, DeadlineError("the deadline passed before the work began"))
-            elif not pending.answer.done():
+            elif not pending.result.done():
                 batch.append(pending)
         if queue:
             self._pending[key] = queue
@@ -117,30 +118,30 @@ class DynamicBatcher(Generic[Key, Input, Result]):
         running.add_done_callback(partial(self._end, batch))
         if self._cancel_abandoned:
             for pending in batch:
-                pending.answer.add_done_callback(partial(_cancel_if_abandoned, running, batch))
+                pending.result.add_done_callback(partial(_cancel_if_abandoned, running, batch))
 
     def _end(self, batch: Sequence[_Pending[Input, Result]], done: _Running[Result]) -> None:
         self._running.discard(done)
         failed = asyncio.CancelledError() if done.cancelled() else done.exception()
-        answers = done.result() if failed is None else [failed] * len(batch)
-        for pending, answer in zip(batch, answers, strict=True):
-            _resolve(pending, answer)
+        results = done.result() if failed is None else [failed] * len(batch)
+        for pending, result in zip(batch, results, strict=True):
+            _resolve(pending, result)
         self._start_batches()
 
 
 def _cancel_if_abandoned(
     running: _Running[Result], batch: Sequence[_Pending[Input, Result]], _: asyncio.Future[Result]
 ) -> None:
-    if all(pending.answer.cancelled() for pending in batch):
+    if all(pending.result.cancelled() for pending in batch):
         running.cancel()
 
 
-def _resolve(pending: _Pending[Input, Result], answer: Result | BaseException) -> None:
-    if pending.answer.done():
+def _resolve(pending: _Pending[Input, Result], result: Result | BaseException) -> None:
+    if pending.result.done():
         return
-    if isinstance(answer, asyncio.CancelledError):
-        pending.answer.cancel()
-    elif isinstance(answer, BaseException):
-        pending.answer.set_exception(answer)
+    if isinstance(result, asyncio.CancelledError):
+        pending.result.cancel()
+    elif isinstance(result, BaseException):
+        pending.result.set_exception(result)
     else:
-        pending.answer.set_result(answer)
+        pending.result.set_result(result)

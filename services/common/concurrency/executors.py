@@ -1,4 +1,4 @@
-"""Blocking work off the event loop, in a bounded number of threads."""
+"""Thread pools for blocking work outside the event loop."""
 
 import asyncio
 import time
@@ -15,13 +15,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CALLER_SHARE = 0.9
-"""Share of the caller's time that blocking work has, so that the caller still hears what went wrong."""
+"""Share of the caller's remaining time for blocking work; the rest is for returning its error."""
 
 
 class BoundedExecutor(ThreadPoolExecutor):
-    """`threads` threads; more work waits its turn.
+    """A pool of `threads` threads; further work is queued.
 
-    An async context manager: at its end it waits for the work in progress, and drops what has not begun.
+    An async context manager: at its end it waits for the work in progress and drops queued work.
     """
 
     def __init__(self, name: str, threads: int) -> None:
@@ -35,25 +35,25 @@ class BoundedExecutor(ThreadPoolExecutor):
         await asyncio.to_thread(self.shutdown, wait=True, cancel_futures=True)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `work` returns. If the caller is cancelled, work that has begun goes on, other never begins."""
+        """Run `work` in a thread and return its result. If the caller is cancelled, running work continues."""
         return await asyncio.get_running_loop().run_in_executor(self, partial(work, *args, **kwargs))
 
     async def run_each(self, work: Callable[[T], R], elements: Sequence[T], *, chunk: int) -> list[R]:
-        """Return `work` of each element, in order; `chunk` of them are one piece of work.
+        """Return `work(element)` of each element, in order; `chunk` elements are one task.
 
-        No more pieces wait at a time than there are threads, however long the list: other callers get their turn.
+        At most as many tasks as threads are queued at a time, so that other callers are not blocked by a long list.
         """
-        pieces = [elements[start : start + chunk] for start in range(0, len(elements), chunk)]
-        if len(pieces) == 1:
-            return await self.run(_apply_each, work, pieces[0])
-        results: list[list[R]] = [[] for _ in pieces]
-        waiting = iter(enumerate(pieces))
+        chunks = [elements[start : start + chunk] for start in range(0, len(elements), chunk)]
+        if len(chunks) == 1:
+            return await self.run(_apply_each, work, chunks[0])
+        results: list[list[R]] = [[] for _ in chunks]
+        waiting = iter(enumerate(chunks))
 
         async def drain() -> None:
-            for place, piece in waiting:
-                results[place] = await self.run(_apply_each, work, piece)
+            for index, part in waiting:
+                results[index] = await self.run(_apply_each, work, part)
 
-        drains = [asyncio.ensure_future(drain()) for _ in range(min(self.threads, len(pieces)))]
+        drains = [asyncio.ensure_future(drain()) for _ in range(min(self.threads, len(chunks)))]
         try:
             await asyncio.gather(*drains)
         finally:
@@ -62,9 +62,9 @@ class BoundedExecutor(ThreadPoolExecutor):
         return [result for each in results for result in each]
 
     def block_on_each(self, work: Callable[[T], object], elements: Iterable[T]) -> None:
-        """Do `work` on each of `elements`, called in a thread that is none of these; raise its first error.
+        """Call `work` on each of `elements` and wait; raise the first error. Call it from outside the pool's threads.
 
-        Each thread has an equal share: handing over one by one costs more than a small piece of work does.
+        Each thread has an equal share, because handing over elements one by one costs more than small work does.
         """
         listed = list(elements)
         shares = [listed[first :: self.threads] for first in range(self.threads)]
@@ -73,7 +73,7 @@ class BoundedExecutor(ThreadPoolExecutor):
 
 
 class DeadlineExecutor(BoundedExecutor):
-    """Calls of `service` over a network, whose callers wait at most `timeout_seconds`, or most of their deadline."""
+    """Threads for calls to `service`, limited to `timeout_seconds` and to most of the caller's deadline."""
 
     def __init__(self, name: str, threads: int, service: str, timeout_seconds: float) -> None:
         super().__init__(name, threads)
@@ -81,21 +81,21 @@ class DeadlineExecutor(BoundedExecutor):
         self._timeout_seconds = timeout_seconds
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `work` returns; inside, `remaining_seconds` is the time it has.
+        """Run `work` and return its result; inside it, `remaining_seconds` is the time it has.
 
         Raises:
-            ServiceUnavailableError: the time is up; work that has begun goes on until it notices.
+            ServiceUnavailableError: the time is up; running work continues until it checks its deadline.
         """
         return await self.run_within(self._timeout_seconds, work, *args, **kwargs)
 
     async def run_within(self, seconds: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `work` returns, as `run` does, but wait for at most `seconds`."""
+        """Do as `run` does, with a timeout of `seconds`."""
         seconds = min(seconds, CALLER_SHARE * remaining_seconds(seconds / CALLER_SHARE))
         until = time.monotonic() + seconds
 
         def bounded() -> T:
             if time.monotonic() >= until:
-                raise ServiceUnavailableError(self._service, "had no turn to answer in time")
+                raise ServiceUnavailableError(self._service, "was not called in time: all threads are busy")
             with deadline_in(until - time.monotonic()):
                 return work(*args, **kwargs)
 
@@ -108,7 +108,7 @@ class DeadlineExecutor(BoundedExecutor):
 
 
 def consume_exception(future: "asyncio.Future[T]") -> None:
-    """Retrieve the error of a `future` that nobody may await any more, so that asyncio does not log it."""
+    """Retrieve the error of a `future` that is no longer awaited, so that asyncio does not log it."""
     if not future.cancelled():
         future.exception()
 

@@ -1,4 +1,4 @@
-"""Limits on how much is worked on at a time: refuse what is over the limit, or let it wait."""
+"""Limits on concurrent work: refuse what exceeds the limit, or let it wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -9,7 +9,7 @@ from services.common.errors import DeadlineError, OverloadedError
 
 
 class ConcurrencyLimiter:
-    """Counts the work in progress, and refuses at once what would exceed `limit`. `name` says whose limit it is."""
+    """Counts the work in progress, and refuses work that would exceed `limit`. Errors mention `name`."""
 
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
@@ -18,10 +18,10 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def admit(self, count: int = 1) -> Iterator[None]:
-        """Count `count` pieces of work while the block runs.
+        """Count `count` units of work while the block runs.
 
         Raises:
-            OverloadedError: with them there would be more than the limit.
+            OverloadedError: the limit would be exceeded.
             DeadlineError: the caller's deadline has passed.
         """
         if remaining_seconds(1.0) <= 0:
@@ -37,7 +37,7 @@ class ConcurrencyLimiter:
 
 
 class WeightedSemaphore:
-    """A semaphore for amounts, such as bytes. Who acquires more than is left waits, first come first served."""
+    """A semaphore for amounts, such as bytes; waiters are served in order."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -46,7 +46,7 @@ class WeightedSemaphore:
         self._released = asyncio.Event()
 
     async def acquire(self, amount: int) -> None:
-        """Wait until `amount` fits, or until nothing else is in use: one amount over the limit goes alone."""
+        """Wait until `amount` fits, or until nothing else is in use, if it exceeds the limit by itself."""
         async with self._turn:
             while self._in_use and self._in_use + amount > self._limit:
                 self._released.clear()
@@ -54,11 +54,11 @@ class WeightedSemaphore:
             self._in_use += amount
 
     def force_acquire(self, amount: int) -> None:
-        """Count `amount` without waiting, whether it fits or not: it is in use already, and only now known."""
+        """Acquire `amount` without waiting, even above the limit; for amounts that are known only once in use."""
         self._in_use += amount
 
     def release(self, amount: int) -> None:
-        """Give `amount` back."""
+        """Release `amount`."""
         self._in_use -= amount
         self._released.set()
 

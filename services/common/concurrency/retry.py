@@ -1,9 +1,9 @@
-"""Repeat what failed for a passing reason, by one policy: exponential backoff with full jitter.
+"""Retries after transient errors: exponential backoff with full jitter.
 
-It ends with the caller's deadline, and is only for work that may be done again: because the error says that nothing was
-executed, or because doing it twice comes to the same.
+Retries end with the caller's deadline. Only for work that is safe to repeat: idempotent, or known not to have been
+executed.
 
-Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Tenacity does the repeating.
+Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Implemented with tenacity.
 """
 
 import random
@@ -20,18 +20,18 @@ from services.common.errors import DeadlineError, OverloadedError, UnavailableEr
 T = TypeVar("T")
 
 Retryable = Callable[[Exception], bool]
-"""Tells whether the same work may succeed after an error."""
+"""Returns whether the same work may succeed after an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Pauses of random length, up to a bound that doubles with each failure from `first` to `longest`, in seconds."""
+    """Random pauses, up to a bound that doubles with each failure from `first` to `longest` seconds."""
 
     first: float
     longest: float
 
     def pause(self, failures: int) -> float:
-        """Return the seconds to wait after `failures` in a row, at least 1."""
+        """Return the seconds to wait after `failures` consecutive failures, at least 1."""
         return random.uniform(0, min(self.longest, self.first * 2 ** min(failures - 1, 32)))
 
 
@@ -46,9 +46,9 @@ async def retry(
     attempts: int | None = None,
     backoff: Backoff = BACKOFF,
 ) -> T:
-    """Return what `work` returns, repeated after a `retryable` error; the last error is raised as it is.
+    """Return the result of `work`, retried after `retryable` errors; the last error is raised.
 
-    `seconds` limits the time from the first attempt's start to the last one's; the caller's deadline does besides.
+    `seconds` limits the time from the start of the first attempt to that of the last; so does the caller's deadline.
     """
 
     async def attempt() -> T:
@@ -66,13 +66,13 @@ def retry_blocking(
     attempts: int | None = None,
     backoff: Backoff = BACKOFF,
 ) -> T:
-    """Do as `retry` does with work that blocks; run it in a thread."""
+    """Do as `retry` does, for blocking work; call it in a thread."""
     return tenacity.Retrying(**_options(retryable, seconds, attempts, backoff))(work)
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether a service is away, slow or full, and may be asked again."""
-    # A full disk or too large a message is an `OverloadedError` as well, but lasts.
+    """Return whether the error is transient: the service is unavailable, slow or overloaded."""
+    # A full disk or a message that is too large is an `OverloadedError` too, but not transient.
     full = isinstance(error, OverloadedError) and error.reason == OverloadedError.reason
     return full or isinstance(error, UnavailableError | DeadlineError)
 

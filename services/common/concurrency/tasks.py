@@ -1,4 +1,4 @@
-"""Doing several things at once, and things in the background."""
+"""Task groups and background tasks."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 async def gather(coroutines: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results of `coroutines`, in order; the first error ends the others and is raised."""
+    """Run `coroutines` concurrently and return their results, in order; the first error cancels the others."""
     async with task_group() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]
     return [task.result() for task in tasks]
@@ -32,7 +32,7 @@ async def gather(coroutines: Sequence[Coroutine[Any, Any, Result]]) -> list[Resu
 
 @asynccontextmanager
 async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `coroutines` while the block runs; after it they are cancelled and have ended."""
+    """Run `coroutines` while the block runs; cancel them at its end and wait until they finish."""
     tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         yield
@@ -43,15 +43,15 @@ async def background_tasks(*coroutines: Coroutine[Any, Any, None]) -> AsyncItera
 
 
 async def run_periodically(work: Callable[[], Awaitable[object]], seconds: float, name: str) -> None:
-    """Run `work` every `seconds`, the first time after as many; its errors are logged under `name`."""
+    """Run `work` every `seconds`, first after `seconds`; errors are logged under `name`."""
     while True:
         await asyncio.sleep(seconds)
         try:
             await work()
         except ServiceError as error:
-            log.warning("%s failed, and is tried again in %g s: %s", name, seconds, error)
+            log.warning("%s failed, retrying in %g s: %s", name, seconds, error)
         except Exception:
-            log.exception("%s failed, and is tried again in %g s", name, seconds)
+            log.exception("%s failed, retrying in %g s", name, seconds)
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,8 +1,8 @@
-"""Calling another service: over gRPC, or directly when it lives in the same process. One way for both.
+"""Calls to other services, over gRPC or directly within the same process.
 
 A client adapter holds a stub: the generated one over a channel, or an `InProcessStub`, which has the same methods but
-calls the servicer. Either way the adapter awaits `call(...)` or iterates `stream(...)`, which bound the time by what is
-left of the caller's deadline and raise the `ServiceError` the other service raised.
+calls the servicer. With both, the adapter awaits `call(...)` or iterates `stream(...)`, which apply the remaining time
+of the caller's deadline and raise the `ServiceError` that the other service raised.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ STREAM_SECONDS = 24 * 3600.0
 
 
 class InProcessStub:
-    """A stub of the service that `servicer` serves in this process: same methods, no wire.
+    """A stub that calls `servicer` in this process, without serialization.
 
-    Messages are handed over as they are: neither side may change one it has sent or received.
+    Messages are passed by reference: neither side may change one after sending or receiving it.
     """
 
     def __init__(self, servicer: object) -> None:
@@ -47,12 +47,12 @@ class InProcessStub:
 
 
 async def call(service: str, method: Callable[..., Any], request: Any, *, seconds: float = CALL_SECONDS) -> Any:
-    """Return the answer of a stub's unary-response `method` to `request`, a message or an async iterator of them.
+    """Return the response of a stub's unary-response `method` to `request`, a message or an async iterator of them.
 
     Raises:
-        ServiceError: what the other service raised, with its reason.
-        ServiceUnavailableError: it does not answer.
-        DeadlineError: the time was up.
+        ServiceError: the error of the other service, with its reason.
+        ServiceUnavailableError: the service does not answer.
+        DeadlineError: the deadline passed.
     """
     with _translate_errors(service):
         answer = method(request, timeout=remaining_seconds(seconds))
@@ -63,7 +63,7 @@ async def call(service: str, method: Callable[..., Any], request: Any, *, second
 async def stream(
     service: str, method: Callable[..., Any], request: Any, *, seconds: float = STREAM_SECONDS
 ) -> AsyncIterator[Any]:
-    """Yield the answers of a stub's stream-response `method`; raises as `call` does."""
+    """Yield the responses of a stub's stream-response `method`; raises as `call` does."""
     with _translate_errors(service):
         async for message in method(request, timeout=remaining_seconds(seconds)):
             yield message
@@ -111,6 +111,6 @@ def _from_rpc(service: str, error: grpc.aio.AioRpcError) -> Exception:
 
 def _sent_status(error: grpc.aio.AioRpcError) -> status_pb2.Status | None:
     try:
-        return rpc_status.from_call(error)  # type: ignore[arg-type]  # takes what an aio error has as well
-    except ValueError:  # the details contradict the call's own status, as where gRPC refused the headers they came in
+        return rpc_status.from_call(error)  # type: ignore[arg-type]  # works for aio errors too
+    except ValueError:  # the details contradict the status, e.g. because gRPC refused the trailers
         return None

@@ -1,4 +1,4 @@
-"""What stands between gRPC and every servicer: errors become statuses, deadlines are kept, calls are counted."""
+"""Server interceptors: translation of errors to statuses, deadlines, and the limit on concurrent calls."""
 
 import functools
 import inspect
@@ -22,7 +22,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
-    """Wraps what answers each method, whichever of the four kinds it is; once, for it costs a while."""
+    """Wraps the handler of each method, of any of the four kinds; cached, because wrapping is slow."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Any] = {}
@@ -32,7 +32,7 @@ class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the wrapped handler of the call's method; None where there is no such method."""
+        """Return the wrapped handler of the call's method; None if there is no such method."""
         method = handler_call_details.method
         if method not in self._handlers:
             handler = await continuation(handler_call_details)
@@ -51,19 +51,19 @@ class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
 
     @abstractmethod
     def _wrap_unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """Wrap what returns its answer, or writes to the context."""
+        """Wrap a handler that returns its response."""
 
     @abstractmethod
     def _wrap_streaming(
         self, method: str, behaviour: Callable[..., AsyncGenerator[Any]]
     ) -> Callable[..., AsyncIterator[Any]]:
-        """Wrap what yields its answers."""
+        """Wrap a handler that yields its responses."""
 
 
 class ErrorInterceptor(WrappingInterceptor):
-    """Turn a `ServiceError` into its status with an `ErrorInfo`, and any other exception into INTERNAL.
+    """Translates a `ServiceError` to its status with an `ErrorInfo`, and any other exception to INTERNAL.
 
-    At most `max_calls` calls run at a time; one more is refused at once with OVERLOADED.
+    At most `max_calls` calls run at a time; further ones are refused with OVERLOADED.
     """
 
     def __init__(self, max_calls: int) -> None:

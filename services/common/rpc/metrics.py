@@ -1,4 +1,4 @@
-"""What a server tells Prometheus: over HTTP, at `/metrics`, where its settings say so."""
+"""Prometheus metrics of a server, over HTTP at `/metrics` if its settings enable them."""
 
 import asyncio
 import functools
@@ -22,18 +22,18 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class MetricsAddressError(Exception):
-    """The address of the metrics cannot be had, or is none."""
+    """The address of the metrics is invalid or taken."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(f"cannot serve metrics on {address}: wants host:port, of this machine, that nobody has")
+        super().__init__(f"cannot serve metrics on {address}: it must be a free host:port of this machine")
 
 
 @asynccontextmanager
 async def serve_metrics(listen: str, registry: CollectorRegistry) -> AsyncIterator[int]:
-    """Serve what `registry` collects, and the state of the process, on `listen` while the block runs; yield the port.
+    """Serve the metrics of `registry` and of the process on `listen` while the block runs; yield the port.
 
     Raises:
-        MetricsAddressError: the address is no host:port, or taken.
+        MetricsAddressError: the address is not host:port, or taken.
     """
     host, _, port = listen.rpartition(":")
     try:
@@ -51,7 +51,7 @@ async def serve_metrics(listen: str, registry: CollectorRegistry) -> AsyncIterat
 
 
 class MetricsInterceptor(WrappingInterceptor):
-    """Counts the calls of each method that came over the server's port, by status, and times them."""
+    """Counts and times the calls over the server's port, by method and status."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__()
@@ -97,6 +97,6 @@ class MetricsInterceptor(WrappingInterceptor):
 
 
 def _code(error: BaseException) -> str:
-    """Return the status of a call that ended with `error`; an abort stands for the error it came of."""
+    """Return the status of a call that ended with `error`; for an abort, that of the error that caused it."""
     cause = error.__context__ if isinstance(error, grpc.aio.AbortError) else error
     return CODES[to_status(cause).code] if isinstance(cause, ServiceError) else "INTERNAL"

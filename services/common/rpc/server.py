@@ -1,4 +1,4 @@
-"""Run a gRPC server from start to drained stop."""
+"""Running a gRPC server, with health, reflection, metrics and graceful shutdown."""
 
 import asyncio
 import signal
@@ -17,11 +17,11 @@ from services.common.settings import ServerSettings
 Register = Callable[[grpc.aio.Server], None]
 
 PING_MS = 30_000
-"""How often a client that waits for an answer may ask whether the server lives; one that asks more often is cut off."""
+"""Minimum interval of a client's keepalive pings; the connection of one that pings more often is closed."""
 
 
 class ListenError(Exception):
-    """A server's address cannot be had."""
+    """A server cannot listen on its address."""
 
     def __init__(self, address: str) -> None:
         super().__init__(f"cannot listen on {address}: the port is taken, or the address is not this machine's")
@@ -33,19 +33,19 @@ async def run_server(
 ) -> AsyncIterator[int]:
     """Serve what `register` adds, plus health and reflection, while the block runs; yield the bound TCP port.
 
-    `service` is the full name of the service, e.g. "medley.v1.StoreService". What `register` adds must be warm: health
-    says SERVING as soon as the port answers. `metrics` are what the service tells besides its calls, where the settings
-    want metrics at all.
+    `service` is the full name of the service, e.g. "medley.v1.StoreService". What `register` adds must be ready, as
+    health reports SERVING immediately. `metrics` holds further metrics of the service, used if the settings enable
+    metrics.
 
     Raises:
-        ListenError: another server has the port.
-        MetricsAddressError: the address of the metrics cannot be had.
+        ListenError: the port is taken.
+        MetricsAddressError: the address of the metrics is invalid or taken.
     """
     registry = metrics or CollectorRegistry()
     interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor(settings.max_calls)]
     if settings.metrics_listen:
         interceptors.insert(0, MetricsInterceptor(registry))
-    # Without this a second server would share the port, and each call would go to either.
+    # Otherwise a second server could share the port, and each call would go to either.
     options = [*message_limits(settings), ("grpc.so_reuseport", 0)]
     options.append(("grpc.http2.min_ping_interval_without_data_ms", PING_MS))
     server = grpc.aio.server(interceptors=interceptors, options=options)
@@ -75,7 +75,7 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
 
 
 def message_limits(settings: ServerSettings) -> Sequence[tuple[str, int]]:
-    """Return the channel arguments that hold messages to `settings.max_message_bytes`, for servers and channels."""
+    """Return the channel arguments that limit messages to `settings.max_message_bytes`, for servers and channels."""
     limit = settings.max_message_bytes
     return [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
 

@@ -1,4 +1,4 @@
-"""`ServiceError` to `google.rpc.Status` and back: the one table of kinds and codes."""
+"""Conversion between `ServiceError` and `google.rpc.Status`."""
 
 from urllib.parse import quote
 
@@ -32,7 +32,7 @@ STATUS_CODES: dict[type[ServiceError], grpc.StatusCode] = {
     CorruptError: grpc.StatusCode.DATA_LOSS,
 }
 TRAILER_BYTES = 7_000
-"""What an error may take of a call's trailing headers; gRPC's clients begin to refuse them at 8,192."""
+"""Maximum size of an error in a call's trailers; gRPC clients may refuse trailers over 8,192 bytes."""
 
 _UNQUOTED = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _TRUNCATED_MESSAGE_BYTES = 800
@@ -53,17 +53,17 @@ def to_status(error: ServiceError) -> status_pb2.Status:
 
 
 def truncate_for_trailers(status: status_pb2.Status) -> status_pb2.Status:
-    """Return `status` as a call can end with it: message and values cut, with …, where they are too long to arrive."""
+    """Return `status` with message and values truncated, ending in …, if it is too large for trailers."""
     if _trailer_bytes(status) <= TRAILER_BYTES:
         return status
-    cut = status_pb2.Status(code=status.code, message=_truncate(status.message, _TRUNCATED_MESSAGE_BYTES))
+    truncated = status_pb2.Status(code=status.code, message=_truncate(status.message, _TRUNCATED_MESSAGE_BYTES))
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             for name, value in info.metadata.items():
                 info.metadata[name] = _truncate(value, _TRUNCATED_VALUE_BYTES)
-            cut.details.add().Pack(info)
-    return cut
+            truncated.details.add().Pack(info)
+    return truncated
 
 
 def _trailer_bytes(status: status_pb2.Status) -> int:
@@ -72,13 +72,13 @@ def _trailer_bytes(status: status_pb2.Status) -> int:
     return len(quote(status.message, safe=_UNQUOTED)) + base64
 
 
-def _truncate(text: str, most: int) -> str:
+def _truncate(text: str, max_bytes: int) -> str:
     encoded = text.encode()
-    return text if len(encoded) <= most else encoded[:most].decode(errors="ignore") + "…"
+    return text if len(encoded) <= max_bytes else encoded[:max_bytes].decode(errors="ignore") + "…"
 
 
 def from_status(status: status_pb2.Status) -> ServiceError | None:
-    """Return the error that `status` tells of, of its kind, with its reason; None where the code is no kind's."""
+    """Return the error of `status`, of the matching kind and with its reason; None if no kind has the code."""
     kind = _KINDS.get(status.code)
     info = error_details_pb2.ErrorInfo()
     if kind is None or not any(detail.Unpack(info) for detail in status.details):

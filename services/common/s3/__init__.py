@@ -1,1 +1,1 @@
-"""S3, as far as more than one service speaks it: the only place in `common` that knows the driver."""
+"""S3 access shared by several services: the only part of `common` that imports the driver."""

@@ -1,6 +1,6 @@
-"""One bucket of an S3 endpoint, by the `minio` client: every call bounded in time, retried, its errors ours.
+"""A bucket of an S3 endpoint, by the `minio` client, with deadlines, retries and translated errors.
 
-Calls block; they are made in threads.
+Calls block; make them in threads.
 """
 
 import io
@@ -28,7 +28,7 @@ from services.common.s3.errors import S3_ERRORS, NoSuchKeyError, error_code, is_
 from services.common.s3.options import S3Options
 
 T = TypeVar("T")
-Headers = dict[str, str | list[str] | tuple[str]]  # as the client spells it
+Headers = dict[str, str | list[str] | tuple[str]]  # as the client types it
 
 BACKOFF = Backoff(first=0.1, longest=2.0)
 CONNECT_SECONDS = 5.0
@@ -42,7 +42,7 @@ PAGE = 1000
 class ObjectInfo:
     """An object of the bucket: its key without the prefix, its size, and when it was written, by the endpoint's clock.
 
-    Listings tell the time to the millisecond, look-ups to the second, rounded down.
+    The time has millisecond precision in listings; look-ups round it down to seconds.
     """
 
     path: str
@@ -52,14 +52,14 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class GetResult:
-    """Some bytes of an object, and the size of the whole."""
+    """Some bytes of an object, and the size of the whole object."""
 
     content: bytes
     object_bytes: int
 
 
 class S3Bucket:
-    """A bucket, or what is under a prefix of one. Paths are keys without the prefix."""
+    """A bucket, or the part of one under a prefix. Paths are keys without the prefix."""
 
     def __init__(self, options: S3Options) -> None:
         self.options = options
@@ -75,7 +75,7 @@ class S3Bucket:
         """Write an object, or replace it.
 
         Raises:
-            StorageFullError: no room.
+            StorageFullError: the bucket is full.
         """
         length, one_part = len(content), max(len(content), MIN_PART_BYTES)
         self._call(
@@ -85,10 +85,10 @@ class S3Bucket:
         )
 
     def create(self, path: str, content: bytes) -> None:
-        """Write an object unless there is one.
+        """Write an object if none exists.
 
         Raises:
-            PreconditionFailedError: there is one; or, after a retry, it may be this very one.
+            PreconditionFailedError: an object exists; after a retry it may be the one just written.
         """
         headers: Headers = {"If-None-Match": "*", "Content-Type": "application/json"}
         headers |= self._sse.headers() if self._sse else {}
@@ -96,17 +96,17 @@ class S3Bucket:
         self._call(lambda: self.client._put_object(*self._at(path), content, headers))
 
     def compose(self, path: str, parts: Iterable[str]) -> None:
-        """Write an object of the bytes of others, each of at least 5 MiB but the last; see `compose_seconds`."""
+        """Concatenate objects, each but the last of at least 5 MiB, into one; takes up to `compose_seconds`."""
         sources = [ComposeSource(*self._at(part)) for part in parts]
         compose = partial(self.client.compose_object, *self._at(path), sources, sse=self._sse)
         self._call(compose, self.compose_seconds(len(sources)))
 
     def compose_seconds(self, parts: int) -> float:
-        """Return how long it may take to compose an object of so many parts: the endpoint copies one after another."""
+        """Return the timeout of composing an object of `parts` parts, which the endpoint copies sequentially."""
         return self.options.timeout_seconds * (1 + parts / PARTS_PER_TIMEOUT)
 
     def get(self, path: str, offset: int, length: int) -> GetResult:
-        """Return `length` bytes, at least 1, from `offset`, fewer where the object ends before.
+        """Return `length` bytes, at least 1, from `offset`, fewer if the object ends earlier.
 
         Raises:
             NoSuchKeyError: there is no such object.
@@ -119,21 +119,21 @@ class S3Bucket:
             return GetResult(b"", offset)
 
     def look_up(self, path: str) -> ObjectInfo | None:
-        """Return what there is at `path`."""
+        """Return the object at `path`; None if there is none."""
         try:
             return self._object_info(self._call(lambda: self.client.stat_object(*self._at(path))))
         except NoSuchKeyError:
             return None
 
     def page(self, folder: str, after: str = "") -> list[ObjectInfo]:
-        """Return the first objects under `folder` with paths over `after`, by path: none only if there are no more."""
+        """Return the first objects under `folder` with paths over `after`, by path; empty only if there are no more."""
         prefix, start = self.options.key(folder), self.options.key(after) if after else None
 
-        def listed() -> list[ObjectInfo]:
+        def list_page() -> list[ObjectInfo]:
             found = self.client.list_objects(self.options.bucket, prefix, recursive=True, start_after=start)
             return [self._object_info(each) for each in itertools.islice(found, PAGE)]
 
-        return self._call(listed)
+        return self._call(list_page)
 
     def entries(self, folder: str) -> Iterator[ObjectInfo]:
         """Yield all objects under `folder`, by path."""
@@ -143,25 +143,25 @@ class S3Bucket:
             after = page[-1].path
 
     def remove(self, path: str) -> None:
-        """Remove an object, if there is one."""
+        """Remove an object if it exists."""
         self._call(lambda: self.client.remove_object(*self._at(path)))
 
     def remove_all(self, paths: Iterable[str]) -> None:
         """Remove objects."""
         rest = iter(paths)
-        while lot := [DeleteObject(self.options.key(path)) for path in itertools.islice(rest, PAGE)]:
-            self._call(lambda lot=lot: list(self.client.remove_objects(self.options.bucket, lot)))  # type: ignore[misc]  # bound at once
+        while batch := [DeleteObject(self.options.key(path)) for path in itertools.islice(rest, PAGE)]:
+            self._call(lambda batch=batch: list(self.client.remove_objects(self.options.bucket, batch)))  # type: ignore[misc]  # bound at once
 
     def abort_uploads(self, folder: str, before: datetime) -> int:
-        """End uploads to `folder` in parts that were begun before then and never completed; return how many."""
-        left = [each for each in self._call(self._list_uploads) if each[0].startswith(self.options.key(folder))]
-        old = [(key, upload) for key, upload, begun in left if begun < before]
+        """Abort multipart uploads to `folder` that started before `before` and never completed; return how many."""
+        uploads = [each for each in self._call(self._list_uploads) if each[0].startswith(self.options.key(folder))]
+        old = [(key, upload) for key, upload, started in uploads if started < before]
         for key, upload in old:
             self._call(partial(self.client._abort_multipart_upload, self.options.bucket, key, upload))
         return len(old)
 
     def url(self, path: str, seconds: int, mime_type: str) -> str:
-        """Return a URL that anybody may read the object by, for some time."""
+        """Return a presigned URL that reads the object, valid for `seconds`."""
         given: Headers | None = {"response-content-type": mime_type} if mime_type else None
         client = _client(self.options, self.options.url_endpoint or self.options.endpoint, self._http)
         return client.presigned_get_object(*self._at(path), timedelta(seconds=seconds), response_headers=given)
@@ -170,11 +170,11 @@ class S3Bucket:
         return self.options.bucket, self.options.key(path)
 
     def _list_uploads(self) -> list[tuple[str, str, datetime]]:
-        """Return key, upload and time of each; of all in the bucket, since some endpoints know no other prefix."""
+        """Return key, upload id and start of all multipart uploads; some endpoints cannot filter them by prefix."""
         found: list[tuple[str, str, datetime]] = []
         key: str | None = None
         upload: str | None = None
-        while True:  # the client has no public way to ask
+        while True:  # the client has no public method for this
             page = self.client._list_multipart_uploads(self.options.bucket, key_marker=key, upload_id_marker=upload)
             found += [
                 (each.object_name, each.upload_id or "", cast(datetime, each.initiated_time)) for each in page.uploads
@@ -185,7 +185,7 @@ class S3Bucket:
 
     def _object_info(self, found: Object) -> ObjectInfo:
         key = found.object_name or ""
-        written = cast(datetime, found.last_modified)  # S3 tells it always
+        written = cast(datetime, found.last_modified)  # S3 always returns it
         return ObjectInfo(key[len(self.options.key("")) :], found.size or 0, written.astimezone(UTC))
 
     def _get(self, path: str, offset: int, length: int) -> GetResult:
@@ -200,21 +200,21 @@ class S3Bucket:
         return GetResult(content, _object_bytes(response, len(content)))
 
     def _call(self, work: Callable[[], T], timeout_seconds: float = 0.0) -> T:
-        """Return what `work` returns, retried while there is time; raise its errors as ours."""
+        """Return the result of `work`, retried while there is time; translate its errors."""
         with deadline_in(timeout_seconds or self.options.timeout_seconds):
             try:
                 return retry_blocking(work, is_transient, backoff=BACKOFF)
             except S3_ERRORS as error:
-                ours = translate_error(error, self.options.bucket)
-                if ours is error:
+                translated = translate_error(error, self.options.bucket)
+                if translated is error:
                     raise
-                raise ours from error
+                raise translated from error
 
 
 class _BoundedHttp(urllib3.PoolManager):
-    """Connections whose every wait is bounded by what is left of the call's deadline.
+    """Connections whose timeouts are limited by the remaining time of the call's deadline.
 
-    It retries nothing: only the call knows how much time is left, and reading a body can fail too.
+    It does not retry; `S3Bucket` does, because reading a body can fail too.
     """
 
     def __init__(self, options: S3Options) -> None:

@@ -1,4 +1,4 @@
-"""What the errors of an S3 endpoint mean to us."""
+"""Translation of the errors of an S3 endpoint."""
 
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError, SSLError
@@ -12,15 +12,15 @@ _TRANSIENT_STATUSES = (408, 409, 429, 500, 502, 503, 504)
 
 
 class NoSuchKeyError(Exception):
-    """There is no object of the key."""
+    """There is no object with the key."""
 
 
 class PreconditionFailedError(Exception):
-    """There is an object of the key already."""
+    """There is an object with the key already."""
 
 
 def error_code(error: Exception) -> str:
-    """Return what the endpoint calls the error, empty where it says nothing."""
+    """Return the endpoint's error code; empty if there is none."""
     return error.code or "" if isinstance(error, S3Error) else ""
 
 
@@ -39,7 +39,7 @@ def is_untrusted_certificate(error: SSLError) -> bool:
 
 
 def translate_error(error: Exception, bucket: str) -> Exception:
-    """Return what `error` means to us, or itself where we do not know."""
+    """Return the matching error of ours, or `error` itself if there is none."""
     code, status = error_code(error), _status(error)
     if code in _FULL_CODES or status == 507:
         return StorageFullError(f"bucket {bucket}")
@@ -50,7 +50,7 @@ def translate_error(error: Exception, bucket: str) -> Exception:
     if isinstance(error, HTTPError):
         return ServiceUnavailableError("object store", "does not answer")
     if code in (*REFUSED_CODES, "NoSuchBucket") or status in _TRANSIENT_STATUSES:
-        return ServiceUnavailableError("object store", f"says {code or status} for bucket {bucket!r}")
+        return ServiceUnavailableError("object store", f"returns {code or status} for bucket {bucket!r}")
     return error
 
 
@@ -61,6 +61,6 @@ def _status(error: Exception) -> int | None:
         case ServerError():
             return int(error.status_code)
         case InvalidResponseError():
-            return int(error._code)  # no other way to tell a proxy's page from the endpoint's
+            return int(error._code)  # the only way to get the status of a response that is not S3's, e.g. of a proxy
         case _:
             return None

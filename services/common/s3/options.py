@@ -1,4 +1,4 @@
-"""Which bucket, and how to get there."""
+"""Connection options of a bucket."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """An S3 endpoint and a bucket of it; what is empty is not given.
+    """A bucket of an S3 endpoint, and how to access it; empty strings mean unset.
 
-    `timeout_seconds` is how long a call to it may take with all its retries, `read_timeout_seconds` how long the
-    endpoint may send nothing. Without `access_key` the credentials are those of the environment or of the
+    `timeout_seconds` limits a call with all its retries, `read_timeout_seconds` the time without data from the
+    endpoint. Without `access_key` the credentials are those of the environment or of the
     machine's role.
     """
 
@@ -31,7 +31,7 @@ class S3Options:
     connections: int = 16
 
     def key(self, path: str) -> str:
-        """Return the key of what we call `path`."""
+        """Return the key of `path`."""
         return f"{self.prefix.strip('/')}/{path}" if self.prefix.strip("/") else path
 
     @property
@@ -40,7 +40,7 @@ class S3Options:
         return f"{'https' if self.secure else 'http'}://{self.endpoint}"
 
     def lance_options(self) -> dict[str, str]:
-        """Return what Lance needs to get there."""
+        """Return Lance's storage options for the bucket."""
         options = {
             "aws_endpoint": self.url if self.path_style else self._virtual_url(),
             "aws_region": self.region,

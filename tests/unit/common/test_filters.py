@@ -19,7 +19,7 @@ SHOE = {
 
 
 @pytest.mark.parametrize(
-    ("spelling", "expected"),
+    ("text", "expected"),
     [
         ("{}", True),
         ('{"colour": "green"}', True),
@@ -48,17 +48,17 @@ SHOE = {
         ('{"$not": {"colour": "red"}}', True),
     ],
 )
-def test_a_spelling_means_what_it_says(spelling: str, expected: bool) -> None:
-    condition = from_json(spelling)
+def test_a_spelling_means_what_it_says(text: str, expected: bool) -> None:
+    condition = from_json(text)
     assert matches(condition, SHOE) is expected
     assert canonical_key(from_message(to_message(condition))) == canonical_key(condition)
 
 
 @pytest.mark.parametrize(
-    ("spelling", "problem"),
+    ("text", "problem"),
     [
-        ("[]", "no object"),
-        ("{", "no JSON"),
+        ("[]", "not an object"),
+        ("{", "not JSON"),
         ('{"a": {"$near": 1}}', "$near"),
         ('{"$nor": []}', "$nor"),
         ('{"a": null}', "null"),
@@ -76,12 +76,12 @@ def test_a_spelling_means_what_it_says(spelling: str, expected: bool) -> None:
         (f'{{"a": {"9" * 400}}}', "number over"),
         (r'{"a": "\ud800"}', "surrogates"),
         ('{"$not": ' * 40 + "{}" + "}" * 40, "deep"),
-        ('{"a": {"$in": ' + "[" * 2000 + "]" * 2000 + "}}", "no JSON"),
+        ('{"a": {"$in": ' + "[" * 2000 + "]" * 2000 + "}}", "not JSON"),
     ],
 )
-def test_a_filter_that_cannot_be_read_names_its_problem(spelling: str, problem: str) -> None:
+def test_a_filter_that_cannot_be_read_names_its_problem(text: str, problem: str) -> None:
     with pytest.raises(FilterError, match=problem.replace("$", r"\$")):
-        from_json(spelling)
+        from_json(text)
 
 
 def test_an_empty_message_is_refused() -> None:

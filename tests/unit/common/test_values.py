@@ -58,11 +58,11 @@ def test_no_metadata_is_an_empty_object() -> None:
     [
         ("[1]", "object"),
         ("null", "object"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('{"a": NaN}', "NaN"),
         ('{"a": -Infinity}', "Infinity"),
         ('{"a":' * 40 + "1" + "}" * 40, "deep"),
-        ("[" * 100_000, "no JSON"),
+        ("[" * 100_000, "not JSON"),
         (r'{"a": "\ud800"}', "surrogates"),
         (r'{"\udfff": 1}', "surrogates"),
         ('{"a": "' + "x" * 2**20 + '"}', "bytes"),
