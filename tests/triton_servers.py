@@ -11,18 +11,24 @@ from services.embedder.adapters.triton.encoder import TritonRuntime, triton_runt
 from services.embedder.adapters.triton.endpoint import Timeouts
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import write_repository
-from tools.triton import TritonServer, is_installed
+from tests.ports import reserve_port
+from tools.triton import Ports, TritonServer, is_installed
 
 needs_triton = pytest.mark.skipif(not is_installed(), reason="no Triton server here: `make triton-server` sets one up")
 
 SHORT = Timeouts(start=20, call=10, canary=1.5, canary_interval=0.3)
 
 
+def triton_server(repository: Path, log: Path) -> TritonServer:
+    """Return a server on ports of its own, not started."""
+    return TritonServer(repository, log, Ports(reserve_port(), reserve_port(), reserve_port()))
+
+
 @contextmanager
 def triton(folder: Path, *, models: Path = BUILT_IN_MODELS, instances: int = 1) -> Iterator[TritonServer]:
     """Serve `models` from a repository in `folder`; not from within an event loop."""
     write_repository(models, folder / "repository", instances=instances)
-    with TritonServer(folder / "repository", folder / "server.log") as server:
+    with triton_server(folder / "repository", folder / "server.log") as server:
         yield server
 
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 
 from services.search.engines.milvus.options import MilvusOptions
+from tests.ports import reserve_port
 
 START_SECONDS = 60.0
 
@@ -73,9 +74,7 @@ def milvus_server(folder: Path) -> MilvusServer:
     """Return a server, not started; skips the test where Milvus Lite is not installed."""
     if importlib.util.find_spec("milvus_lite") is None:
         pytest.skip("milvus-lite is not installed: pip install milvus-lite")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return MilvusServer(folder, probe.getsockname()[1])
+    return MilvusServer(folder, reserve_port())
 
 
 def fresh_options(**options: object) -> MilvusOptions:

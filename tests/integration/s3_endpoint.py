@@ -4,7 +4,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ import urllib3
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
 from services.store.adapters.s3_preflight import make_ready
+from tests.ports import reserve_port
 from tools import minio
 
 BUCKET = "medley-tests"
@@ -95,9 +95,7 @@ def minio_server(folder: Path) -> MinioServer:
     """Return a server, not started; skips the test where there is none to be had."""
     if minio.find() is None:
         pytest.skip("run `make minio`: this test kills or fills a server of its own")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return MinioServer(folder, probe.getsockname()[1])
+    return MinioServer(folder, reserve_port())
 
 
 def fresh_options() -> S3Options:

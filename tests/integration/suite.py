@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
+from tests.ports import reserve_port
 
 SERVICES = ("store", "embedder", "search", "gateway")
 START_SECONDS = 60.0
@@ -98,9 +99,7 @@ def command(module: str, environment: Mapping[str, str], **pipes: Any) -> subpro
 
 def free_address() -> str:
     """Return an address of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{reserve_port()}"
 
 
 def _running(directory: Path, names: list[str], environment: Mapping[str, str]) -> Iterator[Suite]:

@@ -17,21 +17,16 @@ from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from tests.integration.conversation import ingest, item, make_collection, own_space, search, vector, versions
 from tests.integration.suite import ROOT, Suite, four_processes
+from tests.ports import reserve_port
 
 SECONDS = 20.0
 POINTS = {"collection": "collections/points", "space": "own"}
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def ports() -> Mapping[str, int]:
-    return {service: free_port() for service in ("search", "gateway")}
+    return {service: reserve_port() for service in ("search", "gateway")}
 
 
 @pytest.fixture(scope="module")

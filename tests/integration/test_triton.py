@@ -34,7 +34,7 @@ from services.embedder.settings import BUILT_IN_MODELS, EmbedderSettings
 from services.embedder.triton_repository import write_repository
 from services.embedder.wiring import embedder_servicer
 from tests.contract.test_encoders import onnx, picture_tower, pictures, text_tower
-from tests.triton_servers import SHORT, needs_triton, runtime, triton
+from tests.triton_servers import SHORT, needs_triton, runtime, triton, triton_server
 from tests.unit.embedder.files import encoded, halves
 from tools.triton import TritonServer
 
@@ -46,7 +46,7 @@ MINILM = "minilm.text"
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TritonServer, TritonServer]]:
     folder = tmp_path_factory.mktemp("triton")
-    with triton(folder) as one, TritonServer(folder / "repository", folder / "other.log") as two:
+    with triton(folder) as one, triton_server(folder / "repository", folder / "other.log") as two:
         yield one, two
 
 
@@ -246,7 +246,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """Two copies of each model, behind a queue of two requests."""
     folder = tmp_path_factory.mktemp("narrow")
     write_repository(BUILT_IN_MODELS, folder / "repository", instances=2, max_queue=2)
-    with TritonServer(folder / "repository", folder / "server.log") as server:
+    with triton_server(folder / "repository", folder / "server.log") as server:
         yield server
 
 
@@ -400,7 +400,7 @@ def altered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     vectors = golden.partition('float32_le\\": \\"')[2].partition('\\"')[0]
     quarter = len(vectors) // 4
     config.write_text(config.read_text().replace(vectors, vectors[quarter:] + vectors[:quarter]))
-    with TritonServer(folder / "repository", folder / "server.log") as server:
+    with triton_server(folder / "repository", folder / "server.log") as server:
         yield server
 
 
@@ -450,7 +450,7 @@ def tokens_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonSe
     config = (model / "config.pbtxt").read_text()
     config = config.replace('platform: "onnxruntime_onnx"', 'backend: "python"').replace("KIND_AUTO", "KIND_CPU")
     (model / "config.pbtxt").write_text(config)
-    with TritonServer(folder / "repository", folder / "server.log") as server:
+    with triton_server(folder / "repository", folder / "server.log") as server:
         yield server
 
 
