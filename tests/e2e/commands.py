@@ -2,16 +2,17 @@
 
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.integration.suite import ROOT, Suite
+from tests.ports import reserve_ports
 
 COMMAND_SECONDS = 90
 OWN = ("MEDLEY_SERVER", "MEDLEY_CA", "MEDLEY_TOKEN")  # the settings of whoever runs the tests
@@ -36,18 +37,50 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def started(*arguments: object, cwd: Path, server: str = "") -> subprocess.Popen[str]:
-    """Start a command and leave it running."""
+@contextmanager
+def started(
+    *arguments: object, cwd: Path, server: str = "", interrupts: signal.Handlers = signal.SIG_DFL
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a command while the block runs, as a terminal does: in a process group, which ends with the block.
+
+    `interrupts` is what the command finds at its start for SIGINT: SIG_IGN is what a script's `command &` gives it.
+    """
     server_named = {"MEDLEY_SERVER": server} if server else {}
     command = [sys.executable, "-m", "medley", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment() | server_named, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    with _interrupts(interrupts):
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment() | server_named,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _interrupts(inherited: signal.Handlers) -> Iterator[None]:
+    """Let processes that are started meanwhile find `inherited` for SIGINT, whatever this process was started with."""
+    # A handler of Python's becomes the default where another program is started; "ignored" is passed on.
+    handler = signal.default_int_handler if inherited is signal.SIG_DFL else inherited
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run(*arguments: object, cwd: Path, server: str = "") -> Answer:
     """Run a command to its end."""
-    return ended(started(*arguments, cwd=cwd, server=server))
+    with started(*arguments, cwd=cwd, server=server) as process:
+        return ended(process)
 
 
 def medley(suite: Suite, *arguments: object) -> Answer:
@@ -57,11 +90,7 @@ def medley(suite: Suite, *arguments: object) -> Answer:
 
 def ended(process: subprocess.Popen[str]) -> Answer:
     """Wait for a command to end."""
-    try:
-        out, err = process.communicate(timeout=COMMAND_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
+    out, err = process.communicate(timeout=COMMAND_SECONDS)
     return Answer(process.returncode, out, err)
 
 
@@ -85,26 +114,23 @@ class Medley:
 @contextmanager
 def up(folder: Path) -> Iterator[str]:
     """Run `medley up` while the block runs; yield the address it says."""
-    process = started("up", "--data", folder / "data", "--port-base", free_port_base(), cwd=folder)
-    try:
-        yield _said_address(process)
-    finally:
-        process.terminate()
-        answer = ended(process)
-        assert answer.code == 0, answer.err
+    with up_until_signalled(folder) as (process, address):
+        try:
+            yield address
+        finally:
+            process.terminate()
+            answer = ended(process)
+            assert answer.code == 0, answer.err
 
 
-def free_port_base() -> int:
-    """Return the first of four neighbouring ports that are free."""
-    for base in range(20000 + os.getpid() % 10000, 60000, 4):
-        if all(_free(base + offset) for offset in range(4)):
-            return base
-    raise AssertionError("no four neighbouring ports are free")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+@contextmanager
+def up_until_signalled(
+    folder: Path, interrupts: signal.Handlers = signal.SIG_DFL
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `medley up`, which the block is to end; yield the process and the address it says."""
+    arguments = ("up", "--data", folder / "data", "--port-base", reserve_ports(4))
+    with started(*arguments, cwd=folder, interrupts=interrupts) as process:
+        yield process, _said_address(process)
 
 
 def _said_address(process: subprocess.Popen[str]) -> str:

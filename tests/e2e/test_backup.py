@@ -1,7 +1,6 @@
 """A collection saved and restored from the command line: the same items, the same answers; damage is refused."""
 
 import json
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medley import Client, Item, NewItem, Space
+from medley import Client, Item, NewItem, PreconditionError, Space
 from tests.e2e.commands import medley, started
 from tests.integration.conversation import picture
 from tests.integration.suite import ROOT, Suite, one_process
+from tests.integration.tcp_proxy import TcpProxy
 
 FIELDS: Any = ("text", "metadata", "media", "vectors")
 
@@ -28,6 +28,31 @@ def suite(tmp_path: Path) -> Iterator[Suite]:
 def client(suite: Suite) -> Iterator[Client]:
     with Client(suite.addresses["gateway"]) as client:
         yield client
+
+
+@pytest.fixture
+def proxy(suite: Suite) -> Iterator[TcpProxy]:
+    """The way to the gateway of a command that is to be killed in the middle."""
+    with TcpProxy(int(suite.addresses["gateway"].rpartition(":")[2])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def many(client: Client) -> str:
+    """A collection that goes over the wire in about a megabyte."""
+    client.create_collection("many", [Space("own", dimensions=2, metric="euclidean")])
+    items = [
+        NewItem(
+            f"i{i:05}",
+            f"text {i}",
+            picture(i, (8, 8)) if i % 20 == 0 else None,
+            {"filling": "." * 200},
+            {"own": [i, 1]},
+        )
+        for i in range(3000)
+    ]
+    assert all(each.ok for each in client.ingest("many", items))
+    return "many"
 
 
 @pytest.fixture
@@ -116,28 +141,24 @@ def test_a_tampered_backup_is_refused(suite: Suite, client: Client, shoes: str, 
     assert "copy" not in {each.name for each in client.collections()}
 
 
-def test_a_killed_backup_goes_on_with_its_version(suite: Suite, client: Client, tmp_path: Path) -> None:
-    client.create_collection("many", [Space("own", dimensions=2, metric="euclidean")])
-    items = [
-        NewItem(f"i{i:05}", f"text {i}", picture(i, (8, 8)) if i % 20 == 0 else None, vectors={"own": [i, 1]})
-        for i in range(3000)
-    ]
-    assert all(each.ok for each in client.ingest("many", items))
-    before = everything(client, "many")
+def test_a_killed_backup_goes_on_with_its_version(
+    suite: Suite, client: Client, proxy: TcpProxy, many: str, tmp_path: Path
+) -> None:
+    before = everything(client, many)
     place = tmp_path / "saved"
-    process = started("backup", "many", "--to", place, cwd=ROOT, server=suite.addresses["gateway"])
-    while process.poll() is None and not (place / "items" / "000001.parquet").exists():
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    proxy.to_client.stop_after(2**19)
+    with started("backup", many, "--to", place, cwd=ROOT, server=proxy.address) as process:
+        while process.poll() is None and not (place / "items" / "000001.parquet").exists():
+            time.sleep(0.01)
+        process.kill()
     assert not (place / "manifest.json").exists()
     assert "no complete backup" in medley(suite, "restore", place, "--as", "copy").err
     assert len(client.tags("many")) == 1
     done = {path: path.stat().st_mtime_ns for path in place.rglob("*.parquet")}
 
-    assert all(each.ok for each in client.ingest("many", [NewItem("later", "after the kill")]))
+    (later,) = client.ingest("many", [NewItem("later", "after the kill")])
     client.delete("many", ["i00000"])
-    time.sleep(0.6)  # what no tag keeps is tidied away
+    _until_tidied_away(client, "many", later.version)
     resumed = medley(suite, "backup", "many", "--to", place, "--json")
     assert (resumed.code, resumed.json["resumed"], resumed.json["items"]) == (0, True, 3000)
     whole = json.loads((place / "manifest.json").read_text().rpartition("\n}")[0] + "\n}")["files"]
@@ -178,17 +199,25 @@ def test_vectors_of_another_model_are_made_anew_only_on_request(
         assert all(np.allclose(vector, new.vectors[name], atol=1e-5) for name, vector in old.vectors.items())
 
 
-def test_a_killed_restore_goes_on(suite: Suite, client: Client, tmp_path: Path) -> None:
-    client.create_collection("many", [Space("own", dimensions=2, metric="euclidean")])
-    items = [NewItem(f"i{i:05}", f"text {i}", vectors={"own": [i, 1]}) for i in range(3000)]
-    assert all(each.ok for each in client.ingest("many", items))
+def _until_tidied_away(client: Client, name: str, version: str) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            client.get_many(name, ["later"], as_of=version)
+        except PreconditionError:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{version} is still kept")
+
+
+def test_a_killed_restore_goes_on(suite: Suite, client: Client, proxy: TcpProxy, many: str, tmp_path: Path) -> None:
     place = tmp_path / "saved"
-    assert medley(suite, "backup", "many", "--to", place).code == 0
-    process = started("restore", place, "--as", "copy", cwd=ROOT, server=suite.addresses["gateway"])
-    while process.poll() is None and not restored(client):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    assert medley(suite, "backup", many, "--to", place).code == 0
+    proxy.to_server.stop_after(2**19)
+    with started("restore", place, "--as", "copy", cwd=ROOT, server=proxy.address) as process:
+        while process.poll() is None and not restored(client):
+            time.sleep(0.01)
+        process.kill()
     assert 0 < restored(client) < 3000
     refused = medley(suite, "restore", place, "--as", "copy")
     assert refused.code == 1

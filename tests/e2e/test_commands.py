@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from PIL import Image
 
 from medley import Client
 from medley.demo.catalogue import Product
-from tests.e2e.commands import Medley, free_port_base, run, started, up
+from tests.e2e.commands import Medley, ended, run, up, up_until_signalled
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -228,12 +230,18 @@ def test_the_demo_shows_everything_and_cleans_up(tmp_path: Path) -> None:
 
 
 def test_up_ends_cleanly_at_ctrl_c(tmp_path: Path) -> None:
-    process = started("up", "--data", "data", "--port-base", free_port_base(), cwd=tmp_path)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("medley is up"):
-            break
-    process.send_signal(2)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert "Traceback" not in err
+    with up_until_signalled(tmp_path) as (process, _):
+        os.killpg(process.pid, signal.SIGINT)
+        answer = ended(process)
+    assert (answer.code, "Traceback" in answer.err) == (0, False), answer.err
+
+
+def test_up_goes_on_at_ctrl_c_where_that_is_ignored_and_ends_when_terminated(tmp_path: Path) -> None:
+    """A script's background command has interrupts ignored: Ctrl-C is meant for what runs in the foreground."""
+    with up_until_signalled(tmp_path, signal.SIG_IGN) as (process, address):
+        os.killpg(process.pid, signal.SIGINT)
+        with Client(address) as client:
+            assert list(client.collections()) == []
+        process.terminate()
+        answer = ended(process)
+    assert (answer.code, "Traceback" in answer.err) == (0, False), answer.err

@@ -81,8 +81,9 @@ def message_limits(settings: ServerSettings) -> Sequence[tuple[str, int]]:
 
 
 async def wait_for_signal() -> None:
-    """Wait for SIGTERM or SIGINT."""
+    """Wait for SIGTERM or SIGINT; an interrupt that the process was started to ignore stays ignored."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored: a script's background command
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     await stop.wait()
