@@ -2,7 +2,8 @@
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -71,26 +72,39 @@ def recall(
 
 
 class CandidateIndexContract:
-    @pytest.fixture
-    def maker(self) -> AnnFactory:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def maker(cls) -> AnnFactory:
         raise NotImplementedError
 
-    @pytest.fixture
-    def kind(self) -> Kind:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def kind(cls) -> Kind:
         raise NotImplementedError
 
     @pytest.fixture
     def vectors(self) -> Matrix:
         return prepared(clustered(1)[0], Metric.COSINE)
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def index_by(cls, maker: AnnFactory, kind: Kind) -> Callable[[Metric], CandidateIndex]:
+        """Gives an index by a metric, built once and for reading only."""
+        return cache(lambda metric: built(maker, kind, prepared(clustered(1)[0], metric), metric))
+
     @pytest.fixture
-    def index(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> CandidateIndex:
+    def index(self, index_by: Callable[[Metric], CandidateIndex]) -> CandidateIndex:
+        return index_by(Metric.COSINE)
+
+    @pytest.fixture
+    def own_index(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> CandidateIndex:
+        """An index that the test may extend."""
         return built(maker, kind, vectors, Metric.COSINE)
 
     @pytest.mark.parametrize("metric", Metric)
-    def test_the_nearest_are_proposed(self, maker: AnnFactory, kind: Kind, metric: Metric) -> None:
+    def test_the_nearest_are_proposed(self, index_by: Callable[[Metric], CandidateIndex], metric: Metric) -> None:
         vectors, queries = prepared(clustered(1)[0], metric), clustered(2, 60)[0]
-        index = built(maker, kind, vectors, metric)
+        index = index_by(metric)
         found, answered = recall(index, vectors, metric, queries, everything())
         assert (found >= 0.95, answered) == (True, 60)
         assert index.size == COUNT
@@ -98,12 +112,11 @@ class CandidateIndexContract:
     @pytest.mark.parametrize("metric", Metric)
     @pytest.mark.parametrize(("share", "least"), [(0.5, 60), (0.2, 0)])
     def test_filters_lose_nothing(
-        self, maker: AnnFactory, kind: Kind, metric: Metric, share: float, least: int
+        self, index_by: Callable[[Metric], CandidateIndex], metric: Metric, share: float, least: int
     ) -> None:
         vectors, queries = prepared(clustered(1)[0], metric), clustered(2, 60)[0]
         slots = np.flatnonzero(np.random.default_rng(3).random(COUNT) < share)
-        index = built(maker, kind, vectors, metric)
-        found, answered = recall(index, vectors, metric, queries, Selection.of(slots, COUNT))
+        found, answered = recall(index_by(metric), vectors, metric, queries, Selection.of(slots, COUNT))
         assert found >= 0.95
         assert answered >= least
 
@@ -157,8 +170,9 @@ class CandidateIndexContract:
         assert index.size == COUNT + 50
 
     def test_extending_takes_in_and_leaves_out_and_the_old_one_stays(
-        self, index: CandidateIndex, vectors: Matrix
+        self, own_index: CandidateIndex, vectors: Matrix
     ) -> None:
+        index = own_index
         more = prepared(clustered(9, 500)[0], Metric.COSINE)
         current = np.ones(COUNT, np.bool_)
         current[:300] = False
@@ -175,12 +189,13 @@ class CandidateIndexContract:
         assert all((proposed < COUNT).all() for proposed in index.candidates(more[:50], TOP_K, wide))
         assert recall(index, vectors, Metric.COSINE, queries, everything())[0] >= 0.95
 
-    def test_what_is_mostly_dead_is_not_extended(self, index: CandidateIndex) -> None:
+    def test_what_is_mostly_dead_is_not_extended(self, own_index: CandidateIndex) -> None:
         current = np.ones(COUNT, np.bool_)
         current[: COUNT // 3] = False
-        assert index.extending(current, 1) is None
+        assert own_index.extending(current, 1) is None
 
-    def test_searches_go_on_while_it_is_extended(self, index: CandidateIndex, vectors: Matrix) -> None:
+    def test_searches_go_on_while_it_is_extended(self, own_index: CandidateIndex, vectors: Matrix) -> None:
+        index = own_index
         draft = index.extending(np.ones(COUNT, np.bool_), 2000)
         assert draft is not None
         queries = vectors[:20]
@@ -216,12 +231,12 @@ class CandidateIndexContract:
         draft = loaded.extending(np.ones(COUNT, np.bool_), 1)
         assert draft is not None
 
-    @pytest.mark.parametrize("kept", [0, 1, 40, 2000, -1])
-    def test_what_was_not_saved_whole_is_refused(self, maker: AnnFactory, index: CandidateIndex, kept: int) -> None:
+    def test_what_was_not_saved_whole_is_refused(self, maker: AnnFactory, index: CandidateIndex) -> None:
         file = io.BytesIO()
         index.save(file)
-        with pytest.raises(ValueError, match="can be read"):
-            maker.load(io.BytesIO(file.getvalue()[:kept]))
+        for kept in (0, 1, 40, 2000, -1):
+            with pytest.raises(ValueError, match="can be read"):
+                maker.load(io.BytesIO(file.getvalue()[:kept]))
 
     def test_retuned_for_the_same_kind_it_proposes_the_same_or_is_to_be_built(
         self, index: CandidateIndex, kind: Kind

@@ -10,6 +10,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from uuid import uuid4
 
 import numpy as np
@@ -62,6 +63,12 @@ class Item:
 def at(x: float, metadata: object = None) -> Item:
     """An item at (x, 0) in the space "line"."""
     return Item({"line": np.array([x, 0], np.float32)}, json.dumps(metadata or {}, ensure_ascii=False))
+
+
+@cache
+def parsed(metadata: str) -> dict[str, object]:
+    """Return an item's metadata, which nobody may change."""
+    return dict(json.loads(metadata or "{}"))
 
 
 def part_of(items: Mapping[str, Item], deleted: Sequence[str] = ()) -> ChangeBatch:
@@ -126,7 +133,7 @@ class Mirror:
             for item_id, item in self.items.items()
             if search.space in item.vectors
             and (not search.ids or item_id in search.ids)
-            and (search.condition is None or matches(search.condition, json.loads(item.metadata or "{}")))
+            and (search.condition is None or matches(search.condition, parsed(item.metadata)))
         ]
         if not chosen:
             return [], 0

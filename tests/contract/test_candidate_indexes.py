@@ -12,24 +12,28 @@ from tests.contract.candidate_index import COUNT, CandidateIndexContract, cluste
 
 
 class TestMemoryCandidates(CandidateIndexContract):
-    @pytest.fixture
-    def maker(self) -> AnnFactory:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def maker(cls) -> AnnFactory:
         return MemoryAnnFactory()
 
-    @pytest.fixture
-    def kind(self) -> Kind:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def kind(cls) -> Kind:
         return Hnsw()
 
 
 class FaissCandidatesContract(CandidateIndexContract):
-    @pytest.fixture
-    def maker(self) -> AnnFactory:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def maker(cls) -> AnnFactory:
         return FaissAnnFactory()
 
 
 class TestFaissHnsw(FaissCandidatesContract):
-    @pytest.fixture(params=VectorStorage)
-    def kind(self, request: pytest.FixtureRequest) -> Kind:
+    @pytest.fixture(scope="class", params=VectorStorage)
+    @classmethod
+    def kind(cls, request: pytest.FixtureRequest) -> Kind:
         return Hnsw(ef_construction=60, storage=request.param)
 
     def test_other_ef_search_take_no_build(self, index: CandidateIndex, kind: Kind) -> None:
@@ -42,8 +46,9 @@ class TestFaissHnsw(FaissCandidatesContract):
 
 
 class TestFaissIvf(FaissCandidatesContract):
-    @pytest.fixture(params=[*VectorStorage, ProductQuantization(16)])
-    def kind(self, request: pytest.FixtureRequest) -> Kind:
+    @pytest.fixture(scope="class", params=[*VectorStorage, ProductQuantization(16)])
+    @classmethod
+    def kind(cls, request: pytest.FixtureRequest) -> Kind:
         return Ivf(nlist=64, coding=request.param)
 
     def test_other_probes_take_no_build(self, index: CandidateIndex, kind: Kind, vectors: Matrix) -> None:
@@ -61,7 +66,7 @@ class TestFaissIvf(FaissCandidatesContract):
         assert maker.least(Ivf(nlist=1000)) == 8000
         assert maker.least(Ivf(coding=ProductQuantization(8))) == 4096
 
-    def test_grown_fourfold_it_is_not_extended(self, index: CandidateIndex) -> None:
+    def test_grown_fourfold_it_is_not_extended(self, own_index: CandidateIndex) -> None:
         current = np.ones(COUNT, np.bool_)
-        assert index.extending(current, 3 * COUNT) is not None
-        assert index.extending(current, 3 * COUNT + 1) is None
+        assert own_index.extending(current, 3 * COUNT) is not None
+        assert own_index.extending(current, 3 * COUNT + 1) is None

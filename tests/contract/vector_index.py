@@ -9,6 +9,7 @@ import pytest
 from services.common.vectors import Matrix, Metric
 from services.search.core.scoring import prepared, ranked, scores_of
 from services.search.core.vector_index import Numbers, Ranking, Selection, VectorIndex
+from tests.contract.pairs import covering_pairs
 
 MakeIndex = Callable[[int, Metric], VectorIndex]
 EYE = np.eye(4, dtype=np.float32)
@@ -152,9 +153,10 @@ class VectorIndexContract:
         ranking = search(index, np.zeros(2, np.float32), 2, everything(2))
         assert (ranking.slots.tolist(), ranking.scores.tolist()) == ([1, 0], [1.0, 5.0])
 
-    @pytest.mark.parametrize("metric", Metric)
-    @pytest.mark.parametrize("dimensions", [1, 2, 3, 7, 8, 17, 64, 255, 4096])
-    @pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.005])
+    @pytest.mark.parametrize(
+        ("metric", "dimensions", "share"),
+        covering_pairs(Metric, [1, 2, 3, 7, 8, 17, 64, 255, 4096], [1.0, 0.5, 0.1, 0.005]),
+    )
     def test_exact_under_any_selection(
         self, make_index: MakeIndex, metric: Metric, dimensions: int, share: float
     ) -> None:
@@ -236,23 +238,22 @@ class VectorIndexContract:
         for part in np.split(np.arange(4000), [1, 40, 700, 701, 1900]):
             index.write(part, vectors[part])
         noise = random.standard_normal(128).astype(np.float32)
-        for query in (vectors[5], vectors[3000] + noise / 100, noise):
-            for top_k in (1, 30, 1500):
-                for share in (1.0, 0.4, 0.03, 0.01):
-                    slots = np.flatnonzero(random.random(4000) < share)
-                    assert_exact(index, metric, query, top_k, Selection.of(slots, 4000))
+        queries = (vectors[5], vectors[3000] + noise / 100, noise)
+        for number, top_k, share in covering_pairs(range(3), (1, 30, 1500), (1.0, 0.4, 0.03, 0.01)):
+            slots = np.flatnonzero(random.random(4000) < share)
+            assert_exact(index, metric, queries[number], top_k, Selection.of(slots, 4000))
 
-    @pytest.mark.parametrize("metric", Metric)
-    @pytest.mark.parametrize("shape", SHAPES)
-    def test_exact_for_many_queries_at_a_time(self, make_index: MakeIndex, metric: Metric, shape: str) -> None:
+    @pytest.mark.parametrize(("metric", "shape", "share"), covering_pairs(Metric, SHAPES, (1.0, 0.8, 0.4, 0.01)))
+    def test_exact_for_many_queries_at_a_time(
+        self, make_index: MakeIndex, metric: Metric, shape: str, share: float
+    ) -> None:
         random = np.random.default_rng(16)
         vectors = SHAPES[shape](random, random.standard_normal((3001, 128)).astype(np.float32))
         index = filled(make_index, vectors, metric)
         noise = random.standard_normal((13, 128)).astype(np.float32)
         queries = np.concatenate([vectors[:10], vectors[20:33] + noise / 100, noise])
-        for share, together in ((1.0, queries), (0.8, queries), (0.4, queries[::5]), (0.01, queries[::5])):
-            slots = np.flatnonzero(random.random(3001) < share)
-            assert_exact(index, metric, together, 10, Selection.of(slots, 3001))
+        slots = np.flatnonzero(random.random(3001) < share)
+        assert_exact(index, metric, queries if share > 0.5 else queries[::5], 10, Selection.of(slots, 3001))
 
     @pytest.mark.parametrize("metric", Metric)
     @pytest.mark.parametrize("near", [0, 3, 40, 300])
