@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 CODE := medley services tests benchmarks examples models tools packaging
 TYPED := medley services tests benchmarks examples tools packaging
+WORKERS ?= auto
 
 # Medley itself is left out of the locks: both of its distributions are installed from this checkout.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
@@ -15,7 +16,7 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 
 PEERS := $(patsubst benchmarks/peers/requirements-%.txt,.cache/peers/%/.installed,$(wildcard benchmarks/peers/requirements-*.txt))
 
-.PHONY: help demo test up check lint type fmt proto proto-breaking docs docs-build docs-serve bench bench-search peers minio triton-server triton lock dist clean
+.PHONY: help demo test test-fast test-servers coverage up check lint type fmt proto proto-breaking docs docs-build docs-serve bench bench-search peers minio triton-server triton lock dist clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,8 +27,18 @@ demo: $(VENV)/.server ## Draw a catalogue, ingest it, search it, write contact s
 up: $(VENV)/.server ## Run Medley in the foreground, its data in ./data.
 	$(BIN)/medley up
 
-test: $(VENV)/.dev ## Run every test.
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev test-servers ## Run every test, WORKERS at a time; ARGS="-k words" chooses some.
+	$(BIN)/python -m pytest -n $(WORKERS) -rs $(ARGS)
+
+test-fast: $(VENV)/.dev ## Run the tests that need no server: of units, and of what keeps the ports' contracts in memory.
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not (milvus or s3 or triton)" tests/unit tests/contract $(ARGS)
+
+coverage: $(VENV)/.dev test-servers ## Run every test and tell which lines none of them reaches, in services, too.
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-report=html:coverage $(ARGS)
+
+test-servers: $(VENV)/.dev # Tests of servers that this machine cannot have are skipped, and say so.
+	@$(BIN)/python -m tools.triton set-up --if-possible
+	@$(BIN)/python -m tools.minio --if-possible
 
 check: lint type test-fast ## Check what every change must pass; takes minutes.
 

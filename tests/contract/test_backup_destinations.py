@@ -17,6 +17,7 @@ class TestFolder(DestinationContract):
         assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x"]
 
 
+@pytest.mark.s3
 class TestBucket(DestinationContract):
     @pytest.fixture
     def destination(self, monkeypatch: pytest.MonkeyPatch) -> Destination:

@@ -6,6 +6,8 @@ from services.search.engines.milvus.factory import MilvusCollectionFactory
 from tests.contract.collection_index import CollectionIndexContract, MakeCollection
 from tests.integration.milvus_endpoint import fresh_options
 
+pytestmark = pytest.mark.milvus
+
 
 @pytest.fixture
 def collections() -> Iterator[MilvusCollectionFactory]:

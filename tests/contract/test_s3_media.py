@@ -22,6 +22,8 @@ from services.store.core.media_store import Announcement
 from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, MediaStoreContract, before, chunks, soon
 from tests.integration.s3_endpoint import fresh_options
 
+pytestmark = pytest.mark.s3
+
 MIB = 2**20
 LARGE = bytes(range(256)) * (s3_media.PART_BYTES // 256 * 2) + b"and a rest"
 LARGE_SHA = hashlib.sha256(LARGE).hexdigest()

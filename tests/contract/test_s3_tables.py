@@ -19,6 +19,8 @@ from services.store.core.table import TableCatalog
 from tests.contract.store_tables import CatalogueContract, TableContract, definition, row
 from tests.integration.s3_endpoint import fresh_options
 
+pytestmark = pytest.mark.s3
+
 CACHE_BYTES = 16 * 2**20
 
 

@@ -84,6 +84,7 @@ class TestFolderSnapshots(SnapshotStoreContract):
                 act()
 
 
+@pytest.mark.s3
 class TestS3Snapshots(SnapshotStoreContract):
     @pytest.fixture
     def store(self) -> Iterator[SnapshotStore]:

@@ -16,7 +16,7 @@ from tests.triton_servers import needs_triton, runtime, triton
 from tests.unit.embedder.files import encoded, exif, halves, noise, plain
 from tools.triton import TritonServer
 
-pytestmark = needs_triton
+pytestmark = [pytest.mark.triton, needs_triton]
 
 
 @pytest.fixture(scope="module")

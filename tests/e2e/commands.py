@@ -14,7 +14,7 @@ from typing import Any
 from tests.integration.suite import ROOT, Suite
 from tests.ports import reserve_ports
 
-COMMAND_SECONDS = 90
+COMMAND_SECONDS = 200
 OWN = ("MEDLEY_SERVER", "MEDLEY_CA", "MEDLEY_TOKEN")  # the settings of whoever runs the tests
 
 

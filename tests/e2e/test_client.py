@@ -15,8 +15,6 @@ from medley.demo.catalogue import Product
 from tests.e2e.commands import environment
 from tests.integration.suite import ROOT
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def client(server: str) -> Iterator[Client]:

@@ -15,8 +15,6 @@ from medley import Client
 from medley.demo.catalogue import Product
 from tests.e2e.commands import Medley, ended, run, up, up_until_signalled
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def pictures(folder: Path, products: list[Product]) -> Path:
     """Write the products as a folder of pictures with captions: texts, or JSON with metadata."""

@@ -6,7 +6,6 @@ import pytest
 from medley import Client, HnswIndex, NewItem, Space
 from tests.e2e.commands import Medley
 
-pytestmark = pytest.mark.timeout(180)
 ITEMS = 60
 
 

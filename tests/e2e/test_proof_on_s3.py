@@ -14,6 +14,8 @@ from tests.integration.conversation import picture
 from tests.integration.s3_endpoint import fresh_options, store_settings
 from tests.integration.suite import Suite, one_process
 
+pytestmark = pytest.mark.s3
+
 SECRET = "a very private sentence nobody else has"
 
 

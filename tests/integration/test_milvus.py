@@ -37,6 +37,8 @@ from tests.integration.milvus_endpoint import MilvusServer, fresh_options, milvu
 from tests.integration.tcp_proxy import TcpProxy
 from tests.support.change_feed import MemoryChangeFeed
 
+pytestmark = pytest.mark.milvus
+
 Connect = Callable[..., MilvusCollectionFactory]
 PHOTOS = "collections/photos"
 

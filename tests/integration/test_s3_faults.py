@@ -19,6 +19,8 @@ from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, chunks
 from tests.integration.fault_proxy import FULL, SLOW_DOWN, Answer, Change, Cut, Delay, Fault, FaultProxy, Request, Rule
 from tests.integration.s3_endpoint import fresh_options
 
+pytestmark = pytest.mark.s3
+
 TIMEOUT_SECONDS = 3.0
 LARGE = bytes(range(256)) * (PART_BYTES // 256) + b"and a rest"
 LARGE_SHA = hashlib.sha256(LARGE).hexdigest()

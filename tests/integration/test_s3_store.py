@@ -42,6 +42,8 @@ from tests.integration.test_store_server import (
     written,
 )
 
+pytestmark = pytest.mark.s3
+
 TIMEOUT_SECONDS = 3.0
 
 

@@ -333,6 +333,7 @@ async def in_bucket(suite: Suite) -> AsyncIterator[tuple[Suite, FaultProxy]]:
         bucket.close()
 
 
+@pytest.mark.s3
 async def test_from_a_bucket_a_restart_loads_and_catches_up(in_bucket: tuple[Suite, FaultProxy]) -> None:
     suite, _ = in_bucket
     await suite.grows("written while it was away")
@@ -341,6 +342,7 @@ async def test_from_a_bucket_a_restart_loads_and_catches_up(in_bucket: tuple[Sui
         assert loaded(search)
 
 
+@pytest.mark.s3
 @pytest.mark.parametrize("fault", ["away", "changed"])
 async def test_a_bucket_that_fails_is_told_and_the_index_is_built_from_the_store(
     in_bucket: tuple[Suite, FaultProxy], fault: str

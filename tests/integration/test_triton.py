@@ -38,7 +38,7 @@ from tests.triton_servers import SHORT, needs_triton, runtime, triton, triton_se
 from tests.unit.embedder.files import encoded, halves
 from tools.triton import TritonServer
 
-pytestmark = needs_triton
+pytestmark = [pytest.mark.triton, needs_triton]
 
 MINILM = "minilm.text"
 
