@@ -18,7 +18,7 @@ import medley
 from tests.integration.suite import ROOT
 from tests.ports import reserve_ports
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("distributions")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
 OLDEST_HAVE_WHEELS_UP_TO = (3, 12)
