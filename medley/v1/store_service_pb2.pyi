@@ -369,7 +369,7 @@ class UpsertRowsRequest(_message.Message):
 
     @_builtins.property
     def fingerprints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Fingerprints of the vectors by space; one that differs from the space's is refused. Spaces that are not listed are not checked."""
+        """Fingerprints of the vectors by space; one that differs from the space's is refused. Spaces not listed are not checked."""
 
     def __init__(
         self,

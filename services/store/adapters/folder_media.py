@@ -1,12 +1,10 @@
 """Media in a folder: `{aa}/{sha256}` by the first byte of the hash, and `incoming` for uploads in progress."""
 
 import asyncio
-import errno
 import fcntl
 import hashlib
 import itertools
 import os
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,13 +14,13 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from services.common.concurrency.executors import BoundedExecutor
-from services.common.errors import InvalidError, StorageFullError
+from services.common.errors import InvalidError
 from services.store.adapters.fsync import sync_path
+from services.store.adapters.temporary_file import TemporaryFile, remove_if_stale
 from services.store.core.errors import MediaNotFoundError
 from services.store.core.media_store import ExpectedUpload, StoredObject, validate_upload
 
 MAX_BATCH_FILES = 512
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FolderMedia:
@@ -101,8 +99,8 @@ class FolderMedia:
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256
 
-    def _create_temporary(self) -> "_TemporaryFile":
-        return _TemporaryFile(self._folder / "incoming" / f"{self._process}.{next(self._file_numbers)}")
+    def _create_temporary(self) -> "TemporaryFile":
+        return TemporaryFile(self._folder / "incoming" / f"{self._process}.{next(self._file_numbers)}")
 
     def _open(self) -> None:
         for name in ("incoming", *(f"{first:02x}" for first in range(256))):
@@ -110,7 +108,7 @@ class FolderMedia:
         sync_path(self._folder)
         with self._lock_folder():
             for path in (self._folder / "incoming").iterdir():
-                _remove_if_stale(path)
+                remove_if_stale(path)
 
     def _store_batch(self, batch: Sequence["_PendingWrite"]) -> Sequence[StoredObject | Exception]:
         outcomes = [pending.validate() for pending in batch]
@@ -132,7 +130,7 @@ class FolderMedia:
                     temporary.open()
             for sha256, temporary in files.items():
                 temporary.append(contents[sha256])
-            self._syncers.block_on_each(_TemporaryFile.sync, files.values())
+            self._syncers.block_on_each(TemporaryFile.sync, files.values())
             with self._lock_folder():
                 for sha256, temporary in files.items():
                     temporary.rename(self._path(sha256))
@@ -141,11 +139,11 @@ class FolderMedia:
             for temporary in files.values():
                 temporary.discard()
 
-    def _begin(self, temporary: "_TemporaryFile") -> None:
+    def _begin(self, temporary: "TemporaryFile") -> None:
         with self._lock_folder():
             temporary.open()
 
-    def _store(self, temporary: "_TemporaryFile", sha256: str) -> None:
+    def _store(self, temporary: "TemporaryFile", sha256: str) -> None:
         path = self._path(sha256)
         with self._lock_folder():
             if _touch_file(path):
@@ -210,57 +208,6 @@ class _PendingWrite:
             self.outcome.set_result(outcome)
 
 
-class _TemporaryFile:
-    """A file being written. It is locked until it is complete or discarded: one without a lock is left from a crash.
-
-    Its methods run in one thread at a time, except that `discard` may run while a cancelled call still does.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-        self._discarded = False
-        self._digest = hashlib.sha256()
-        self._size = 0
-        self._lock = threading.Lock()
-
-    @property
-    def stored(self) -> StoredObject:
-        """The hash and size of the bytes so far."""
-        return StoredObject(self._digest.hexdigest(), self._size)
-
-    def open(self) -> None:
-        with self._lock, _translate_full_disk(self._path):
-            if not self._discarded:
-                self._file = self._path.open("xb", buffering=0)
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def append(self, chunk: bytes) -> None:
-        with self._lock, _translate_full_disk(self._path):
-            if self._file is not None:
-                _write_fully(self._file, chunk)
-                self._digest.update(chunk)
-                self._size += len(chunk)
-
-    def sync(self) -> None:
-        with self._lock, _translate_full_disk(self._path):
-            if self._file is not None:
-                os.fsync(self._file.fileno())
-
-    def rename(self, path: Path) -> None:
-        with self._lock, _translate_full_disk(path):
-            if self._file is not None:
-                self._path.rename(path)
-
-    def discard(self) -> None:
-        with self._lock:
-            self._discarded = True
-            if self._file is not None:
-                self._path.unlink(missing_ok=True)
-                self._file.close()
-                self._file = None
-
-
 def _unused_in(shard: Path, moment: float) -> list[str]:
     with suppress(FileNotFoundError), os.scandir(shard) as entries:
         return [entry.name for entry in entries if entry.stat().st_mtime < moment]
@@ -276,16 +223,6 @@ def _touch_file(path: Path) -> bool:
     return True
 
 
-def _remove_if_stale(path: Path) -> None:
-    """Remove a temporary file unless a live process writes it."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        path.unlink(missing_ok=True)
-
-
 def _read_fully(file: BinaryIO, length: int) -> bytes:
     parts = []
     while length > 0 and (part := file.read(length)):
@@ -294,25 +231,9 @@ def _read_fully(file: BinaryIO, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _write_fully(file: BinaryIO, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
 @contextmanager
 def _translate_missing(sha256: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         raise MediaNotFoundError(sha256) from error
-
-
-@contextmanager
-def _translate_full_disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL_DISK:
-            raise StorageFullError(str(path.parent)) from error
-        raise
