@@ -128,9 +128,9 @@ class ListTablesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Collections wanted at most, 1 to 1000; 0 means 100."""
+    """Maximum number of collections, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; empty for the first."""
+    """`next_page_token` of the previous page; empty for the first."""
     def __init__(
         self,
         *,
@@ -252,15 +252,15 @@ class Row(_message.Message):
     text: _builtins.str
     """Its text; unset when it has none."""
     media_type: _collection_pb2.ContentType.ValueType
-    """What its media are; unset without media."""
+    """Content type of its media; unset without media."""
     metadata_json: _builtins.str
     """Its metadata, a JSON object; empty means {}."""
     expected_revision: _builtins.int
-    """The row's revision this write replaces; unset takes any, 0 wants that there is no such item."""
+    """Expected revision of the row that is replaced; unset accepts any, 0 requires that there is no such item."""
     @_builtins.property
     def media(self) -> _item_pb2.Media:
-        """Its media: a reference to an object stored before, or, with `data`, the object itself, which is stored first under its
-        hash (then `sha256` and `size_bytes` may be left out). Unset when it has none.
+        """Its media: a reference to a stored object, or, with `data`, the object itself, which is stored under its hash (then
+        `sha256` and `size_bytes` may be omitted). Unset when it has none.
         """
 
     @_builtins.property
@@ -269,7 +269,7 @@ class Row(_message.Message):
 
     @_builtins.property
     def history(self) -> Global___RowHistory:
-        """Set to restore an item as it was: its history goes on from here, unless there is such an item already."""
+        """Set to restore an item with its history; ignored if the item exists."""
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ Global___Row: _TypeAlias = Row  # noqa: Y015
 
 @_typing.final
 class RowHistory(_message.Message):
-    """What became of a row before, where it is restored."""
+    """The history of a row that is restored."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -308,7 +308,7 @@ class RowHistory(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Revision that it had, 1 or more."""
+    """Its revision, 1 or more."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first written."""
@@ -365,11 +365,11 @@ class UpsertRowsRequest(_message.Message):
     """Required. `collections/{name}`."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Row]:
-        """The rows, 1 to 10,000. An id that comes twice is refused from the second time on."""
+        """The rows, 1 to 10,000. An id that occurs again is refused."""
 
     @_builtins.property
     def fingerprints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Fingerprints of the vectors by space; one that is not the space's is refused. Spaces left out are not checked."""
+        """Fingerprints of the vectors by space; one that differs from the space's is refused. Spaces not listed are not checked."""
 
     def __init__(
         self,
@@ -395,7 +395,7 @@ class UpsertRowsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemResult]:
-        """One result a row, in order."""
+        """One result per row, in order."""
 
     def __init__(
         self,
@@ -474,11 +474,11 @@ class UpdateRowRequest(_message.Message):
     text: _builtins.str
     """New text; unset keeps the text, "" removes it."""
     media_type: _collection_pb2.ContentType.ValueType
-    """What the new media are."""
+    """Content type of the new media."""
     remove_media: _builtins.bool
     """True removes the media; not together with `media`."""
     expected_revision: _builtins.int
-    """The revision this update is based on; unset takes any."""
+    """The expected revision of the item; unset accepts any."""
     @_builtins.property
     def media(self) -> _item_pb2.Media:
         """New media, as in Row; unset keeps the media."""
@@ -489,7 +489,7 @@ class UpdateRowRequest(_message.Message):
 
     @_builtins.property
     def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
-        """New vectors by space. A space made from a content that this update changes loses its vector unless it is here."""
+        """New vectors by space. A space whose source this update changes loses its vector unless it is given here."""
 
     @_builtins.property
     def fingerprints(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -535,7 +535,7 @@ class MetadataUpdate(_message.Message):
     replace_json: _builtins.str
     """A JSON object that replaces all metadata."""
     merge_json: _builtins.str
-    """A JSON object merged into the metadata: given keys are set, null removes one (JSON Merge Patch, RFC 7396)."""
+    """A JSON object merged into the metadata: its keys are set, null removes a key (JSON Merge Patch, RFC 7396)."""
     def __init__(
         self,
         *,
@@ -561,7 +561,7 @@ class UpdateRowResponse(_message.Message):
     ITEM_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Version token of the collection that holds it."""
+    """Version token of the commit that contains it."""
     @_builtins.property
     def item(self) -> _item_pb2.Item:
         """The item as committed, without media bytes and vectors."""
@@ -593,8 +593,8 @@ class GetRowsRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     as_of: _builtins.str
-    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
-    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """Version token or tag to read as of; empty reads the newest version. A version is kept for a while (15 minutes by default),
+    a tagged one until the tag is deleted; media that no item refers to any more may be deleted.
     """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -602,7 +602,7 @@ class GetRowsRequest(_message.Message):
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemField.ValueType]:
-        """Fields wanted; none means text, metadata and media."""
+        """Fields to return; none means text, metadata and media."""
 
     def __init__(
         self,
@@ -629,7 +629,7 @@ class GetRowsResponse(_message.Message):
     LOOKUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lookups(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.ItemLookup]:
-        """One answer an id, in order."""
+        """One result per id, in order."""
 
     def __init__(
         self,
@@ -659,12 +659,12 @@ class ListRowsRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     page_size: _builtins.int
-    """Items wanted at most, 1 to 1000; 0 means 100."""
+    """Maximum number of items, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the same filter; empty for the first."""
+    """`next_page_token` of the previous page, with the same filter; empty for the first."""
     as_of: _builtins.str
-    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
-    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """Version token or tag to read as of; empty reads the newest version. A version is kept for a while (15 minutes by default),
+    a tagged one until the tag is deleted; media that no item refers to any more may be deleted.
     """
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
@@ -672,7 +672,7 @@ class ListRowsRequest(_message.Message):
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_item_pb2.ItemField.ValueType]:
-        """Fields wanted; none means text, metadata and media."""
+        """Fields to return; none means text, metadata and media."""
 
     def __init__(
         self,
@@ -732,8 +732,8 @@ class CountRowsRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     as_of: _builtins.str
-    """Version token or tag: the answer is as of then. Empty answers as of now. A version is kept for a while (15 minutes unless
-    set otherwise), a tagged one until the tag is deleted; media that no item refers to any more may be gone.
+    """Version token or tag to read as of; empty reads the newest version. A version is kept for a while (15 minutes by default),
+    a tagged one until the tag is deleted; media that no item refers to any more may be deleted.
     """
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
@@ -762,7 +762,7 @@ class CountRowsResponse(_message.Message):
 
     COUNT_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """Items counted."""
+    """Number of items."""
     def __init__(
         self,
         *,
@@ -785,7 +785,7 @@ class ItemIds(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The ids, 1 to 10,000; those without an item are passed over."""
+        """The ids, 1 to 10,000; those without an item are ignored."""
 
     def __init__(
         self,
@@ -845,9 +845,9 @@ class DeleteRowsResponse(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     deleted: _builtins.int
-    """Items deleted."""
+    """Number of items deleted."""
     version: _builtins.str
-    """Version token of the collection without them."""
+    """Version token of the commit that deletes them."""
     def __init__(
         self,
         *,
@@ -864,7 +864,7 @@ Global___DeleteRowsResponse: _TypeAlias = DeleteRowsResponse  # noqa: Y015
 
 @_typing.final
 class MediaHeader(_message.Message):
-    """What an upload announces."""
+    """The header of an upload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -872,11 +872,11 @@ class MediaHeader(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """The size in bytes; 0 when not known beforehand. An upload of another size is refused."""
+    """The size in bytes; 0 if not known beforehand. An upload of another size is refused."""
     sha256: _builtins.str
-    """The SHA-256, lower-case hexadecimal; empty when not known beforehand. An upload of another hash is refused."""
+    """The SHA-256, lower-case hexadecimal; empty if not known beforehand. An upload of another hash is refused."""
     mime_type: _builtins.str
-    """MIME type; empty: found from the first bytes."""
+    """MIME type; if empty, it is detected from the first bytes."""
     def __init__(
         self,
         *,
@@ -957,7 +957,7 @@ class ByteRange(_message.Message):
     offset: _builtins.int
     """First byte, from 0."""
     length: _builtins.int
-    """Number of bytes; 0 means all from there on. Less come where the object ends before."""
+    """Number of bytes; 0 means to the end. Fewer are returned if the object ends before."""
     def __init__(
         self,
         *,
@@ -984,7 +984,7 @@ class ReadMediaRequest(_message.Message):
     """Required. Hash of the object."""
     @_builtins.property
     def range(self) -> Global___ByteRange:
-        """The bytes wanted; unset means all."""
+        """The bytes to read; unset means all."""
 
     def __init__(
         self,
@@ -1038,9 +1038,9 @@ class PresignMediaRequest(_message.Message):
     sha256: _builtins.str
     """Required. Hash of the object."""
     expires_seconds: _builtins.int
-    """How long the URL may be used, 1 to 604,800 seconds (7 days); 0 means an hour."""
+    """How long the URL is valid, 1 to 604,800 seconds (7 days); 0 means an hour."""
     mime_type: _builtins.str
-    """MIME type that the object is served as; empty: application/octet-stream."""
+    """MIME type that the object is served as; empty means application/octet-stream."""
     def __init__(
         self,
         *,
@@ -1064,7 +1064,7 @@ class PresignMediaResponse(_message.Message):
 
     URL_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The URL. Who has it may read the object, so it is a secret."""
+    """The URL. Whoever has it can read the object, so keep it secret."""
     def __init__(
         self,
         *,
@@ -1093,7 +1093,7 @@ class UpdateTableSpaceRequest(_message.Message):
     """Required. Name of the space."""
     @_builtins.property
     def index(self) -> _index_config_pb2.IndexConfig:
-        """Required. How its vectors are indexed from now on."""
+        """Required. The new index configuration."""
 
     def __init__(
         self,
@@ -1119,7 +1119,7 @@ class UpdateTableSpaceResponse(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> _collection_pb2.Collection:
-        """The collection as it is now."""
+        """The collection with the new configuration."""
 
     def __init__(
         self,
@@ -1145,7 +1145,7 @@ class WatchChangesRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     after: _builtins.str
-    """Version token of what the caller holds; empty when it holds nothing."""
+    """Version token that the caller holds; empty if it holds nothing."""
     def __init__(
         self,
         *,
@@ -1164,8 +1164,8 @@ Global___WatchChangesRequest: _TypeAlias = WatchChangesRequest  # noqa: Y015
 class WatchChangesResponse(_message.Message):
     """Response of StoreService.WatchChanges.
 
-    A change of the collection comes as one or more messages; the last of them carries `version`. A caller that resumes from
-    a version it was given misses nothing and may see a row again.
+    A change of the collection is one or more messages, the last of which has `version` set. A caller that resumes from a
+    version it has received misses nothing, but may receive a row again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1176,21 +1176,21 @@ class WatchChangesResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SPACES_FIELD_NUMBER: _builtins.int
     reset: _builtins.bool
-    """Set on the first message where the change since `after` is no longer known: forget everything; all rows follow."""
+    """Set on the first message if the changes since `after` are no longer known: discard everything; all rows follow."""
     rows_arrow_ipc: _builtins.bytes
     """Written rows as one Arrow IPC stream: `id` string, `metadata` string (JSON), and for each space a column
     `vector.{space}`, fixed_size_list<float32>, null where the item has no vector. Empty when none.
     """
     version: _builtins.str
-    """With everything up to here applied the caller holds this version. Empty on all but a change's last message."""
+    """Once everything up to here is applied, the caller holds this version. Empty on all but the last message of a change."""
     @_builtins.property
     def deleted_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of removed items."""
+        """Ids of deleted items."""
 
     @_builtins.property
     def spaces(self) -> _containers.RepeatedCompositeFieldContainer[_collection_pb2.Space]:
-        """All spaces as of `version`; set on the first message that carries a version, and again on each that brings other
-        spaces than the one before.
+        """All spaces as of `version`; set on the first message with a version, and on each whose spaces differ from
+        the one before.
         """
 
     def __init__(
@@ -1223,12 +1223,12 @@ class CheckTableRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     vector_sample: _builtins.int
-    """Rows that come with their vectors, chosen at random; 0 to 10,000."""
+    """Number of rows, chosen at random, to return with their vectors; 0 to 10,000."""
     remove_damaged_media: _builtins.bool
-    """True removes objects found damaged, so that the same media can be stored again."""
+    """True deletes damaged objects, so that the same media can be stored again."""
     @_builtins.property
     def media(self) -> _check_pb2.MediaSample:
-        """Media to read; unset reads none."""
+        """Media to read and hash; unset reads none."""
 
     def __init__(
         self,
@@ -1267,7 +1267,7 @@ class CheckTableResponse(_message.Message):
 
     @_builtins.property
     def finding(self) -> _check_pb2.Finding:
-        """Something wrong."""
+        """A finding."""
 
     @_builtins.property
     def vectors(self) -> Global___CheckedVectors:
@@ -1275,7 +1275,7 @@ class CheckTableResponse(_message.Message):
 
     @_builtins.property
     def media(self) -> Global___CheckedMedia:
-        """How far reading media has come."""
+        """Progress of checking media."""
 
     def __init__(
         self,
@@ -1298,7 +1298,7 @@ Global___CheckTableResponse: _TypeAlias = CheckTableResponse  # noqa: Y015
 
 @_typing.final
 class CheckedTable(_message.Message):
-    """What a check looks at."""
+    """The version that a check reads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1307,7 +1307,7 @@ class CheckedTable(_message.Message):
     version: _builtins.str
     """Version token of the rows."""
     rows: _builtins.int
-    """Rows there are."""
+    """Number of rows."""
     def __init__(
         self,
         *,
@@ -1336,7 +1336,7 @@ class CheckedRows(_message.Message):
 
     @_builtins.property
     def spaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """For each, in which spaces it has a vector: bit i for the collection's space i, counted from 0."""
+        """For each, the spaces it has a vector in: bit i for the collection's space i, counted from 0."""
 
     def __init__(
         self,
@@ -1403,7 +1403,7 @@ Global___CheckedVectors: _TypeAlias = CheckedVectors  # noqa: Y015
 
 @_typing.final
 class CheckedMedia(_message.Message):
-    """Media looked at so far."""
+    """Progress of checking media."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1411,11 +1411,11 @@ class CheckedMedia(_message.Message):
     OBJECTS_READ_FIELD_NUMBER: _builtins.int
     BYTES_READ_FIELD_NUMBER: _builtins.int
     objects: _builtins.int
-    """Objects found to be there or not."""
+    """Number of objects checked so far."""
     objects_read: _builtins.int
-    """Objects whose bytes were read."""
+    """Number of objects read and hashed."""
     bytes_read: _builtins.int
-    """Bytes read."""
+    """Number of bytes read."""
     def __init__(
         self,
         *,
@@ -1439,7 +1439,7 @@ class CheckMediaRequest(_message.Message):
 
     REMOVE_FIELD_NUMBER: _builtins.int
     remove: _builtins.bool
-    """True removes what is found."""
+    """True deletes the objects found."""
     def __init__(
         self,
         *,
@@ -1462,7 +1462,7 @@ class CheckMediaResponse(_message.Message):
     FINDING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def finding(self) -> _check_pb2.Finding:
-        """An object that nothing refers to."""
+        """The finding for one object."""
 
     def __init__(
         self,
@@ -1489,9 +1489,9 @@ class TagTableRequest(_message.Message):
     collection: _builtins.str
     """Required. `collections/{name}`."""
     tag: _builtins.str
-    """Required. Name of the tag; see Tag.name. One that names the version already is answered as it is."""
+    """Required. Name of the tag; see Tag.name. One that names the version already is returned."""
     version: _builtins.str
-    """Version token to name; empty names the newest."""
+    """Version token to tag; empty tags the newest."""
     def __init__(
         self,
         *,
@@ -1633,7 +1633,7 @@ class PurgeRowsRequest(_message.Message):
     """Required. `collections/{name}`."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of removed rows, 1 to 10,000; one that is there is refused."""
+        """Ids of deleted rows, 1 to 10,000; the id of an existing row is refused."""
 
     @_builtins.property
     def sha256s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1664,14 +1664,14 @@ class PurgeRowsResponse(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     MEDIA_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """Version token of the collection after it; no older one without a tag can be read."""
+    """Version token after the purge; older versions without a tag can no longer be read."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Tags whose versions still hold rows of these ids, by name; delete them and purge again."""
+        """Tags whose versions still contain rows with these ids, by name; delete them and purge again."""
 
     @_builtins.property
     def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurgedMedia]:
-        """What became of the media, in the order asked."""
+        """The outcome for each object, in the order of the request."""
 
     def __init__(
         self,
@@ -1690,7 +1690,7 @@ Global___PurgeRowsResponse: _TypeAlias = PurgeRowsResponse  # noqa: Y015
 
 @_typing.final
 class PurgedMedia(_message.Message):
-    """What became of an object."""
+    """The outcome of purging an object."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1700,9 +1700,9 @@ class PurgedMedia(_message.Message):
     sha256: _builtins.str
     """Its hash."""
     gone: _builtins.bool
-    """True when it is not there any more."""
+    """True if it is deleted."""
     kept_by: _builtins.str
-    """A collection and id that still refer to it, or a tag's; empty when it is gone."""
+    """A row that refers to it, in the newest or a tagged version; empty if it is deleted."""
     def __init__(
         self,
         *,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class StoreServiceStub(object):
-    """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
-    durable when it is answered.
+    """StoreService stores the rows and media, from which indexes are derived. A table holds one collection, a row one item. When
+    a write returns, it is durable.
     """
 
     def __init__(self, channel):
@@ -144,41 +144,41 @@ class StoreServiceStub(object):
 
 
 class StoreServiceServicer(object):
-    """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
-    durable when it is answered.
+    """StoreService stores the rows and media, from which indexes are derived. A table holds one collection, a row one item. When
+    a write returns, it is durable.
     """
 
     def CreateTable(self, request, context):
-        """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
-        indexed otherwise.
+        """CreateTable creates a collection without items. If it exists with the same spaces it is returned, whatever their
+        indexes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTable(self, request, context):
-        """GetTable returns what a table keeps.
+        """GetTable returns the collection of a table.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTables(self, request, context):
-        """ListTables returns the collections kept, by name.
+        """ListTables returns the collections, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DropTable(self, request, context):
-        """DropTable removes a collection with all its items.
+        """DropTable deletes a collection with all its items.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertRows(self, request, context):
-        """UpsertRows writes a batch in one commit; each row replaces the one of its id. Bad rows are refused one by one.
+        """UpsertRows writes a batch in one commit; each row replaces the one with its id. Invalid rows are refused individually.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +192,7 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRows(self, request, context):
-        """GetRows returns items by id, in the order asked.
+        """GetRows returns items by id, in the order of the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,7 +213,7 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRows(self, request, context):
-        """DeleteRows removes items by id, or those that satisfy a filter, in one commit.
+        """DeleteRows deletes items by id, or those that satisfy a filter, in one commit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,30 +235,30 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PresignMedia(self, request, context):
-        """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
-        store that keeps media in an S3 bucket has such URLs.
+        """PresignMedia returns a URL from which an object can be read until it expires, without the store: for large media. Only
+        a store that keeps media in an S3 bucket has URLs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTableSpace(self, request, context):
-        """UpdateTableSpace changes how a space is indexed, which is a new version of the collection.
+        """UpdateTableSpace changes the index configuration of a space, which makes a new version of the collection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchChanges(self, request, context):
-        """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled.
+        """WatchChanges streams the changes of a collection since a version, then those of each new commit until cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckTable(self, request, context):
-        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
-        wrong, and which rows there are. It changes nothing unless told to.
+        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors; it returns the
+        rows and the findings. It changes nothing unless `remove_damaged_media` is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -272,7 +272,7 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TagTable(self, request, context):
-        """TagTable names a version, which is then kept until the name is deleted.
+        """TagTable names a version, which is kept until the tag is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -286,15 +286,15 @@ class StoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTableTag(self, request, context):
-        """DeleteTableTag deletes a tag; its version is then kept no longer than others.
+        """DeleteTableTag deletes a tag; its version then expires as others do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PurgeRows(self, request, context):
-        """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
-        at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+        """PurgeRows removes all data of deleted rows from the collection's files, and their media unless a row refers to them. All
+        versions but the newest and those with a tag expire. It may take a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -417,8 +417,8 @@ def add_StoreServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StoreService(object):
-    """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
-    durable when it is answered.
+    """StoreService stores the rows and media, from which indexes are derived. A table holds one collection, a row one item. When
+    a write returns, it is durable.
     """
 
     @staticmethod

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StoreServiceStub:
-    """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
-    durable when it is answered.
+    """StoreService stores the rows and media, from which indexes are derived. A table holds one collection, a row one item. When
+    a write returns, it is durable.
     """
 
     @_typing.overload
@@ -36,27 +36,27 @@ class StoreServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StoreServiceAsyncStub: ...
     CreateTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.CreateTableRequest, _store_service_pb2.CreateTableResponse]
-    """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
-    indexed otherwise.
+    """CreateTable creates a collection without items. If it exists with the same spaces it is returned, whatever their
+    indexes.
     """
     GetTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.GetTableRequest, _store_service_pb2.GetTableResponse]
-    """GetTable returns what a table keeps."""
+    """GetTable returns the collection of a table."""
     ListTables: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.ListTablesRequest, _store_service_pb2.ListTablesResponse]
-    """ListTables returns the collections kept, by name."""
+    """ListTables returns the collections, by name."""
     DropTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.DropTableRequest, _store_service_pb2.DropTableResponse]
-    """DropTable removes a collection with all its items."""
+    """DropTable deletes a collection with all its items."""
     UpsertRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.UpsertRowsRequest, _store_service_pb2.UpsertRowsResponse]
-    """UpsertRows writes a batch in one commit; each row replaces the one of its id. Bad rows are refused one by one."""
+    """UpsertRows writes a batch in one commit; each row replaces the one with its id. Invalid rows are refused individually."""
     UpdateRow: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.UpdateRowRequest, _store_service_pb2.UpdateRowResponse]
     """UpdateRow changes some fields of a row and keeps the rest."""
     GetRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.GetRowsRequest, _store_service_pb2.GetRowsResponse]
-    """GetRows returns items by id, in the order asked."""
+    """GetRows returns items by id, in the order of the request."""
     ListRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.ListRowsRequest, _store_service_pb2.ListRowsResponse]
     """ListRows returns the items that satisfy a filter, by id (UTF-8 order)."""
     CountRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.CountRowsRequest, _store_service_pb2.CountRowsResponse]
     """CountRows counts the items that satisfy a filter."""
     DeleteRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.DeleteRowsRequest, _store_service_pb2.DeleteRowsResponse]
-    """DeleteRows removes items by id, or those that satisfy a filter, in one commit."""
+    """DeleteRows deletes items by id, or those that satisfy a filter, in one commit."""
     PutMedia: _grpc.StreamUnaryMultiCallable[_store_service_pb2.PutMediaRequest, _store_service_pb2.PutMediaResponse]
     """PutMedia stores an object under its SHA-256 and returns its reference. The same bytes are kept once. An object no item
     refers to is removed after a grace period.
@@ -64,59 +64,59 @@ class StoreServiceStub:
     ReadMedia: _grpc.UnaryStreamMultiCallable[_store_service_pb2.ReadMediaRequest, _store_service_pb2.ReadMediaResponse]
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
     PresignMedia: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.PresignMediaRequest, _store_service_pb2.PresignMediaResponse]
-    """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
-    store that keeps media in an S3 bucket has such URLs.
+    """PresignMedia returns a URL from which an object can be read until it expires, without the store: for large media. Only
+    a store that keeps media in an S3 bucket has URLs.
     """
     UpdateTableSpace: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.UpdateTableSpaceRequest, _store_service_pb2.UpdateTableSpaceResponse]
-    """UpdateTableSpace changes how a space is indexed, which is a new version of the collection."""
+    """UpdateTableSpace changes the index configuration of a space, which makes a new version of the collection."""
     WatchChanges: _grpc.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]
-    """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+    """WatchChanges streams the changes of a collection since a version, then those of each new commit until cancelled."""
     CheckTable: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]
-    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
-    wrong, and which rows there are. It changes nothing unless told to.
+    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors; it returns the
+    rows and the findings. It changes nothing unless `remove_damaged_media` is set.
     """
     CheckMedia: _grpc.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]
     """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
     TagTable: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.TagTableRequest, _store_service_pb2.TagTableResponse]
-    """TagTable names a version, which is then kept until the name is deleted."""
+    """TagTable names a version, which is kept until the tag is deleted."""
     ListTableTags: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.ListTableTagsRequest, _store_service_pb2.ListTableTagsResponse]
     """ListTableTags returns the tags of a table, by name."""
     DeleteTableTag: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]
-    """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+    """DeleteTableTag deletes a tag; its version then expires as others do."""
     PurgeRows: _grpc.UnaryUnaryMultiCallable[_store_service_pb2.PurgeRowsRequest, _store_service_pb2.PurgeRowsResponse]
-    """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
-    at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+    """PurgeRows removes all data of deleted rows from the collection's files, and their media unless a row refers to them. All
+    versions but the newest and those with a tag expire. It may take a minute.
     """
 
 @_typing.type_check_only
 class StoreServiceAsyncStub(StoreServiceStub):
-    """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
-    durable when it is answered.
+    """StoreService stores the rows and media, from which indexes are derived. A table holds one collection, a row one item. When
+    a write returns, it is durable.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.CreateTableRequest, _store_service_pb2.CreateTableResponse]  # type: ignore[assignment]
-    """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
-    indexed otherwise.
+    """CreateTable creates a collection without items. If it exists with the same spaces it is returned, whatever their
+    indexes.
     """
     GetTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.GetTableRequest, _store_service_pb2.GetTableResponse]  # type: ignore[assignment]
-    """GetTable returns what a table keeps."""
+    """GetTable returns the collection of a table."""
     ListTables: _aio.UnaryUnaryMultiCallable[_store_service_pb2.ListTablesRequest, _store_service_pb2.ListTablesResponse]  # type: ignore[assignment]
-    """ListTables returns the collections kept, by name."""
+    """ListTables returns the collections, by name."""
     DropTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.DropTableRequest, _store_service_pb2.DropTableResponse]  # type: ignore[assignment]
-    """DropTable removes a collection with all its items."""
+    """DropTable deletes a collection with all its items."""
     UpsertRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.UpsertRowsRequest, _store_service_pb2.UpsertRowsResponse]  # type: ignore[assignment]
-    """UpsertRows writes a batch in one commit; each row replaces the one of its id. Bad rows are refused one by one."""
+    """UpsertRows writes a batch in one commit; each row replaces the one with its id. Invalid rows are refused individually."""
     UpdateRow: _aio.UnaryUnaryMultiCallable[_store_service_pb2.UpdateRowRequest, _store_service_pb2.UpdateRowResponse]  # type: ignore[assignment]
     """UpdateRow changes some fields of a row and keeps the rest."""
     GetRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.GetRowsRequest, _store_service_pb2.GetRowsResponse]  # type: ignore[assignment]
-    """GetRows returns items by id, in the order asked."""
+    """GetRows returns items by id, in the order of the request."""
     ListRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.ListRowsRequest, _store_service_pb2.ListRowsResponse]  # type: ignore[assignment]
     """ListRows returns the items that satisfy a filter, by id (UTF-8 order)."""
     CountRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.CountRowsRequest, _store_service_pb2.CountRowsResponse]  # type: ignore[assignment]
     """CountRows counts the items that satisfy a filter."""
     DeleteRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.DeleteRowsRequest, _store_service_pb2.DeleteRowsResponse]  # type: ignore[assignment]
-    """DeleteRows removes items by id, or those that satisfy a filter, in one commit."""
+    """DeleteRows deletes items by id, or those that satisfy a filter, in one commit."""
     PutMedia: _aio.StreamUnaryMultiCallable[_store_service_pb2.PutMediaRequest, _store_service_pb2.PutMediaResponse]  # type: ignore[assignment]
     """PutMedia stores an object under its SHA-256 and returns its reference. The same bytes are kept once. An object no item
     refers to is removed after a grace period.
@@ -124,33 +124,33 @@ class StoreServiceAsyncStub(StoreServiceStub):
     ReadMedia: _aio.UnaryStreamMultiCallable[_store_service_pb2.ReadMediaRequest, _store_service_pb2.ReadMediaResponse]  # type: ignore[assignment]
     """ReadMedia returns an object, or a range of its bytes, in chunks."""
     PresignMedia: _aio.UnaryUnaryMultiCallable[_store_service_pb2.PresignMediaRequest, _store_service_pb2.PresignMediaResponse]  # type: ignore[assignment]
-    """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
-    store that keeps media in an S3 bucket has such URLs.
+    """PresignMedia returns a URL from which an object can be read until it expires, without the store: for large media. Only
+    a store that keeps media in an S3 bucket has URLs.
     """
     UpdateTableSpace: _aio.UnaryUnaryMultiCallable[_store_service_pb2.UpdateTableSpaceRequest, _store_service_pb2.UpdateTableSpaceResponse]  # type: ignore[assignment]
-    """UpdateTableSpace changes how a space is indexed, which is a new version of the collection."""
+    """UpdateTableSpace changes the index configuration of a space, which makes a new version of the collection."""
     WatchChanges: _aio.UnaryStreamMultiCallable[_store_service_pb2.WatchChangesRequest, _store_service_pb2.WatchChangesResponse]  # type: ignore[assignment]
-    """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+    """WatchChanges streams the changes of a collection since a version, then those of each new commit until cancelled."""
     CheckTable: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckTableRequest, _store_service_pb2.CheckTableResponse]  # type: ignore[assignment]
-    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
-    wrong, and which rows there are. It changes nothing unless told to.
+    """CheckTable compares a collection's rows, as of its newest version, with their media and vectors; it returns the
+    rows and the findings. It changes nothing unless `remove_damaged_media` is set.
     """
     CheckMedia: _aio.UnaryStreamMultiCallable[_store_service_pb2.CheckMediaRequest, _store_service_pb2.CheckMediaResponse]  # type: ignore[assignment]
     """CheckMedia finds the objects that no row of any collection refers to, and that were not used within the grace period."""
     TagTable: _aio.UnaryUnaryMultiCallable[_store_service_pb2.TagTableRequest, _store_service_pb2.TagTableResponse]  # type: ignore[assignment]
-    """TagTable names a version, which is then kept until the name is deleted."""
+    """TagTable names a version, which is kept until the tag is deleted."""
     ListTableTags: _aio.UnaryUnaryMultiCallable[_store_service_pb2.ListTableTagsRequest, _store_service_pb2.ListTableTagsResponse]  # type: ignore[assignment]
     """ListTableTags returns the tags of a table, by name."""
     DeleteTableTag: _aio.UnaryUnaryMultiCallable[_store_service_pb2.DeleteTableTagRequest, _store_service_pb2.DeleteTableTagResponse]  # type: ignore[assignment]
-    """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+    """DeleteTableTag deletes a tag; its version then expires as others do."""
     PurgeRows: _aio.UnaryUnaryMultiCallable[_store_service_pb2.PurgeRowsRequest, _store_service_pb2.PurgeRowsResponse]  # type: ignore[assignment]
-    """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
-    at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+    """PurgeRows removes all data of deleted rows from the collection's files, and their media unless a row refers to them. All
+    versions but the newest and those with a tag expire. It may take a minute.
     """
 
 class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
-    """StoreService keeps the truth: rows, media and their changes. A table keeps one collection, a row one item. A write is
-    durable when it is answered.
+    """StoreService stores the rows and media, from which indexes are derived. A table holds one collection, a row one item. When
+    a write returns, it is durable.
     """
 
     @_abc_1.abstractmethod
@@ -159,8 +159,8 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.CreateTableRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.CreateTableResponse, _abc.Awaitable[_store_service_pb2.CreateTableResponse]]:
-        """CreateTable creates a collection without items; the same one again is answered as it is, also where its spaces are
-        indexed otherwise.
+        """CreateTable creates a collection without items. If it exists with the same spaces it is returned, whatever their
+        indexes.
         """
 
     @_abc_1.abstractmethod
@@ -169,7 +169,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.GetTableRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.GetTableResponse, _abc.Awaitable[_store_service_pb2.GetTableResponse]]:
-        """GetTable returns what a table keeps."""
+        """GetTable returns the collection of a table."""
 
     @_abc_1.abstractmethod
     def ListTables(
@@ -177,7 +177,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.ListTablesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.ListTablesResponse, _abc.Awaitable[_store_service_pb2.ListTablesResponse]]:
-        """ListTables returns the collections kept, by name."""
+        """ListTables returns the collections, by name."""
 
     @_abc_1.abstractmethod
     def DropTable(
@@ -185,7 +185,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.DropTableRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.DropTableResponse, _abc.Awaitable[_store_service_pb2.DropTableResponse]]:
-        """DropTable removes a collection with all its items."""
+        """DropTable deletes a collection with all its items."""
 
     @_abc_1.abstractmethod
     def UpsertRows(
@@ -193,7 +193,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.UpsertRowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.UpsertRowsResponse, _abc.Awaitable[_store_service_pb2.UpsertRowsResponse]]:
-        """UpsertRows writes a batch in one commit; each row replaces the one of its id. Bad rows are refused one by one."""
+        """UpsertRows writes a batch in one commit; each row replaces the one with its id. Invalid rows are refused individually."""
 
     @_abc_1.abstractmethod
     def UpdateRow(
@@ -209,7 +209,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.GetRowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.GetRowsResponse, _abc.Awaitable[_store_service_pb2.GetRowsResponse]]:
-        """GetRows returns items by id, in the order asked."""
+        """GetRows returns items by id, in the order of the request."""
 
     @_abc_1.abstractmethod
     def ListRows(
@@ -233,7 +233,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.DeleteRowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.DeleteRowsResponse, _abc.Awaitable[_store_service_pb2.DeleteRowsResponse]]:
-        """DeleteRows removes items by id, or those that satisfy a filter, in one commit."""
+        """DeleteRows deletes items by id, or those that satisfy a filter, in one commit."""
 
     @_abc_1.abstractmethod
     def PutMedia(
@@ -259,8 +259,8 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.PresignMediaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.PresignMediaResponse, _abc.Awaitable[_store_service_pb2.PresignMediaResponse]]:
-        """PresignMedia returns a URL that anybody may read an object by, for some time, without the store: for large media. Only a
-        store that keeps media in an S3 bucket has such URLs.
+        """PresignMedia returns a URL from which an object can be read until it expires, without the store: for large media. Only
+        a store that keeps media in an S3 bucket has URLs.
         """
 
     @_abc_1.abstractmethod
@@ -269,7 +269,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.UpdateTableSpaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.UpdateTableSpaceResponse, _abc.Awaitable[_store_service_pb2.UpdateTableSpaceResponse]]:
-        """UpdateTableSpace changes how a space is indexed, which is a new version of the collection."""
+        """UpdateTableSpace changes the index configuration of a space, which makes a new version of the collection."""
 
     @_abc_1.abstractmethod
     def WatchChanges(
@@ -277,7 +277,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.WatchChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_store_service_pb2.WatchChangesResponse], _abc.AsyncIterator[_store_service_pb2.WatchChangesResponse]]:
-        """WatchChanges returns what changed in a collection since a version, then goes on with each commit until cancelled."""
+        """WatchChanges streams the changes of a collection since a version, then those of each new commit until cancelled."""
 
     @_abc_1.abstractmethod
     def CheckTable(
@@ -285,8 +285,8 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.CheckTableRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_store_service_pb2.CheckTableResponse], _abc.AsyncIterator[_store_service_pb2.CheckTableResponse]]:
-        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors, and tells what is
-        wrong, and which rows there are. It changes nothing unless told to.
+        """CheckTable compares a collection's rows, as of its newest version, with their media and vectors; it returns the
+        rows and the findings. It changes nothing unless `remove_damaged_media` is set.
         """
 
     @_abc_1.abstractmethod
@@ -303,7 +303,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.TagTableRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.TagTableResponse, _abc.Awaitable[_store_service_pb2.TagTableResponse]]:
-        """TagTable names a version, which is then kept until the name is deleted."""
+        """TagTable names a version, which is kept until the tag is deleted."""
 
     @_abc_1.abstractmethod
     def ListTableTags(
@@ -319,7 +319,7 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.DeleteTableTagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.DeleteTableTagResponse, _abc.Awaitable[_store_service_pb2.DeleteTableTagResponse]]:
-        """DeleteTableTag deletes a tag; its version is then kept no longer than others."""
+        """DeleteTableTag deletes a tag; its version then expires as others do."""
 
     @_abc_1.abstractmethod
     def PurgeRows(
@@ -327,8 +327,8 @@ class StoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _store_service_pb2.PurgeRowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_store_service_pb2.PurgeRowsResponse, _abc.Awaitable[_store_service_pb2.PurgeRowsResponse]]:
-        """PurgeRows sees to it that nothing of removed rows is left in the collection's files, and that their media are removed
-        at once where no row refers to them. All versions without a tag are forgotten. May take a minute.
+        """PurgeRows removes all data of deleted rows from the collection's files, and their media unless a row refers to them. All
+        versions but the newest and those with a tag expire. It may take a minute.
         """
 
 def add_StoreServiceServicer_to_server(servicer: StoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""Between the API's messages and the store's values."""
+"""Converts between the API's messages and the store's values."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,53 +21,53 @@ from services.common.rpc.statuses import to_status
 from services.common.vectors import Matrix, Metric, to_bytes
 from services.common.versions import Version
 from services.store.core.collections import TablePage
-from services.store.core.media_store import Announcement
-from services.store.core.mutations import Written
-from services.store.core.rows import Media, Part, Row, Space
+from services.store.core.media_store import ExpectedUpload
+from services.store.core.mutations import WrittenRow
+from services.store.core.rows import Media, Row, RowField, Space
 from services.store.core.table import ChangedRows, Table, VectorColumn
 from services.store.core.tags import Tag
 from services.store.core.validation import MediaInput, RowHistory, RowInput
 from services.store.data.change_feed import Change
 from services.store.data.media import Chunk, Upload
 from services.store.data.reader import FieldMask, Item, Page
-from services.store.data.writer import Merge, Replace, UpdateDraft
+from services.store.data.writer import Merge, Replace, UpdateInput
 from services.store.maintenance.integrity_check import (
-    Checked,
     CheckedMedia,
     CheckedRows,
     CheckedTable,
     CheckedVectors,
-    CheckWish,
+    CheckOptions,
+    CheckOutput,
     Finding,
     FindingKind,
 )
-from services.store.maintenance.purge import Purged
+from services.store.maintenance.purge import PurgeResult
 
 _CONTENTS: Mapping[int, ContentType] = {number: content for content, number in CONTENT_TYPES.items()}
-_PARTS: Mapping[int, Part] = {
-    item_pb2.ITEM_FIELD_TEXT: Part.TEXT,
-    item_pb2.ITEM_FIELD_METADATA: Part.METADATA,
-    item_pb2.ITEM_FIELD_MEDIA: Part.MEDIA,
-    item_pb2.ITEM_FIELD_MEDIA_DATA: Part.MEDIA,
-    item_pb2.ITEM_FIELD_VECTORS: Part.VECTORS,
+_FIELDS: Mapping[int, RowField] = {
+    item_pb2.ITEM_FIELD_TEXT: RowField.TEXT,
+    item_pb2.ITEM_FIELD_METADATA: RowField.METADATA,
+    item_pb2.ITEM_FIELD_MEDIA: RowField.MEDIA,
+    item_pb2.ITEM_FIELD_MEDIA_DATA: RowField.MEDIA,
+    item_pb2.ITEM_FIELD_VECTORS: RowField.VECTORS,
 }
-_USUAL = FieldMask(frozenset({Part.TEXT, Part.METADATA, Part.MEDIA}))
+_DEFAULT_MASK = FieldMask(frozenset({RowField.TEXT, RowField.METADATA, RowField.MEDIA}))
 
 
-def space_values(message: collection_pb2.Collection) -> list[Space]:
+def spaces_value(message: collection_pb2.Collection) -> list[Space]:
     """Return the spaces of a collection to create.
 
     Raises:
-        ArgumentError: an unknown metric, source or storage.
+        ArgumentError: a metric, source or storage is unknown.
     """
     return [_space_value(space) for space in message.spaces]
 
 
 def index_value(message: pb.UpdateTableSpaceRequest) -> IndexConfig:
-    """Return how a space is to be indexed.
+    """Return the index configuration of a request.
 
     Raises:
-        ArgumentError: it is not said, or an unknown storage.
+        ArgumentError: it is not set, or the storage is unknown.
     """
     if not message.HasField("index"):
         raise ArgumentError("index", "", "is not set")
@@ -75,13 +75,13 @@ def index_value(message: pb.UpdateTableSpaceRequest) -> IndexConfig:
 
 
 def collection_message(table: Table) -> collection_pb2.Collection:
-    """Return what a table keeps."""
-    definition = table.definition
+    """Return the collection of a table."""
+    schema = table.schema
     return collection_pb2.Collection(
-        name=definition.name,
-        spaces=[_space_message(space) for space in definition.spaces],
-        version=str(Version(definition.uid, table.version)),
-        create_time=_timestamp(definition.created),
+        name=schema.name,
+        spaces=[_space_message(space) for space in schema.spaces],
+        version=str(Version(schema.uid, table.version)),
+        create_time=_timestamp(schema.created),
     )
 
 
@@ -91,44 +91,44 @@ def tables_message(page: TablePage) -> pb.ListTablesResponse:
     return pb.ListTablesResponse(collections=map(collection_message, page.tables), next_page_token=token)
 
 
-def row_draft(message: pb.Row) -> RowInput:
-    """Return a row as given."""
+def row_input(message: pb.Row) -> RowInput:
+    """Return a row to write."""
     return RowInput(
         message.id,
         message.text if message.HasField("text") else None,
-        _media_draft(message.media) if message.HasField("media") else None,
+        _media_input(message.media) if message.HasField("media") else None,
         _CONTENTS.get(message.media_type),
         message.metadata_json,
-        _vectors_given(message.vectors),
+        _encoded_vectors(message.vectors),
         message.expected_revision if message.HasField("expected_revision") else None,
         _history(message.history) if message.HasField("history") else None,
     )
 
 
-def update_draft(message: pb.UpdateRowRequest) -> UpdateDraft:
-    """Return an update as given.
+def update_input(message: pb.UpdateRowRequest) -> UpdateInput:
+    """Return an update.
 
     Raises:
-        ArgumentError: a change of metadata that says nothing.
+        ArgumentError: the change of metadata is empty.
     """
-    return UpdateDraft(
+    return UpdateInput(
         message.id,
         message.text if message.HasField("text") else None,
-        _media_draft(message.media) if message.HasField("media") else None,
+        _media_input(message.media) if message.HasField("media") else None,
         _CONTENTS.get(message.media_type),
         message.remove_media,
         _metadata_change(message.metadata) if message.HasField("metadata") else None,
-        _vectors_given(message.vectors),
+        _encoded_vectors(message.vectors),
         message.expected_revision if message.HasField("expected_revision") else None,
     )
 
 
 def selection(message: pb.DeleteRowsRequest) -> Sequence[str] | Filter:
-    """Return what is to be deleted.
+    """Return the ids or the filter of the rows to delete.
 
     Raises:
-        ArgumentError: nothing is named.
-        FilterError: the filter cannot be read.
+        ArgumentError: neither is set.
+        FilterError: the filter is invalid.
     """
     match message.WhichOneof("selection"):
         case "ids":
@@ -140,31 +140,31 @@ def selection(message: pb.DeleteRowsRequest) -> Sequence[str] | Filter:
 
 
 def condition(message: pb.ListRowsRequest | pb.CountRowsRequest) -> Filter | None:
-    """Return the filter of a request, None where it has none.
+    """Return the filter of a request, None if it has none.
 
     Raises:
-        FilterError: it cannot be read.
+        FilterError: it is invalid.
     """
-    given: filter_pb2.Filter = message.filter
-    return from_message(given) if message.HasField("filter") else None
+    message_filter: filter_pb2.Filter = message.filter
+    return from_message(message_filter) if message.HasField("filter") else None
 
 
-def wanted(fields: Sequence[int]) -> FieldMask:
-    """Return the parts asked for; none asked for means text, metadata and media.
+def field_mask(fields: Sequence[int]) -> FieldMask:
+    """Return the fields to read; by default text, metadata and media.
 
     Raises:
-        ArgumentError: an unknown field.
+        ArgumentError: a field is unknown.
     """
     for number in fields:
-        if number not in _PARTS:
+        if number not in _FIELDS:
             raise ArgumentError("fields", number, "is no field of an item")
     if not fields:
-        return _USUAL
-    return FieldMask(frozenset(_PARTS[number] for number in fields), item_pb2.ITEM_FIELD_MEDIA_DATA in fields)
+        return _DEFAULT_MASK
+    return FieldMask(frozenset(_FIELDS[number] for number in fields), item_pb2.ITEM_FIELD_MEDIA_DATA in fields)
 
 
-def result_message(outcome: Written | ServiceError, version: Version) -> item_pb2.ItemResult:
-    """Return what became of a row."""
+def result_message(outcome: WrittenRow | ServiceError, version: Version) -> item_pb2.ItemResult:
+    """Return the outcome of writing a row."""
     if isinstance(outcome, ServiceError):
         return item_pb2.ItemResult(error=to_status(outcome))
     written = item_pb2.ItemWritten(id=outcome.id, revision=outcome.revision, version=str(version))
@@ -172,27 +172,27 @@ def result_message(outcome: Written | ServiceError, version: Version) -> item_pb
 
 
 def lookup_message(outcome: Item | ServiceError) -> item_pb2.ItemLookup:
-    """Return an answer about an id."""
+    """Return the outcome of looking up an id."""
     if isinstance(outcome, ServiceError):
         return item_pb2.ItemLookup(error=to_status(outcome))
     return item_pb2.ItemLookup(item=item_message(outcome))
 
 
 def written_message(row: Row) -> item_pb2.Item:
-    """Return a row just written, without media bytes and vectors."""
-    return item_message(Item(row, _USUAL))
+    """Return a written row, without media bytes and vectors."""
+    return item_message(Item(row, _DEFAULT_MASK))
 
 
 def item_message(item: Item) -> item_pb2.Item:
-    """Return a row with the parts asked for."""
-    row, parts = item.row, item.wanted.parts
+    """Return a row with the fields of its mask."""
+    row, fields = item.row, item.mask.fields
     return item_pb2.Item(
         id=row.id,
         content_type=CONTENT_TYPES[row.content],
-        text=row.text if Part.TEXT in parts else None,
-        media=media_message(row.media, item.data) if row.media and Part.MEDIA in parts else None,
-        metadata_json=row.metadata_json if Part.METADATA in parts else None,
-        vectors=_vector_messages(row.vectors) if Part.VECTORS in parts else {},
+        text=row.text if RowField.TEXT in fields else None,
+        media=media_message(row.media, item.data) if row.media and RowField.MEDIA in fields else None,
+        metadata_json=row.metadata_json if RowField.METADATA in fields else None,
+        vectors=_vector_messages(row.vectors) if RowField.VECTORS in fields else {},
         spaces=row.spaces,
         revision=row.revision,
         create_time=_timestamp(row.created),
@@ -201,7 +201,7 @@ def item_message(item: Item) -> item_pb2.Item:
 
 
 def media_message(media: Media, data: bytes | None = None) -> item_pb2.Media:
-    """Return a reference, with the bytes where there are any."""
+    """Return a reference to an object, with its bytes if given."""
     return item_pb2.Media(
         sha256=media.sha256,
         mime_type=media.mime_type,
@@ -219,16 +219,16 @@ def page_message(page: Page) -> pb.ListRowsResponse:
 
 
 async def upload(parts: AsyncIterator[pb.PutMediaRequest]) -> Upload:
-    """Return an upload once its header has come; its bytes are read as they are asked for.
+    """Return an upload once its header has arrived; its chunks are read on demand.
 
     Raises:
-        ArgumentError: the first part is no header; and while reading, a later one is no chunk.
+        ArgumentError: the first part is no header; or, while reading the chunks, a later part is no chunk.
     """
     first = await anext(parts, pb.PutMediaRequest())
     if first.WhichOneof("part") != "header":
         raise ArgumentError("part", first.WhichOneof("part") or "", "the first must be a header")
     header = first.header
-    return Upload(Announcement(header.size_bytes, header.sha256), header.mime_type, _chunks(parts))
+    return Upload(ExpectedUpload(header.size_bytes, header.sha256), header.mime_type, _chunks(parts))
 
 
 def chunk_message(chunk: Chunk) -> pb.ReadMediaResponse:
@@ -237,10 +237,10 @@ def chunk_message(chunk: Chunk) -> pb.ReadMediaResponse:
 
 
 def version_value(token: str) -> Version | None:
-    """Return the version that `token` spells, None for the empty one.
+    """Return the version of a token, None if it is empty.
 
     Raises:
-        TokenError: it spells none.
+        TokenError: the token is invalid.
     """
     return Version.parse(token) if token else None
 
@@ -262,21 +262,21 @@ def tag_message(tag: Tag) -> collection_pb2.Tag:
     return collection_pb2.Tag(name=tag.name, version=str(tag.version))
 
 
-def purged_message(purged: Purged) -> pb.PurgeRowsResponse:
-    """Return what a purge has done."""
-    media = [pb.PurgedMedia(sha256=each.sha256, gone=not each.kept_by, kept_by=each.kept_by) for each in purged.media]
-    return pb.PurgeRowsResponse(version=str(purged.version), tags=purged.tags, media=media)
+def purge_message(result: PurgeResult) -> pb.PurgeRowsResponse:
+    """Return the result of a purge."""
+    media = [pb.PurgedMedia(sha256=each.sha256, gone=not each.kept_by, kept_by=each.kept_by) for each in result.media]
+    return pb.PurgeRowsResponse(version=str(result.version), tags=result.tags, media=media)
 
 
-def check_wish(request: pb.CheckTableRequest) -> CheckWish:
-    """Return what a check is to look at closely."""
+def check_options(request: pb.CheckTableRequest) -> CheckOptions:
+    """Return the options of a check."""
     media = None if request.media.all else request.media.objects
-    return CheckWish(media, request.vector_sample, request.remove_damaged_media)
+    return CheckOptions(media, request.vector_sample, request.remove_damaged_media)
 
 
-def checked_message(checked: Checked) -> pb.CheckTableResponse:
-    """Return a part of a check's report."""
-    match checked:
+def check_message(output: CheckOutput) -> pb.CheckTableResponse:
+    """Return a part of a check's output."""
+    match output:
         case CheckedTable(version, rows):
             return pb.CheckTableResponse(table=pb.CheckedTable(version=str(version), rows=rows))
         case CheckedRows(ids, spaces):
@@ -287,11 +287,11 @@ def checked_message(checked: Checked) -> pb.CheckTableResponse:
             media = pb.CheckedMedia(objects=objects, objects_read=objects_read, bytes_read=bytes_read)
             return pb.CheckTableResponse(media=media)
         case Finding():
-            return pb.CheckTableResponse(finding=finding_message(checked))
+            return pb.CheckTableResponse(finding=finding_message(output))
 
 
 def unreferenced_message(sha256: str, *, removed: bool) -> pb.CheckMediaResponse:
-    """Return an object that nothing refers to."""
+    """Return the finding for an object that no item refers to."""
     finding = Finding(
         FindingKind.MEDIA_UNREFERENCED, sha256=sha256, detail="no item refers to the object", repaired=removed
     )
@@ -299,7 +299,7 @@ def unreferenced_message(sha256: str, *, removed: bool) -> pb.CheckMediaResponse
 
 
 def finding_message(finding: Finding) -> check_pb2.Finding:
-    """Return something wrong."""
+    """Return a finding."""
     return check_pb2.Finding(
         kind=check_pb2.FindingKind.Value(f"FINDING_KIND_{finding.kind.name}"),
         collection=finding.collection,
@@ -359,7 +359,7 @@ def _space_message(space: Space) -> collection_pb2.Space:
     )
 
 
-def _media_draft(message: item_pb2.Media) -> MediaInput:
+def _media_input(message: item_pb2.Media) -> MediaInput:
     return MediaInput(
         message.sha256,
         message.mime_type,
@@ -385,7 +385,7 @@ def _metadata_change(message: pb.MetadataUpdate) -> Replace | Merge:
             raise ArgumentError("metadata", "", "must say replace_json or merge_json")
 
 
-def _vectors_given(messages: Mapping[str, vector_pb2.Vector]) -> dict[str, bytes]:
+def _encoded_vectors(messages: Mapping[str, vector_pb2.Vector]) -> dict[str, bytes]:
     return {name: vector.float32_le for name, vector in messages.items()}
 
 

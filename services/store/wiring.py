@@ -1,4 +1,4 @@
-"""Which parts make a store service: the only module that names adapters."""
+"""Builds the store service from its settings; the only module that imports adapters."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from services.store.core.row_cache import CachedCatalog, RowCache
 from services.store.core.table import TableCatalog
 from services.store.core.tags import Tags
 from services.store.core.validation import RowValidator
-from services.store.data.change_feed import Feed
+from services.store.data.change_feed import ChangeFeed
 from services.store.data.media import MediaService
 from services.store.data.reader import Reader
 from services.store.data.writer import Writer
@@ -26,43 +26,45 @@ from services.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     from services.common.s3.bucket import S3Bucket
-    from services.store.adapters.lance.location import TableDirectory
+    from services.store.adapters.lance.table_directory import TableDirectory
     from services.store.adapters.s3_media import S3Media
 
 
 @asynccontextmanager
 async def store_servicer(settings: StoreSettings) -> AsyncIterator[StoreServicer]:
-    """Build the service, hand it over, release what it holds."""
+    """Yield the service; close its resources at exit."""
     async with AsyncExitStack() as stack:
-        bucket = await _bucket(settings, stack) if "s3" in (settings.rows, settings.media) else None
-        tables = await _catalogue(settings, stack, bucket if settings.rows == "s3" else None)
-        catalogue = CachedCatalog(tables, RowCache(settings.row_cache_bytes))
-        await stack.enter_async_context(catalogue.loading())
-        media, links = await _media(settings, stack, bucket if settings.media == "s3" else None)
+        bucket = await _open_bucket(settings, stack) if "s3" in (settings.rows, settings.media) else None
+        tables = await _open_catalog(settings, stack, bucket if settings.rows == "s3" else None)
+        catalog = CachedCatalog(tables, RowCache(settings.row_cache_bytes))
+        await stack.enter_async_context(catalog.loading())
+        media, links = await _open_media(settings, stack, bucket if settings.media == "s3" else None)
         collections = await stack.enter_async_context(
-            Collections(catalogue, max_waiting_rows=settings.max_waiting_rows, clock=_now)
+            Collections(catalog, max_waiting_rows=settings.max_waiting_rows, clock=_now)
         )
-        upkeep = GarbageCollector(collections, media, _retention(settings), clock=_now)
+        garbage_collector = GarbageCollector(collections, media, _retention(settings), clock=_now)
         await stack.enter_async_context(
-            upkeep.running(tidy_seconds=settings.tidy_seconds, collect_seconds=settings.collect_seconds)
+            garbage_collector.running(
+                optimize_seconds=settings.optimize_seconds, collect_seconds=settings.collect_seconds
+            )
         )
-        history = Tags(collections)
+        tags = Tags(collections)
         reader = Reader(
-            history,
+            tags,
             media,
             max_inline_bytes=settings.max_inline_media_bytes,
-            max_answer_bytes=settings.max_message_bytes // 2,
+            max_response_bytes=settings.max_message_bytes // 2,
         )
         yield StoreServicer(
             collections,
             Writer(collections, RowValidator(media)),
             reader,
             MediaService(media, links),
-            Feed(collections),
-            checker=IntegrityCheck(collections, media, clock=_now),
-            upkeep=upkeep,
-            history=history,
-            purger=Purge(collections, media, clock=_now),
+            ChangeFeed(collections),
+            integrity_check=IntegrityCheck(collections, media, clock=_now),
+            garbage_collector=garbage_collector,
+            tags=tags,
+            purge=Purge(collections, media, clock=_now),
         )
 
 
@@ -78,47 +80,47 @@ def _retention(settings: StoreSettings) -> Retention:
     )
 
 
-async def _catalogue(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> TableCatalog:
+async def _open_catalog(settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None") -> TableCatalog:
     if settings.rows == "memory":
-        from services.store.adapters.memory_tables import MemoryCatalogue
+        from services.store.adapters.memory_tables import MemoryCatalog
 
-        return MemoryCatalogue()
-    from services.store.adapters.lance.catalog import LanceCatalogue
+        return MemoryCatalog()
+    from services.store.adapters.lance.catalog import LanceCatalog
 
-    shelf, executor = await _shelf_in_bucket(bucket, settings) if bucket else _shelf_in_folder(settings)
-    catalogue = LanceCatalogue(
-        shelf,
+    directory, executor = await _open_s3_tables(bucket, settings) if bucket else _open_folder_tables(settings)
+    catalog = LanceCatalog(
+        directory,
         executor=await stack.enter_async_context(executor),
-        upkeep=await stack.enter_async_context(BoundedExecutor("upkeep", 1)),
+        maintenance_executor=await stack.enter_async_context(BoundedExecutor("maintenance", 1)),
         index_cache_bytes=settings.index_cache_bytes,
         metadata_cache_bytes=settings.metadata_cache_bytes,
     )
-    await stack.enter_async_context(catalogue.running(settings.poll_seconds))
-    return catalogue
+    await stack.enter_async_context(catalog.running(settings.poll_seconds))
+    return catalog
 
 
-def _shelf_in_folder(settings: StoreSettings) -> "tuple[TableDirectory, BoundedExecutor]":
-    from services.store.adapters.lance.folder_location import FolderShelf
+def _open_folder_tables(settings: StoreSettings) -> "tuple[TableDirectory, BoundedExecutor]":
+    from services.store.adapters.lance.folder_directory import FolderTableDirectory
 
-    return FolderShelf(settings.directory), BoundedExecutor("rows", settings.threads)
+    return FolderTableDirectory(settings.directory), BoundedExecutor("rows", settings.threads)
 
 
-async def _shelf_in_bucket(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[TableDirectory, BoundedExecutor]":
-    from services.store.adapters.lance.s3_location import S3Shelf
-    from services.store.adapters.s3_preflight import check_conditions, check_lance
+async def _open_s3_tables(bucket: "S3Bucket", settings: StoreSettings) -> "tuple[TableDirectory, BoundedExecutor]":
+    from services.store.adapters.lance.s3_directory import S3TableDirectory
+    from services.store.adapters.s3_preflight import check_conditional_writes, check_lance
 
-    shelf = S3Shelf(bucket)
-    for check in (check_conditions, check_lance):
+    directory = S3TableDirectory(bucket)
+    for check in (check_conditional_writes, check_lance):
         await asyncio.to_thread(check, bucket)
-    return shelf, DeadlineExecutor("rows", settings.threads, "object store", settings.s3_timeout_seconds)
+    return directory, DeadlineExecutor("rows", settings.threads, "object store", settings.s3_timeout_seconds)
 
 
-async def _media(
+async def _open_media(
     settings: StoreSettings, stack: AsyncExitStack, bucket: "S3Bucket | None"
 ) -> tuple[MediaStore, MediaLinks | None]:
     if bucket is not None:
-        in_bucket = await _media_in_bucket(bucket, settings, stack)
-        return in_bucket, in_bucket
+        s3_media = await _open_s3_media(bucket, settings, stack)
+        return s3_media, s3_media
     if settings.media == "memory":
         from services.store.adapters.memory_media import MemoryMedia
 
@@ -132,7 +134,7 @@ async def _media(
     return media, None
 
 
-async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> "S3Media":
+async def _open_s3_media(bucket: "S3Bucket", settings: StoreSettings, stack: AsyncExitStack) -> "S3Media":
     from services.store.adapters.s3_media import S3Media
 
     executor = DeadlineExecutor("media", settings.s3_calls, "object store", settings.s3_timeout_seconds)
@@ -141,11 +143,11 @@ async def _media_in_bucket(bucket: "S3Bucket", settings: StoreSettings, stack: A
     return media
 
 
-async def _bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
+async def _open_bucket(settings: StoreSettings, stack: AsyncExitStack) -> "S3Bucket":
     from services.common.s3.bucket import S3Bucket
-    from services.store.adapters.s3_preflight import make_ready
+    from services.store.adapters.s3_preflight import prepare_bucket
 
     bucket = S3Bucket(settings.s3_options(settings.s3_calls + settings.threads, settings.s3_url_endpoint))
     stack.callback(bucket.close)
-    await asyncio.to_thread(make_ready, bucket, create=settings.s3_create_bucket)
+    await asyncio.to_thread(prepare_bucket, bucket, create=settings.s3_create_bucket)
     return bucket

@@ -8,12 +8,12 @@ import pytest
 
 from services.common.errors import MediaError
 from services.store.core.errors import MediaNotFoundError, UploadIncompleteError
-from services.store.core.media_store import Announcement, MediaStore
+from services.store.core.media_store import ExpectedUpload, MediaStore
 
 CONTENT = b"0123456789" * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()
 NONE = "00" * 32
-ANYTHING = Announcement()
+ANYTHING = ExpectedUpload()
 
 
 async def chunks(content: bytes, size: int = 999) -> AsyncIterator[bytes]:
@@ -43,7 +43,7 @@ class MediaStoreContract:
         return [sha256 async for sha256 in media.unused_since(soon())]
 
     async def test_what_is_put_is_read(self, media: MediaStore) -> None:
-        stored = await media.put(chunks(CONTENT), Announcement(len(CONTENT), SHA))
+        stored = await media.put(chunks(CONTENT), ExpectedUpload(len(CONTENT), SHA))
         assert (stored.sha256, stored.size_bytes) == (SHA, len(CONTENT))
         assert await media.read(SHA, 0, len(CONTENT)) == CONTENT
         assert await media.size_bytes(SHA) == len(CONTENT)
@@ -64,10 +64,10 @@ class MediaStoreContract:
             await media.put(chunks(b""), ANYTHING)
         assert await self.kept(media) == []
 
-    @pytest.mark.parametrize("announced", [Announcement(len(CONTENT) + 1), Announcement(1), Announcement(0, NONE)])
-    async def test_what_was_not_announced_is_not_kept(self, media: MediaStore, announced: Announcement) -> None:
+    @pytest.mark.parametrize("expected", [ExpectedUpload(len(CONTENT) + 1), ExpectedUpload(1), ExpectedUpload(0, NONE)])
+    async def test_what_was_not_announced_is_not_kept(self, media: MediaStore, expected: ExpectedUpload) -> None:
         with pytest.raises(UploadIncompleteError):
-            await media.put(chunks(CONTENT), announced)
+            await media.put(chunks(CONTENT), expected)
         assert await self.kept(media) == []
 
     async def test_an_upload_that_breaks_off_is_not_kept(self, media: MediaStore) -> None:
@@ -82,16 +82,16 @@ class MediaStoreContract:
 
     async def test_claims_tell_what_is_there(self, media: MediaStore) -> None:
         await media.put(chunks(CONTENT), ANYTHING)
-        assert await media.claim([SHA, NONE]) == {SHA: len(CONTENT)}
-        assert await media.claim([]) == {}
+        assert await media.touch([SHA, NONE]) == {SHA: len(CONTENT)}
+        assert await media.touch([]) == {}
 
     async def test_only_the_unused_is_deleted(self, media: MediaStore) -> None:
         await media.put(chunks(CONTENT), ANYTHING)
         assert not await media.delete(SHA, before())
-        assert await media.claim([SHA])
+        assert await media.touch([SHA])
         assert await media.delete(SHA, soon())
         assert not await media.delete(SHA, soon())
-        assert await media.claim([SHA]) == {}
+        assert await media.touch([SHA]) == {}
 
     async def test_what_was_used_since_is_not_unused(self, media: MediaStore) -> None:
         await media.put(chunks(CONTENT), ANYTHING)

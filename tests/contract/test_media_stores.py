@@ -12,7 +12,7 @@ from services.common.errors import StorageFullError
 from services.store.adapters.folder_media import FolderMedia
 from services.store.adapters.memory_media import MemoryMedia
 from services.store.core.errors import UploadIncompleteError
-from services.store.core.media_store import Announcement, MediaStore
+from services.store.core.media_store import ExpectedUpload, MediaStore
 from tests.contract.store_media import ANYTHING, CONTENT, SHA, MediaStoreContract, before, chunks
 
 
@@ -54,7 +54,7 @@ class TestFolderMedia(MediaStoreContract):
     async def test_a_claim_counts_as_use(self, media: MediaStore, tmp_path: Path) -> None:
         await media.put(chunks(CONTENT), ANYTHING)
         self.age(tmp_path)
-        assert await media.claim([SHA])
+        assert await media.touch([SHA])
         assert not await media.delete(SHA, before())
 
     async def test_an_upload_given_up_leaves_nothing(self, media: MediaStore, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ class TestFolderMedia(MediaStoreContract):
         assert len(await self.kept(media)) == 40
 
     async def test_one_bad_upload_among_many_is_refused_alone(self, media: MediaStore) -> None:
-        uploads = [media.put(chunks(CONTENT), ANYTHING), media.put(chunks(b"short"), Announcement(6))]
+        uploads = [media.put(chunks(CONTENT), ANYTHING), media.put(chunks(b"short"), ExpectedUpload(6))]
         kept, refused = await asyncio.gather(*uploads, return_exceptions=True)
         assert not isinstance(kept, BaseException)
         assert isinstance(refused, UploadIncompleteError)

@@ -18,7 +18,7 @@ from services.common.s3.options import S3Options
 from services.store.adapters import s3_media
 from services.store.adapters.s3_media import S3Media
 from services.store.core.errors import MediaCorruptError, MediaNotFoundError
-from services.store.core.media_store import Announcement
+from services.store.core.media_store import ExpectedUpload
 from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, MediaStoreContract, before, chunks, soon
 from tests.integration.s3_endpoint import fresh_options
 from tests.waiting import HANG_SECONDS
@@ -60,7 +60,7 @@ def paths(bucket: S3Bucket) -> set[str]:
 
 
 async def test_a_large_object_is_put_together_of_parts(media: S3Media, bucket: S3Bucket) -> None:
-    stored = await media.put(chunks(LARGE, MIB), Announcement(len(LARGE), LARGE_SHA))
+    stored = await media.put(chunks(LARGE, MIB), ExpectedUpload(len(LARGE), LARGE_SHA))
     assert (stored.sha256, stored.size_bytes) == (LARGE_SHA, len(LARGE))
     assert paths(bucket) == {f"media/{LARGE_SHA[:2]}/{LARGE_SHA}"}
     assert await media.read(LARGE_SHA, 0, len(LARGE)) == LARGE
@@ -113,7 +113,7 @@ async def test_a_claim_counts_as_use(media: S3Media, bucket: S3Bucket) -> None:
     put = bucket.look_up(PATH)
     assert put is not None
     await asyncio.sleep(2.1)
-    assert await media.claim([SHA]) == {SHA: len(CONTENT)}
+    assert await media.touch([SHA]) == {SHA: len(CONTENT)}
     between = put.written + timedelta(seconds=1.5)
     assert not await media.delete(SHA, between)
     assert [sha256 async for sha256 in media.unused_since(between)] == []
@@ -122,7 +122,7 @@ async def test_a_claim_counts_as_use(media: S3Media, bucket: S3Bucket) -> None:
 
 
 async def test_a_claim_of_nothing_leaves_nothing(media: S3Media, bucket: S3Bucket) -> None:
-    assert await media.claim([NONE]) == {}
+    assert await media.touch([NONE]) == {}
     assert paths(bucket) == set()
 
 
@@ -131,7 +131,7 @@ async def test_who_uses_an_object_waits_for_who_is_about_to_delete_it(media: S3M
     await media.put(chunks(CONTENT), ANYTHING)
     bucket.put(f"collecting/{SHA}.1", b"")
     putting = asyncio.create_task(media.put(chunks(CONTENT), ANYTHING))
-    claiming = asyncio.create_task(media.claim([SHA]))
+    claiming = asyncio.create_task(media.touch([SHA]))
     await asyncio.sleep(0.5)
     assert not putting.done()
     assert not claiming.done()
@@ -145,10 +145,10 @@ async def test_who_uses_an_object_waits_for_who_is_about_to_delete_it(media: S3M
 async def test_who_asks_during_a_look_gets_the_next_one(media: S3Media, bucket: S3Bucket) -> None:
     """What was written before the question is in the answer, whoever else is just being answered."""
     for number in range(5):
-        earlier = asyncio.create_task(media._collecting.now())
+        earlier = asyncio.create_task(media._deletions.read())
         await asyncio.sleep(0.001 * number)
         bucket.put(f"collecting/{number:064x}.1", b"")
-        answers = await asyncio.gather(*(media._collecting.now() for _ in range(3)))
+        answers = await asyncio.gather(*(media._deletions.read() for _ in range(3)))
         assert all(f"{number:064x}" in answer for answer in answers)
         await earlier
 
@@ -160,17 +160,17 @@ async def test_an_object_under_deletion_for_long_is_told(
     await media.put(chunks(CONTENT), ANYTHING)
     bucket.put(f"collecting/{SHA}.1", b"")
     with pytest.raises(ServiceUnavailableError, match="about to delete"):
-        await media.claim([SHA])
+        await media.touch([SHA])
 
 
 async def test_deleting_while_using_loses_nothing(media: S3Media) -> None:
-    """Unused objects are deleted while others put and claim them: whoever was told that one is there can read it."""
+    """Unused objects are deleted while others put and touch them: whoever was told that one is there can read it."""
     contents = [bytes([number]) * 100 for number in range(1, 9)]
     stored = [(await media.put(chunks(content), ANYTHING)).sha256 for content in contents]
     await asyncio.sleep(2.1)
     cutoff = datetime.now(UTC)
     puts = asyncio.gather(*(media.put(chunks(content), ANYTHING) for content in contents[:4]))
-    claims = asyncio.gather(*(media.claim([sha256]) for sha256 in stored[4:]))
+    claims = asyncio.gather(*(media.touch([sha256]) for sha256 in stored[4:]))
     await asyncio.gather(*(media.delete(sha256, cutoff) for sha256 in [*stored, *stored]))
     told = {each.sha256 for each in await puts} | {sha256 for each in await claims for sha256 in each}
     assert told >= set(stored[:4])
@@ -187,8 +187,8 @@ async def test_a_start_removes_what_a_crash_left(
         bucket.put(path, b"left")
     await media.open()
     assert paths(bucket) == left
-    monkeypatch.setattr(s3_media, "LEFT_PARTS", timedelta(seconds=-10))
-    monkeypatch.setattr(s3_media, "LEFT_MARKS", timedelta(seconds=-10))
+    monkeypatch.setattr(s3_media, "STALE_PARTS_AGE", timedelta(seconds=-10))
+    monkeypatch.setattr(s3_media, "STALE_MARKERS_AGE", timedelta(seconds=-10))
     await media.open()
     assert paths(bucket) == set()
 
@@ -203,7 +203,7 @@ async def test_a_start_ends_uploads_that_a_crash_left_unfinished(
 
     await media.open()
     assert left() == 1
-    monkeypatch.setattr(s3_media, "LEFT_PARTS", timedelta(seconds=-10))
+    monkeypatch.setattr(s3_media, "STALE_PARTS_AGE", timedelta(seconds=-10))
     await media.open()
     assert left() == 0
 
@@ -234,7 +234,7 @@ async def test_anybody_may_read_by_url_for_a_while(media: S3Media) -> None:
 async def test_objects_and_marks_on_two_pages_belong_together(media: S3Media, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = [bytes([number]) for number in range(1, 8)]
     stored = [(await media.put(chunks(content), ANYTHING)).sha256 for content in contents]
-    await media.claim(stored)
+    await media.touch(stored)
     for page in (3, 4, 5):
         monkeypatch.setattr("services.common.s3.bucket.PAGE", page)
         monkeypatch.setattr(s3_media, "PAGE", page)

@@ -15,7 +15,7 @@ from tests.integration.suite import Suite, one_process
 @pytest.fixture(params=["lance", "memory"])
 def suite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Suite]:
     with one_process(
-        tmp_path, STORE_ROWS=request.param, STORE_VERSIONS_KEPT_SECONDS="0", STORE_TIDY_SECONDS="0.2"
+        tmp_path, STORE_ROWS=request.param, STORE_VERSIONS_KEPT_SECONDS="0", STORE_OPTIMIZE_SECONDS="0.2"
     ) as s:
         yield s
 

@@ -20,7 +20,7 @@ FIELDS: Any = ("text", "metadata", "media", "vectors")
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Iterator[Suite]:
-    with one_process(tmp_path / "data", STORE_TIDY_SECONDS="0.2", STORE_VERSIONS_KEPT_SECONDS="0") as running:
+    with one_process(tmp_path / "data", STORE_OPTIMIZE_SECONDS="0.2", STORE_VERSIONS_KEPT_SECONDS="0") as running:
         yield running
 
 

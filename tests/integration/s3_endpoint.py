@@ -17,7 +17,7 @@ import urllib3
 
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
-from services.store.adapters.s3_preflight import make_ready
+from services.store.adapters.s3_preflight import prepare_bucket
 from tests.ports import reserve_port
 from tests.waiting import HANG_SECONDS
 from tools import minio
@@ -108,7 +108,7 @@ def fresh_options() -> S3Options:
 def _shared() -> S3Options:
     options = _given() or _own()
     bucket = S3Bucket(options)
-    make_ready(bucket, create=True)
+    prepare_bucket(bucket, create=True)
     bucket.close()
     return options
 

@@ -23,7 +23,7 @@ from services.search.core.change_feed import ChangeBatch, SpaceVectors
 from services.search.core.collection_index import CollectionIndex
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
-from services.store.core.rows import EVERYTHING, Row
+from services.store.core.rows import ALL_FIELDS, Row
 from services.store.core.table import Table
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
@@ -51,7 +51,7 @@ class Services:
         return index
 
     async def row(self, row_id: str) -> Row:
-        return (await (await self.table()).get([row_id], EVERYTHING)).rows[row_id]
+        return (await (await self.table()).get([row_id], ALL_FIELDS)).rows[row_id]
 
     async def write(self, *rows: Row) -> None:
         table = await self.table()
@@ -105,7 +105,7 @@ async def test_nothing_wrong(services: Services) -> None:
     findings, (done,) = await services.check()
     assert findings == set()
     assert (done.rows, done.rows_total, done.vectors_compared) == (4, 4, 8)
-    assert done.version == str(Version((await services.table()).definition.uid, (await services.table()).version))
+    assert done.version == str(Version((await services.table()).schema.uid, (await services.table()).version))
 
 
 async def test_an_index_that_differs_is_found_and_rebuilt(services: Services) -> None:

@@ -21,8 +21,8 @@ from medley.v1 import store_service_pb2 as pb
 from medley.v1 import store_service_pb2_grpc as pb_grpc
 from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
-from services.store.adapters.s3_preflight import make_ready
-from services.store.core.startup import CannotStartError
+from services.store.adapters.s3_preflight import prepare_bucket
+from services.store.core.errors import StartupError
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
 from tests.integration.fault_proxy import SLOW_DOWN, Answer, Change, Delay, FaultProxy
@@ -101,7 +101,7 @@ class TestTwoProcesses:
     @pytest.fixture
     def addresses(self, options: S3Options) -> Iterator[list[str]]:
         addresses = [free_address(), free_address()]
-        environment = {**store_settings(options), "STORE_POLL_SECONDS": "0.05", "STORE_TIDY_SECONDS": "0.5"}
+        environment = {**store_settings(options), "STORE_POLL_SECONDS": "0.05", "STORE_OPTIMIZE_SECONDS": "0.5"}
         processes = [command("services.store", {**environment, "STORE_LISTEN": address}) for address in addresses]
         try:
             yield addresses
@@ -144,7 +144,7 @@ class TestServerThatDies:
         server = minio_server(tmp_path / "minio")
         server.start()
         bucket = S3Bucket(server.options)
-        make_ready(bucket, create=True)
+        prepare_bucket(bucket, create=True)
         bucket.close()
         yield server
         server.kill()
@@ -235,7 +235,7 @@ class TestOutages:
         refused = b"HTTP/1.1 412 Precondition Failed"
         taken = Change(lambda answer: answer.replace(refused, b"HTTP/1.1 200 OK"))
         proxy.rule = lambda request: taken if "if-none-match" in request.headers else None
-        with pytest.raises(CannotStartError, match="If-None-Match"):
+        with pytest.raises(StartupError, match="If-None-Match"):
             async with store(config(replace(options, endpoint=proxy.address))):
                 pass
         assert proxy.faults["Change"] == 2
@@ -301,7 +301,7 @@ class TestStart:
     async def test_what_will_not_do_is_told(self, options: S3Options, changes: dict[str, Any], told: str) -> None:
         if options.secure and "s3_secure" in changes:
             pytest.skip("the endpoint speaks TLS")
-        with pytest.raises(CannotStartError, match=told) as caught:
+        with pytest.raises(StartupError, match=told) as caught:
             async with store(config(options, **changes)):
                 pass
         assert "\n" not in str(caught.value)

@@ -960,7 +960,7 @@ async def test_a_follower_holds_what_the_store_holds(tmp_path: Path, deletions_k
     """Two processes write, compact and forget, one tells; only what was committed counts."""
     dice = random.Random(7)
     config = settings(
-        tmp_path, tidy_seconds=0.1, versions_kept_seconds=1, deletions_kept_seconds=deletions_kept_seconds
+        tmp_path, optimize_seconds=0.1, versions_kept_seconds=1, deletions_kept_seconds=deletions_kept_seconds
     )
     async with (
         store_servicer(config) as one,
@@ -1002,7 +1002,7 @@ async def process(directory: Path) -> AsyncIterator[tuple[asyncio.subprocess.Pro
         **os.environ,
         "STORE_DATA_DIR": str(directory),
         "STORE_LISTEN": "127.0.0.1:0",
-        "STORE_TIDY_SECONDS": "0.3",
+        "STORE_OPTIMIZE_SECONDS": "0.3",
         "STORE_DRAIN_SECONDS": "3600",
     }
     store = await asyncio.create_subprocess_exec(

@@ -1,12 +1,10 @@
-"""Media in a folder: `{aa}/{sha256}` by the first byte of the hash, and `incoming` for what is not whole yet."""
+"""Media in a folder: `{aa}/{sha256}` by the first byte of the hash, and `incoming` for uploads in progress."""
 
 import asyncio
-import errno
 import fcntl
 import hashlib
 import itertools
 import os
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,167 +14,161 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from services.common.concurrency.executors import BoundedExecutor
-from services.common.errors import InvalidError, StorageFullError
+from services.common.errors import InvalidError
 from services.store.adapters.fsync import sync_path
+from services.store.adapters.temporary_file import TemporaryFile, remove_if_stale
 from services.store.core.errors import MediaNotFoundError
-from services.store.core.media_store import Announcement, StoredObject, checked_upload
+from services.store.core.media_store import ExpectedUpload, StoredObject, validate_upload
 
-FILES_AT_A_TIME = 512
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+MAX_BATCH_FILES = 512
 
 
 class FolderMedia:
-    """`MediaStore` in files, for several processes at a time; a file's modification time is when it was last used.
+    """`MediaStore` in files, shared by several processes. A file's modification time is when it was last used.
 
-    A file is complete once it has its name. Whoever marks objects as used, or deletes one, holds the lock file, so that
-    none is deleted between being found unused and being used.
+    A file is renamed to its hash once it is complete. Touching and deleting objects takes the lock file, so that no
+    object is touched between being found unused and being deleted.
     """
 
     def __init__(self, folder: Path, executor: BoundedExecutor, syncers: BoundedExecutor) -> None:
         self._folder = folder
         self._executor = executor
         self._syncers = syncers
-        self._mark = uuid4().hex  # tells the files of this process from those of others
-        self._numbers = itertools.count()
-        self._waiting: list[_Waiting] = []
-        self._keeper: asyncio.Task[None] | None = None
+        self._process = uuid4().hex  # makes the names of temporary files unique among processes
+        self._file_numbers = itertools.count()
+        self._pending: list[_PendingWrite] = []
+        self._writer: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Make the folder if need be, and remove what uploads of a process that crashed have left."""
+        """Create the folder, and remove the temporary files of processes that crashed."""
         await self._executor.run(self._open)
 
-    async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
-        """Write the bytes beside, and name the file once they are whole and on the disk."""
+    async def put(self, chunks: AsyncIterator[bytes], expected: ExpectedUpload) -> StoredObject:
         first, second = await anext(chunks, b""), await anext(chunks, None)
-        if second is None:  # most media come in one piece
-            return await self._put_whole(first, announced)
-        incoming = self._incoming()
+        if second is None:  # most media arrive in one chunk
+            return await self._put_single(first, expected)
+        temporary = self._create_temporary()
         try:
-            await self._executor.run(self._begin, incoming)
+            await self._executor.run(self._begin, temporary)
             for chunk in (first, second):
-                await self._executor.run(incoming.append, chunk)
+                await self._executor.run(temporary.append, chunk)
             async for chunk in chunks:
-                await self._executor.run(incoming.append, chunk)
-            stored = checked_upload(incoming.stored, announced)
-            await self._executor.run(self._keep, incoming, stored.sha256)
+                await self._executor.run(temporary.append, chunk)
+            stored = validate_upload(temporary.stored, expected)
+            await self._executor.run(self._store, temporary, stored.sha256)
             return stored
         finally:
-            await asyncio.shield(self._executor.run(incoming.discard))
+            await asyncio.shield(self._executor.run(temporary.discard))
 
-    async def _put_whole(self, content: bytes, announced: Announcement) -> StoredObject:
-        waiting = _Waiting(content, announced, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep_waiting())
-        return await waiting.outcome
+    async def _put_single(self, content: bytes, expected: ExpectedUpload) -> StoredObject:
+        pending = _PendingWrite(content, expected, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_pending())
+        return await pending.outcome
 
-    async def _keep_waiting(self) -> None:
-        """Keep all that waits together, then what came meanwhile: many files cost the disk little more than one."""
-        while batch := self._waiting[:FILES_AT_A_TIME]:
-            del self._waiting[: len(batch)]
+    async def _write_pending(self) -> None:
+        """Write all pending files as one batch until none are left: syncing many files takes little longer than one."""
+        while batch := self._pending[:MAX_BATCH_FILES]:
+            del self._pending[: len(batch)]
             try:
-                outcomes = await self._executor.run(self._keep_all, batch)
-            except Exception as error:  # each who waits raises it
+                outcomes = await self._executor.run(self._store_batch, batch)
+            except Exception as error:  # every caller raises it
                 outcomes = [error] * len(batch)
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                waiting.settle(outcome)
-        self._keeper = None
+            for pending, outcome in zip(batch, outcomes, strict=True):
+                pending.resolve(outcome)
+        self._writer = None
 
-    async def claim(self, sha256s: Collection[str]) -> Mapping[str, int]:
-        """Set the modification times."""
-        return await self._executor.run(self._claim, sha256s) if sha256s else {}
+    async def touch(self, sha256s: Collection[str]) -> Mapping[str, int]:
+        return await self._executor.run(self._touch, sha256s) if sha256s else {}
 
     async def size_bytes(self, sha256: str) -> int:
-        """Return the file's size."""
         return await self._executor.run(self._size_bytes, sha256)
 
     async def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Read from the file."""
         return await self._executor.run(self._read, sha256, offset, length)
 
     async def unused_since(self, moment: datetime) -> AsyncGenerator[str, None]:
-        """Look through the folders, one after another."""
         for shard in await self._executor.run(lambda: sorted(self._folder.glob("[0-9a-f][0-9a-f]"))):
             for sha256 in await self._executor.run(_unused_in, shard, moment.timestamp()):
                 yield sha256
 
     async def delete(self, sha256: str, unused_since: datetime) -> bool:
-        """Remove the file unless its modification time is later."""
         return await self._executor.run(self._delete, sha256, unused_since.timestamp())
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256
 
-    def _incoming(self) -> "_Incoming":
-        return _Incoming(self._folder / "incoming" / f"{self._mark}.{next(self._numbers)}")
+    def _create_temporary(self) -> "TemporaryFile":
+        return TemporaryFile(self._folder / "incoming" / f"{self._process}.{next(self._file_numbers)}")
 
     def _open(self) -> None:
         for name in ("incoming", *(f"{first:02x}" for first in range(256))):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         sync_path(self._folder)
-        with self._locked():
+        with self._lock_folder():
             for path in (self._folder / "incoming").iterdir():
-                _remove_if_left(path)
+                remove_if_stale(path)
 
-    def _keep_all(self, batch: Sequence["_Waiting"]) -> Sequence[StoredObject | Exception]:
-        outcomes = [waiting.checked() for waiting in batch]
+    def _store_batch(self, batch: Sequence["_PendingWrite"]) -> Sequence[StoredObject | Exception]:
+        outcomes = [pending.validate() for pending in batch]
         contents = {
-            outcome.sha256: waiting.content
-            for waiting, outcome in zip(batch, outcomes, strict=True)
+            outcome.sha256: pending.content
+            for pending, outcome in zip(batch, outcomes, strict=True)
             if isinstance(outcome, StoredObject)
         }
-        for sha256 in self._claim(contents.keys()):
+        for sha256 in self._touch(contents.keys()):
             del contents[sha256]
-        self._keep_new(contents)
+        self._store_files(contents)
         return outcomes
 
-    def _keep_new(self, contents: Mapping[str, bytes]) -> None:
-        files = {sha256: self._incoming() for sha256 in contents}
+    def _store_files(self, contents: Mapping[str, bytes]) -> None:
+        files = {sha256: self._create_temporary() for sha256 in contents}
         try:
-            with self._locked():
-                for incoming in files.values():
-                    incoming.open()
-            for sha256, incoming in files.items():
-                incoming.append(contents[sha256])
-            self._syncers.block_on_each(_Incoming.sync, files.values())
-            with self._locked():
-                for sha256, incoming in files.items():
-                    incoming.rename(self._path(sha256))
+            with self._lock_folder():
+                for temporary in files.values():
+                    temporary.open()
+            for sha256, temporary in files.items():
+                temporary.append(contents[sha256])
+            self._syncers.block_on_each(TemporaryFile.sync, files.values())
+            with self._lock_folder():
+                for sha256, temporary in files.items():
+                    temporary.rename(self._path(sha256))
             self._syncers.block_on_each(sync_path, {self._path(sha256).parent for sha256 in files})
         finally:
-            for incoming in files.values():
-                incoming.discard()
+            for temporary in files.values():
+                temporary.discard()
 
-    def _begin(self, incoming: "_Incoming") -> None:
-        with self._locked():
-            incoming.open()
+    def _begin(self, temporary: "TemporaryFile") -> None:
+        with self._lock_folder():
+            temporary.open()
 
-    def _keep(self, incoming: "_Incoming", sha256: str) -> None:
+    def _store(self, temporary: "TemporaryFile", sha256: str) -> None:
         path = self._path(sha256)
-        with self._locked():
-            if _touched(path):
+        with self._lock_folder():
+            if _touch_file(path):
                 return
-        incoming.sync()
-        with self._locked():
-            incoming.rename(path)
+        temporary.sync()
+        with self._lock_folder():
+            temporary.rename(path)
         sync_path(path.parent)
 
-    def _claim(self, sha256s: Collection[str]) -> dict[str, int]:
-        with self._locked():
-            return {sha256: self._path(sha256).stat().st_size for sha256 in sha256s if _touched(self._path(sha256))}
+    def _touch(self, sha256s: Collection[str]) -> dict[str, int]:
+        with self._lock_folder():
+            return {sha256: self._path(sha256).stat().st_size for sha256 in sha256s if _touch_file(self._path(sha256))}
 
     def _size_bytes(self, sha256: str) -> int:
-        with _found(sha256):
+        with _translate_missing(sha256):
             return self._path(sha256).stat().st_size
 
     def _read(self, sha256: str, offset: int, length: int) -> bytes:
-        with _found(sha256), self._path(sha256).open("rb", buffering=0) as file:
+        with _translate_missing(sha256), self._path(sha256).open("rb", buffering=0) as file:
             file.seek(offset)
             return _read_fully(file, length)
 
     def _delete(self, sha256: str, unused_since: float) -> bool:
         path = self._path(sha256)
-        with self._locked():
+        with self._lock_folder():
             try:
                 unused = path.stat().st_mtime < unused_since
             except FileNotFoundError:
@@ -186,85 +178,34 @@ class FolderMedia:
             return unused
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock_folder(self) -> Iterator[None]:
         with (self._folder / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    """Bytes that wait to be kept, and who waits for them."""
+class _PendingWrite:
+    """An object that waits to be written, and its caller's future."""
 
     content: bytes
-    announced: Announcement
+    expected: ExpectedUpload
     outcome: "asyncio.Future[StoredObject]"
 
-    def checked(self) -> StoredObject | Exception:
+    def validate(self) -> StoredObject | Exception:
         stored = StoredObject(hashlib.sha256(self.content).hexdigest(), len(self.content))
         try:
-            return checked_upload(stored, self.announced)
+            return validate_upload(stored, self.expected)
         except InvalidError as error:
             return error
 
-    def settle(self, outcome: StoredObject | Exception) -> None:
-        if self.outcome.done():  # whoever waited was cancelled
+    def resolve(self, outcome: StoredObject | Exception) -> None:
+        if self.outcome.done():  # the caller was cancelled
             return
         if isinstance(outcome, Exception):
             self.outcome.set_exception(outcome)
         else:
             self.outcome.set_result(outcome)
-
-
-class _Incoming:
-    """A file being written. It stays locked until it is whole or discarded, so that a file nobody locks is a left one.
-
-    Its methods are called from one thread at a time, or from a second one when the first was given up on.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO | None = None
-        self._discarded = False
-        self._digest = hashlib.sha256()
-        self._size = 0
-        self._turn = threading.Lock()
-
-    @property
-    def stored(self) -> StoredObject:
-        """What the bytes so far are."""
-        return StoredObject(self._digest.hexdigest(), self._size)
-
-    def open(self) -> None:
-        with self._turn, _storing(self._path):
-            if not self._discarded:
-                self._file = self._path.open("xb", buffering=0)
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def append(self, chunk: bytes) -> None:
-        with self._turn, _storing(self._path):
-            if self._file is not None:
-                _write_fully(self._file, chunk)
-                self._digest.update(chunk)
-                self._size += len(chunk)
-
-    def sync(self) -> None:
-        with self._turn, _storing(self._path):
-            if self._file is not None:
-                os.fsync(self._file.fileno())
-
-    def rename(self, path: Path) -> None:
-        with self._turn, _storing(path):
-            if self._file is not None:
-                self._path.rename(path)
-
-    def discard(self) -> None:
-        with self._turn:
-            self._discarded = True
-            if self._file is not None:
-                self._path.unlink(missing_ok=True)
-                self._file.close()
-                self._file = None
 
 
 def _unused_in(shard: Path, moment: float) -> list[str]:
@@ -273,23 +214,13 @@ def _unused_in(shard: Path, moment: float) -> list[str]:
     return []
 
 
-def _touched(path: Path) -> bool:
-    """Mark the object at `path` as used now; return whether there is one."""
+def _touch_file(path: Path) -> bool:
+    """Set the file's modification time to now; return whether it exists."""
     try:
         os.utime(path)
     except FileNotFoundError:
         return False
     return True
-
-
-def _remove_if_left(path: Path) -> None:
-    """Remove an incoming file unless a live process writes it."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        path.unlink(missing_ok=True)
 
 
 def _read_fully(file: BinaryIO, length: int) -> bytes:
@@ -300,25 +231,9 @@ def _read_fully(file: BinaryIO, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _write_fully(file: BinaryIO, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
 @contextmanager
-def _found(sha256: str) -> Iterator[None]:
+def _translate_missing(sha256: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         raise MediaNotFoundError(sha256) from error
-
-
-@contextmanager
-def _storing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFullError(str(path.parent)) from error
-        raise

@@ -1,4 +1,4 @@
-"""Making files outlive a power failure; Lance leaves that to the system."""
+"""Fsync of a Lance dataset's files, which Lance itself leaves to the operating system."""
 
 import os
 import threading
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_LAST_MANIFEST = 2**64 - 1
+_MAX_VERSION = 2**64 - 1
 
 
-class DurableFiles:
-    """The files of a Lance dataset, each written once and never changed."""
+class FolderFiles:
+    """`DatasetFiles` of a dataset in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._synced: set[Path] = set()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def sync(self, dataset: Any) -> None:
-        """Return once the commit that `dataset` is open at is on the disk."""
-        with self._turn:
+        """Fsync the files of the commit that `dataset` is open at, except those synced before."""
+        with self._lock:
             files = set(commit_files(self._folder, dataset))
             new = files - self._synced
             for path in sorted(new) + sorted({path.parent for path in new}):
@@ -28,23 +28,23 @@ class DurableFiles:
 
 
 def commit_files(folder: Path, dataset: Any) -> Iterator[Path]:
-    """Yield the files of a dataset's commit: its rows, what is deleted of them, indexes, all tags, and its manifest.
+    """Yield the files of a dataset's commit: rows, deletions, indexes, all tags, and the manifest.
 
-    Manifests are named so that the newest comes first.
+    Lance names manifests by the largest version minus theirs, so that the newest sorts first.
     """
     for fragment in dataset.get_fragments():
         yield from (folder / "data" / file.path for file in fragment.metadata.files)
         if fragment.metadata.deletion_file:
             yield folder / fragment.metadata.deletion_file.path(fragment.fragment_id)
     for index in (folder / "_indices").iterdir():
-        yield from (index, *_listed(index))
+        yield from (index, *_list_folder(index))
     if (tags := folder / "_refs" / "tags").is_dir():
-        yield from (tags, *_listed(tags))
-    yield folder / "_versions" / f"{_LAST_MANIFEST - dataset.version:020d}.manifest"
+        yield from (tags, *_list_folder(tags))
+    yield folder / "_versions" / f"{_MAX_VERSION - dataset.version:020d}.manifest"
 
 
-def _listed(folder: Path) -> list[Path]:
-    """Return what is in `folder`: nothing in one that a clean-up has removed since, as no commit needs it any more."""
+def _list_folder(folder: Path) -> list[Path]:
+    """Return the files in `folder`; none if a clean-up has removed it, since no commit needs it then."""
     try:
         return list(folder.iterdir())
     except FileNotFoundError:
@@ -52,13 +52,13 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def sync_tree(folder: Path) -> None:
-    """Return once everything under `folder` is on the disk."""
+    """Fsync `folder` and everything in it."""
     for path in (*folder.rglob("*"), folder):
         sync_path(path)
 
 
 def sync_path(path: Path) -> None:
-    """Return once the file or folder at `path` is on the disk; one that is gone needs nothing."""
+    """Fsync a file or folder, unless it was deleted."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

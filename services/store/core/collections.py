@@ -1,4 +1,4 @@
-"""The collections there are."""
+"""Creating, finding and dropping collections."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +19,17 @@ MAX_SPACES = 16
 
 @dataclass(frozen=True, slots=True)
 class TablePage:
-    """Some tables by name; `last_name` is set where more follow."""
+    """Some tables, by name; `last_name` is set if more follow."""
 
     tables: list[Table]
     last_name: str | None = None
 
 
 class Collections:
-    """Creates, finds and drops collections; a context manager that lets writes under way finish."""
+    """Creates, finds and drops collections; a context manager whose exit waits for the writes in progress."""
 
-    def __init__(self, catalogue: TableCatalog, *, max_waiting_rows: int, clock: Callable[[], datetime]) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalog: TableCatalog, *, max_waiting_rows: int, clock: Callable[[], datetime]) -> None:
+        self._catalog = catalog
         self._max_waiting_rows = max_waiting_rows
         self._clock = clock
         self._committers: dict[str, Committer] = {}
@@ -39,23 +39,21 @@ class Collections:
 
     async def __aexit__(self, *_: object) -> None:
         for committer in list(self._committers.values()):
-            await committer.drained()
+            await committer.drain()
 
     async def create(self, name: str, spaces: Sequence[Space]) -> Table:
-        """Create a collection, or return the one there is if it has the same spaces, however they are indexed.
+        """Create a collection, or return the existing one if it has the same spaces, whatever their indexes.
 
         Raises:
-            ArgumentError: a bad name, number of spaces or dimensions, or an index that cannot be.
-            CollectionExistsError: the one there is has other spaces.
+            ArgumentError: the name, the number of spaces, or the dimensions or index of one are invalid.
+            CollectionExistsError: the existing one has other spaces.
         """
-        definition = CollectionSchema(
-            validate_collection_name(name), uuid4().hex, _checked_spaces(spaces), self._clock()
-        )
+        schema = CollectionSchema(validate_collection_name(name), uuid4().hex, _validate_spaces(spaces), self._clock())
         try:
-            return await self._catalogue.create(definition)
+            return await self._catalog.create(schema)
         except CollectionExistsError:
-            table = await self._catalogue.open(name)
-            if _identities(table.definition.spaces) != _identities(spaces):
+            table = await self._catalog.open(name)
+            if _without_indexes(table.schema.spaces) != _without_indexes(spaces):
                 raise
             return table
 
@@ -63,68 +61,68 @@ class Collections:
         """Return the table of a collection.
 
         Raises:
-            ArgumentError: a bad name.
+            ArgumentError: the name is invalid.
             CollectionNotFoundError: there is none.
         """
-        return await self._catalogue.open(validate_collection_name(name))
+        return await self._catalog.open(validate_collection_name(name))
 
     async def configure(self, name: str, space: str, index: IndexConfig) -> Table:
-        """Change how a space is indexed, durably; return its table.
+        """Change the index of a space, durably; return its table.
 
         Raises:
-            ArgumentError: a bad name, or an index that cannot be.
+            ArgumentError: a name or the index is invalid.
             CollectionNotFoundError: no such collection.
             SpaceNotFoundError: it has no such space.
-            OverloadedError: other processes keep coming first.
+            OverloadedError: other processes keep committing first.
         """
         table = await self.table(name)
-        known = table.definition.space(validate_space_name(space))
+        known = table.schema.space(validate_space_name(space))
         if known is None:
-            raise SpaceNotFoundError(space, [each.name for each in table.definition.spaces])
+            raise SpaceNotFoundError(space, [each.name for each in table.schema.spaces])
         await self.committer(table).configure(space, validate_index_config(index, known.dimensions))
         return table
 
     def committer(self, table: Table) -> Committer:
-        """Return who writes to `table`."""
-        uid = table.definition.uid
+        """Return the only committer of `table` in this process."""
+        uid = table.schema.uid
         if uid not in self._committers:
             self._committers[uid] = Committer(table, max_rows=self._max_waiting_rows, clock=self._clock)
         return self._committers[uid]
 
     async def page(self, after: str | None, size: int) -> TablePage:
         """Return the tables of at most `size` collections with names over `after`, by name."""
-        names = [name for name in await self._catalogue.names() if after is None or name > after]
-        tables = await self._those(names[:size])
+        names = [name for name in await self._catalog.names() if after is None or name > after]
+        tables = await self._open_all(names[:size])
         return TablePage(tables, names[size - 1] if len(names) > size else None)
 
     async def tables(self) -> list[Table]:
         """Return the tables of all collections."""
-        return await self._those(await self._catalogue.names())
+        return await self._open_all(await self._catalog.names())
 
     async def drop(self, name: str) -> None:
-        """Remove a collection with all its items; raises as `table` does."""
+        """Drop a collection with all its items; raises as `table` does."""
         table = await self.table(name)
-        await self._catalogue.drop(name)
-        committer = self._committers.pop(table.definition.uid, None)
+        await self._catalog.drop(name)
+        committer = self._committers.pop(table.schema.uid, None)
         if committer is not None:
-            await committer.drained()
+            await committer.drain()
 
-    async def _those(self, names: Sequence[str]) -> list[Table]:
+    async def _open_all(self, names: Sequence[str]) -> list[Table]:
         tables = []
         for name in names:
             try:
-                tables.append(await self._catalogue.open(name))
+                tables.append(await self._catalog.open(name))
             except CollectionNotFoundError:
                 continue  # dropped since
         return tables
 
 
-def _identities(spaces: Sequence[Space]) -> list[Space]:
-    """Return what tells `spaces` from others: all but how they are indexed, which can change."""
+def _without_indexes(spaces: Sequence[Space]) -> list[Space]:
+    """Return `spaces` by name, without their indexes, which can change."""
     return sorted((replace(space, index=IndexConfig()) for space in spaces), key=lambda space: space.name)
 
 
-def _checked_spaces(spaces: Sequence[Space]) -> tuple[Space, ...]:
+def _validate_spaces(spaces: Sequence[Space]) -> tuple[Space, ...]:
     if not 1 <= len(spaces) <= MAX_SPACES:
         raise ArgumentError("spaces", len(spaces), f"there must be 1 to {MAX_SPACES}")
     for space in spaces:

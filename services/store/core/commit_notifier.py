@@ -1,4 +1,4 @@
-"""Who waits for the next commit of a table."""
+"""Waiting for the next commit of a table."""
 
 import asyncio
 
@@ -6,13 +6,13 @@ from services.common.errors import CollectionNotFoundError
 
 
 class CommitNotifier:
-    """The newest commit of a table, and a bell for those who wait for a newer one."""
+    """The newest commit of a table; wakes callers that wait for a newer one."""
 
     def __init__(self, collection: str, newest: int) -> None:
         self._collection = collection
         self._newest = newest
         self._dropped = False
-        self._ring = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def newest(self) -> int:
@@ -21,37 +21,37 @@ class CommitNotifier:
 
     @property
     def dropped(self) -> bool:
-        """Whether the table is gone."""
+        """Whether the table was dropped."""
         return self._dropped
 
-    def committed(self, version: int) -> None:
-        """Tell everyone who waits of commit `version`; an older one than the newest is no news."""
+    def notify(self, version: int) -> None:
+        """Announce commit `version`; one that is not newer than the newest is ignored."""
         if version > self._newest:
             self._newest = version
             self._wake()
 
-    def drop(self) -> None:
-        """Tell everyone that the table is gone."""
+    def mark_dropped(self) -> None:
+        """Announce that the table was dropped."""
         self._dropped = True
         self._wake()
 
-    def check(self) -> None:
-        """Raise `CollectionNotFoundError` if the table is gone."""
+    def raise_if_dropped(self) -> None:
+        """Raise `CollectionNotFoundError` if the table was dropped."""
         if self._dropped:
             raise CollectionNotFoundError(self._collection)
 
-    async def newer_than(self, version: int) -> int:
-        """Return the newest commit as soon as it is over `version`.
+    async def wait(self, after: int) -> int:
+        """Wait for a commit newer than `after`; return the newest one.
 
         Raises:
-            CollectionNotFoundError: the table is gone.
+            CollectionNotFoundError: the table was dropped.
         """
-        self.check()
-        while self._newest <= version:
-            await self._ring.wait()
-            self.check()
+        self.raise_if_dropped()
+        while self._newest <= after:
+            await self._changed.wait()
+            self.raise_if_dropped()
         return self._newest
 
     def _wake(self) -> None:
-        ring, self._ring = self._ring, asyncio.Event()
-        ring.set()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -37,12 +37,12 @@ class MediaCorruptError(CorruptError):
 
 
 class MediaWithoutUrlError(PreconditionError):
-    """Media are kept where nobody but the store can read them."""
+    """The media store has no URLs."""
 
     reason = "MEDIA_WITHOUT_URL"
 
     def __init__(self) -> None:
-        super().__init__("media have URLs only where the store keeps them in an S3 bucket: download them")
+        super().__init__("media have URLs only where the store keeps them in an S3 bucket: download them instead")
 
 
 class UploadIncompleteError(InvalidError):
@@ -60,8 +60,8 @@ class TagNotFoundError(NotFoundError):
     reason = "TAG_NOT_FOUND"
 
     def __init__(self, tag: str, known: list[str]) -> None:
-        there = f"there are {', '.join(known)}" if known else "there is none"
-        super().__init__(f"no tag {tag!r}; {there}", tag=tag, known=",".join(known))
+        tags = f"the tags are {', '.join(known)}" if known else "the collection has no tags"
+        super().__init__(f"no tag {tag!r}: {tags}", tag=tag, known=",".join(known))
 
 
 class TagExistsError(AlreadyExistsError):
@@ -80,3 +80,7 @@ class RowsCorruptError(CorruptError):
 
     def __init__(self, collection: str) -> None:
         super().__init__(f"files of the rows of {collection!r} are missing", collection=collection)
+
+
+class StartupError(OSError):
+    """The storage in the settings cannot be used; the message says why, and what to change."""

@@ -1,15 +1,15 @@
-"""What only some object stores for media can do: let others read by URL."""
+"""The optional port of media stores that can hand out URLs."""
 
 from typing import Protocol
 
 
 class MediaLinks(Protocol):
-    """URLs that anybody may read an object by, for some time."""
+    """Presigned URLs: whoever has one can read the object until it expires."""
 
     async def url(self, sha256: str, seconds: int, mime_type: str) -> str:
-        """Return a URL of the object for `seconds`, 1 to 604,800; it is served as `mime_type`, if that is not empty.
+        """Return a URL of an object, valid for `seconds` (1 to 604,800); it is served as `mime_type` unless "".
 
         Raises:
-            MediaNotFoundError: it is not here.
+            MediaNotFoundError: there is no such object.
         """
         ...

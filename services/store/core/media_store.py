@@ -1,4 +1,4 @@
-"""What the store asks of an object store for media."""
+"""The port to an object store for media."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from services.store.core.errors import UploadIncompleteError
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as kept: its name is the SHA-256 of its bytes, lower-case hexadecimal."""
+    """An object in the store; its name is the SHA-256 of its bytes in lower-case hexadecimal."""
 
     sha256: str
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
-    """What an upload should turn out to be; a size of 0 and an empty hash announce nothing."""
+class ExpectedUpload:
+    """The announced size and hash of an upload; 0 and "" accept any."""
 
     size_bytes: int = 0
     sha256: str = ""
@@ -28,37 +28,37 @@ class Announcement:
 class MediaStore(Protocol):
     """Objects named by their content, each kept once. Implementations pass `tests.contract.store_media`.
 
-    An object counts as used when it is put or claimed; only objects long unused may be deleted, so that one about to be
-    referred to is never lost to a clean-up that runs meanwhile.
+    An object counts as used when it is put or touched. Only objects that have long been unused may be deleted, so that
+    garbage collection never removes one that a row being written refers to.
     """
 
-    async def put(self, chunks: AsyncIterator[bytes], announced: Announcement) -> StoredObject:
-        """Keep the bytes of `chunks`, durably; if they are here already, count them as used.
+    async def put(self, chunks: AsyncIterator[bytes], expected: ExpectedUpload) -> StoredObject:
+        """Store the bytes of `chunks`, durably; if the object exists already, count it as used.
 
         Raises:
-            UploadIncompleteError: not what was announced; nothing is kept.
-            MediaError: no bytes at all.
-            StorageFullError: no room; nothing is kept.
+            UploadIncompleteError: the size or hash is not the expected one; nothing is stored.
+            MediaError: there are no bytes.
+            StorageFullError: the storage is full; nothing is stored.
         """
         ...
 
-    async def claim(self, sha256s: Collection[str]) -> Mapping[str, int]:
-        """Return the sizes in bytes of those objects that are here, and count them as used now."""
+    async def touch(self, sha256s: Collection[str]) -> Mapping[str, int]:
+        """Return the sizes in bytes of those objects that exist, and count them as used now."""
         ...
 
     async def size_bytes(self, sha256: str) -> int:
         """Return an object's size.
 
         Raises:
-            MediaNotFoundError: it is not here.
+            MediaNotFoundError: there is no such object.
         """
         ...
 
     async def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`, fewer where the object ends before.
+        """Return `length` bytes from `offset`, fewer if the object ends before.
 
         Raises:
-            MediaNotFoundError: it is not here.
+            MediaNotFoundError: there is no such object.
         """
         ...
 
@@ -71,17 +71,17 @@ class MediaStore(Protocol):
         ...
 
 
-def checked_upload(stored: StoredObject, announced: Announcement) -> StoredObject:
-    """Return `stored` if it is what was announced; every adapter asks before it keeps an object.
+def validate_upload(stored: StoredObject, expected: ExpectedUpload) -> StoredObject:
+    """Return `stored` if it is the expected object; every adapter calls this before it stores one.
 
     Raises:
-        UploadIncompleteError: another size or hash.
-        MediaError: no bytes at all.
+        UploadIncompleteError: the size or hash differs.
+        MediaError: there are no bytes.
     """
-    if announced.size_bytes not in (0, stored.size_bytes):
-        raise UploadIncompleteError(f"{announced.size_bytes} bytes", f"{stored.size_bytes} bytes")
+    if expected.size_bytes not in (0, stored.size_bytes):
+        raise UploadIncompleteError(f"{expected.size_bytes} bytes", f"{stored.size_bytes} bytes")
     if not stored.size_bytes:
         raise MediaError("is empty")
-    if announced.sha256 not in ("", stored.sha256):
-        raise UploadIncompleteError(announced.sha256, stored.sha256)
+    if expected.sha256 not in ("", stored.sha256):
+        raise UploadIncompleteError(expected.sha256, stored.sha256)
     return stored

@@ -1,4 +1,4 @@
-"""MIME types from first bytes."""
+"""MIME types, found from the first bytes of a file."""
 
 from services.common.content import ContentType
 
@@ -24,7 +24,7 @@ _CONTENTS = {kind.value: kind for kind in ContentType}
 
 
 def mime_type(head: bytes) -> str:
-    """Return the MIME type of what begins with `head`, `application/octet-stream` where it is not known."""
+    """Return the MIME type of a file that begins with `head`, `application/octet-stream` if it is unknown."""
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12], UNKNOWN)
     if head[4:8] == b"ftyp":
@@ -35,10 +35,10 @@ def mime_type(head: bytes) -> str:
 
 
 def content_of(mime: str) -> ContentType | None:
-    """Return which content `mime` stands for, None where it is none of ours."""
+    """Return the content type of `mime`, None if it is none that the store knows."""
     return _CONTENTS.get(mime.partition("/")[0])
 
 
 def _is_mpeg_audio(head: bytes) -> bool:
-    """Tell a layer III frame: eleven bits set, a version that exists, the layer, a bit rate that exists."""
+    """Return whether `head` is an MPEG layer III frame: eleven sync bits, valid version, layer and bit rate."""
     return len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[1] & 0x18 != 0x08 and head[2] < 0xF0

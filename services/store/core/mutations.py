@@ -1,4 +1,4 @@
-"""What writes do to rows, decided on the rows as they are at the commit."""
+"""Mutations of rows: upsert, update and delete, applied to the rows as they are at the commit."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,15 +10,15 @@ from services.common.content import ContentType
 from services.common.errors import ItemNotFoundError, RevisionError, ServiceError
 from services.common.filters import Filter, matches
 from services.common.vectors import Matrix
-from services.store.core.rows import EVERYTHING, NOTHING, CollectionSchema, Media, Part, Parts, Row
-from services.store.core.validation import ValidatedRow, check_not_empty, in_order
+from services.store.core.rows import ALL_FIELDS, NO_FIELDS, CollectionSchema, Media, Row, RowField, RowFields
+from services.store.core.validation import ValidatedRow, space_names, validate_not_empty
 
 Rows = Mapping[str, Row]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenRow:
     """A row that was committed, and its new revision."""
 
     id: str
@@ -27,9 +27,9 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class MutationResult(Generic[T]):
-    """What is to be written and removed, and what to answer once it is."""
+    """The rows to write and ids to delete, and the result for the caller."""
 
-    answer: T
+    result: T
     rows: Sequence[Row] = ()
     deletions: Sequence[str] = ()
 
@@ -38,29 +38,29 @@ class MutationResult(Generic[T]):
 class Upsert:
     """Replaces rows."""
 
-    admitted: Sequence[ValidatedRow | ServiceError]
-    parts: Parts = NOTHING
+    inputs: Sequence[ValidatedRow | ServiceError]
+    fields: RowFields = NO_FIELDS
 
     @property
     def ids(self) -> list[str]:
-        """The rows it looks at."""
-        return [each.row.id for each in self.admitted if isinstance(each, ValidatedRow)]
+        """The ids of the rows it reads."""
+        return [each.row.id for each in self.inputs if isinstance(each, ValidatedRow)]
 
-    def decide(self, current: Rows, now: datetime) -> MutationResult[list[Written | ServiceError]]:
-        """Replace each row that has the revision expected; answer row by row."""
+    def apply(self, current: Rows, now: datetime) -> MutationResult[list[WrittenRow | ServiceError]]:
+        """Replace each row that has the expected revision; the result has one entry per input, in order."""
         outcomes = [
-            _replacing(each, current.get(each.row.id), now) if isinstance(each, ValidatedRow) else each
-            for each in self.admitted
+            _replace_row(each, current.get(each.row.id), now) if isinstance(each, ValidatedRow) else each
+            for each in self.inputs
         ]
-        answer = [Written(each.id, each.revision) if isinstance(each, Row) else each for each in outcomes]
-        return MutationResult(answer, [each for each in outcomes if isinstance(each, Row)])
+        result = [WrittenRow(each.id, each.revision) if isinstance(each, Row) else each for each in outcomes]
+        return MutationResult(result, [each for each in outcomes if isinstance(each, Row)])
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Changes some parts of a row; None keeps a part. `text` "" and `remove_media` take one away."""
+    """Changes some fields of a row. None keeps a field; `text` "" and `remove_media` remove one."""
 
-    definition: CollectionSchema
+    schema: CollectionSchema
     id: str
     text: str | None = None
     media: tuple[Media, ContentType] | None = None
@@ -68,31 +68,31 @@ class Update:
     metadata: Callable[[str], str] | None = None
     vectors: Mapping[str, Matrix] = field(default_factory=dict)
     expected_revision: int | None = None
-    parts: Parts = EVERYTHING
+    fields: RowFields = ALL_FIELDS
 
     @property
     def ids(self) -> list[str]:
-        """The rows it looks at."""
+        """The ids of the rows it reads."""
         return [self.id]
 
-    def decide(self, current: Rows, now: datetime) -> MutationResult[Row]:
-        """Change the row; answer it as it will be.
+    def apply(self, current: Rows, now: datetime) -> MutationResult[Row]:
+        """Change the row; the result is the new row.
 
         Raises:
             ItemNotFoundError: there is no such row.
-            RevisionError: it has another revision.
-            MetadataError: the metadata that come out cannot be.
+            RevisionError: it has another revision than the expected one.
+            MetadataError: the new metadata are invalid.
             ItemEmptyError: nothing would be left.
         """
         if self.id not in current:
             raise ItemNotFoundError(self.id)
         old = current[self.id]
         _check_revision(old.id, self.expected_revision, old)
-        new = check_not_empty(self._changed(old))
+        new = validate_not_empty(self._apply_to(old))
         new = replace(new, revision=old.revision + 1, updated=now)
         return MutationResult(new, [new])
 
-    def _changed(self, old: Row) -> Row:
+    def _apply_to(self, old: Row) -> Row:
         new = replace(
             old,
             text=old.text if self.text is None else self.text or None,
@@ -102,26 +102,26 @@ class Update:
             new = replace(new, media=None, content=ContentType.TEXT)
         elif self.media:
             new = replace(new, media=self.media[0], content=self.media[1])
-        vectors = {**retained_vectors(self.definition, old, new), **self.vectors}
-        return replace(new, vectors=vectors, spaces=in_order(self.definition, vectors))
+        vectors = {**retained_vectors(self.schema, old, new), **self.vectors}
+        return replace(new, vectors=vectors, spaces=space_names(self.schema, vectors))
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Removes those of `ids` that have a row, and with a condition only those that satisfy it."""
+    """Deletes the rows of `ids`, where there are any; with a `condition` only those that satisfy it."""
 
     ids: Sequence[str]
     condition: Filter | None = None
 
     @property
-    def parts(self) -> Parts:
-        """The parts of rows it looks at."""
-        return frozenset({Part.METADATA}) if self.condition else NOTHING
+    def fields(self) -> RowFields:
+        """The fields of those rows that it reads."""
+        return frozenset({RowField.METADATA}) if self.condition else NO_FIELDS
 
-    def decide(self, current: Rows, now: datetime) -> MutationResult[int]:
-        """Remove the rows; answer how many."""
-        doomed = [row_id for row_id in dict.fromkeys(self.ids) if row_id in current and self._selects(current[row_id])]
-        return MutationResult(len(doomed), deletions=doomed)
+    def apply(self, current: Rows, now: datetime) -> MutationResult[int]:
+        """Delete the rows; the result is their number."""
+        deleted = [row_id for row_id in dict.fromkeys(self.ids) if row_id in current and self._selects(current[row_id])]
+        return MutationResult(len(deleted), deletions=deleted)
 
     def _selects(self, row: Row) -> bool:
         return satisfies(row, self.condition)
@@ -132,14 +132,15 @@ def satisfies(row: Row, condition: Filter | None) -> bool:
     return condition is None or matches(condition, json.loads(row.metadata_json))
 
 
-def retained_vectors(definition: CollectionSchema, old: Row, new: Row) -> dict[str, Matrix]:
-    """Return those of the old row's vectors that were not made from what the new row has otherwise.
+def retained_vectors(schema: CollectionSchema, old: Row, new: Row) -> dict[str, Matrix]:
+    """Return the vectors of `old` whose source is the same in `new`.
 
-    A space is made from the first of its sources that an item has; one without sources, by the caller, is kept.
+    The source of a space is the first of its content types that the item has. Vectors of a space without sources come
+    from the caller and are kept.
     """
     kept = {}
     for name, vector in old.vectors.items():
-        space = definition.space(name)
+        space = schema.space(name)
         sources = space.sources if space else ()
         if vector_source(sources, old) == vector_source(sources, new):
             kept[name] = vector
@@ -147,7 +148,7 @@ def retained_vectors(definition: CollectionSchema, old: Row, new: Row) -> dict[s
 
 
 def vector_source(sources: Sequence[ContentType], row: Row) -> tuple[ContentType, str] | None:
-    """Return the content that a space with `sources` takes from `row`, and what tells it from another."""
+    """Return the content type that a space with `sources` embeds of `row`, and the text or hash that identifies it."""
     for source in sources:
         if row.media is not None and row.content is source:
             return source, row.media.sha256
@@ -156,15 +157,15 @@ def vector_source(sources: Sequence[ContentType], row: Row) -> tuple[ContentType
     return None
 
 
-def _replacing(admitted: ValidatedRow, old: Row | None, now: datetime) -> Row | ServiceError:
+def _replace_row(validated: ValidatedRow, old: Row | None, now: datetime) -> Row | ServiceError:
     try:
-        _check_revision(admitted.row.id, admitted.expected_revision, old)
+        _check_revision(validated.row.id, validated.expected_revision, old)
     except RevisionError as error:
         return error
-    if old is None and (history := admitted.history):
-        return replace(admitted.row, revision=history.revision, created=history.created, updated=history.updated)
+    if old is None and (history := validated.history):
+        return replace(validated.row, revision=history.revision, created=history.created, updated=history.updated)
     created, revision = (old.created, old.revision) if old else (now, 0)
-    return replace(admitted.row, revision=revision + 1, created=created, updated=now)
+    return replace(validated.row, revision=revision + 1, created=created, updated=now)
 
 
 def _check_revision(row_id: str, expected: int | None, row: Row | None) -> None:

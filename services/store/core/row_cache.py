@@ -1,7 +1,7 @@
-"""Rows kept in memory, as many as fit: what a search finds need not be looked up in the table.
+"""An LRU cache of rows, so that the hits of a search need no lookup in the table.
 
-A cache around a catalogue and its tables, of the same ports. It knows as of which commit its rows hold: a write through
-it brings the new rows along, and after any other commit it asks the table what has changed.
+It wraps a catalog and its tables and implements the same ports. The cached rows of a table are valid as of one commit:
+a write through the cache updates them, and after any other commit the rows that changed are evicted.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from datetime import datetime
 
 from services.common.errors import CollectionNotFoundError, ServiceError
 from services.common.index_config import IndexConfig
-from services.store.core.rows import CollectionSchema, Part, Parts, Row
+from services.store.core.rows import CollectionSchema, Row, RowField, RowFields, select_fields
 from services.store.core.table import Changes, RowLookup, Snapshot, Table, TableCatalog
 
 log = logging.getLogger(__name__)
 
-KEPT: Parts = frozenset({Part.TEXT, Part.METADATA, Part.MEDIA})
-IDS_AT_MOST = 256  # more at a time is a bulk read, which would only push out what is asked for often
-ROW_BYTES = 1000  # of a row's objects, without its text and metadata
-UNKNOWN = 0  # before the first commit
+CACHED_FIELDS: RowFields = frozenset({RowField.TEXT, RowField.METADATA, RowField.MEDIA})
+MAX_CACHED_LOOKUP = 256  # ids; more is a bulk read, which would evict the rows that are read often
+ROW_BYTES = 1000  # size of a row's objects, without its text and metadata
+NO_VERSION = 0  # before the first commit
 
 
 class RowCache:
-    """At most about `max_bytes` of rows without vectors, of any collections, the ones asked for last."""
+    """The most recently read rows of all collections, without vectors, of at most about `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -35,52 +35,52 @@ class RowCache:
 
     @property
     def full(self) -> bool:
-        """Whether one more row pushes another out."""
+        """Whether one more row evicts another."""
         return self._bytes + ROW_BYTES > self._max_bytes
 
-    def recall(self, uid: str, ids: Iterable[str]) -> dict[str, Row]:
-        """Return those of `ids` that are here."""
-        here = {}
+    def get(self, uid: str, ids: Iterable[str]) -> dict[str, Row]:
+        """Return the cached rows of `ids`."""
+        cached = {}
         for row_id in ids:
             row = self._rows.get((uid, row_id))
             if row is not None:
                 self._rows.move_to_end((uid, row_id))
-                here[row_id] = row
-        return here
+                cached[row_id] = row
+        return cached
 
-    def keep(self, uid: str, rows: Iterable[Row]) -> None:
-        """Take `rows` in, in place of what was here of theirs."""
+    def put(self, uid: str, rows: Iterable[Row]) -> None:
+        """Cache `rows`, replacing those with the same ids."""
         for row in rows:
-            self.forget(uid, [row.id])
+            self.evict(uid, [row.id])
             self._rows[uid, row.id] = row
             self._bytes += _bytes(row)
         while self._bytes > self._max_bytes:
             self._bytes -= _bytes(self._rows.popitem(last=False)[1])
 
-    def forget(self, uid: str, ids: Iterable[str]) -> None:
-        """Drop the rows of `ids`."""
+    def evict(self, uid: str, ids: Iterable[str]) -> None:
+        """Evict the rows of `ids`."""
         for row_id in ids:
             row = self._rows.pop((uid, row_id), None)
             if row is not None:
                 self._bytes -= _bytes(row)
 
-    def forget_all(self, uid: str) -> None:
-        """Drop every row of a collection."""
-        self.forget(uid, [row_id for owner, row_id in self._rows if owner == uid])
+    def evict_collection(self, uid: str) -> None:
+        """Evict all rows of a collection."""
+        self.evict(uid, [row_id for owner, row_id in self._rows if owner == uid])
 
 
 class CachedCatalog:
-    """`TableCatalog` over another, whose tables answer from `recent` what is there."""
+    """`TableCatalog` around another, whose tables read rows from `cache`."""
 
-    def __init__(self, catalogue: TableCatalog, recent: RowCache) -> None:
-        self._catalogue = catalogue
-        self._recent = recent
+    def __init__(self, catalog: TableCatalog, cache: RowCache) -> None:
+        self._catalog = catalog
+        self._cache = cache
         self._tables: dict[str, CachedTable] = {}
         self._loading: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def loading(self) -> AsyncIterator[None]:
-        """Let tables be read into memory while the block runs."""
+        """Load tables into the cache in the background while the block runs."""
         try:
             yield
         finally:
@@ -88,32 +88,29 @@ class CachedCatalog:
                 task.cancel()
             await asyncio.gather(*self._loading, return_exceptions=True)
 
-    async def create(self, definition: CollectionSchema) -> Table:
-        """See `TableCatalog`."""
-        return self._cached(await self._catalogue.create(definition))
+    async def create(self, schema: CollectionSchema) -> Table:
+        return self._wrap(await self._catalog.create(schema))
 
     async def open(self, name: str) -> Table:
-        """See `TableCatalog`. What fits of a table opened for the first time is read into memory in the background."""
-        return self._cached(await self._catalogue.open(name))
+        """Return the table; the first time, load what fits of it into the cache in the background."""
+        return self._wrap(await self._catalog.open(name))
 
     async def names(self) -> list[str]:
-        """See `TableCatalog`."""
-        return await self._catalogue.names()
+        return await self._catalog.names()
 
     async def drop(self, name: str) -> None:
-        """See `TableCatalog`."""
-        await self._catalogue.drop(name)
+        await self._catalog.drop(name)
         table = self._tables.pop(name, None)
         if table is not None:
-            self._recent.forget_all(table.definition.uid)
+            self._cache.evict_collection(table.schema.uid)
 
-    def _cached(self, table: Table) -> "CachedTable":
-        known = self._tables.get(table.definition.name)
+    def _wrap(self, table: Table) -> "CachedTable":
+        known = self._tables.get(table.schema.name)
         if known is not None and known.wraps(table):
             return known
         if known is not None:
-            self._recent.forget_all(known.definition.uid)
-        cached = self._tables[table.definition.name] = CachedTable(table, self._recent)
+            self._cache.evict_collection(known.schema.uid)
+        cached = self._tables[table.schema.name] = CachedTable(table, self._cache)
         task = asyncio.create_task(cached.load())
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
@@ -121,175 +118,154 @@ class CachedCatalog:
 
 
 class CachedTable:
-    """`Table` over another. What is kept of it holds as of commit `_kept_as_of`."""
+    """`Table` around another. Its cached rows are valid as of commit `_cached_version`."""
 
-    def __init__(self, table: Table, recent: RowCache) -> None:
+    def __init__(self, table: Table, cache: RowCache) -> None:
         self._table = table
-        self._recent = recent
-        self._uid = table.definition.uid
-        self._kept_as_of = UNKNOWN
-        self._catching_up = False
+        self._cache = cache
+        self._uid = table.schema.uid
+        self._cached_version = NO_VERSION
+        self._busy = False
 
     @property
-    def definition(self) -> CollectionSchema:
-        """See `Table`."""
-        return self._table.definition
+    def schema(self) -> CollectionSchema:
+        return self._table.schema
 
     @property
     def version(self) -> int:
-        """See `Table`."""
         return self._table.version
 
     def wraps(self, table: Table) -> bool:
-        """Return whether this is the cache of `table`."""
+        """Return whether this wraps `table`."""
         return self._table is table
 
     async def load(self) -> None:
-        """Read rows until all are here or there is no more room."""
+        """Load rows until all are cached or the cache is full."""
         try:
-            with self._alone() as alone:
-                if alone:
+            with self._exclusive() as entered:
+                if entered:
                     await self._load()
         except CollectionNotFoundError:
             return  # dropped since
         except ServiceError as error:
-            log.warning("rows of %s are not read into memory: %s", self.definition.name, error)
+            log.warning("cannot load rows of %s into the cache: %s", self.schema.name, error)
         except Exception:
-            log.exception("rows of %s are not read into memory", self.definition.name)
+            log.exception("cannot load rows of %s into the cache", self.schema.name)
 
-    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
-        """See `Table`."""
-        version = await self._table.newer_than(UNKNOWN)  # which also tells whether the table was dropped
-        if Part.VECTORS in parts or len(ids) > IDS_AT_MOST:
-            return await self._table.get(ids, parts)
-        if self._kept_as_of != version:
-            await self._catch_up()
-        if self._kept_as_of != self._table.version:
-            return await self._table.get(ids, parts)
-        return await self._get(ids, parts, self._kept_as_of)
+    async def get(self, ids: Collection[str], fields: RowFields) -> RowLookup:
+        version = await self._table.wait_for_commit(NO_VERSION)  # returns at once; raises if the table was dropped
+        if RowField.VECTORS in fields or len(ids) > MAX_CACHED_LOOKUP:
+            return await self._table.get(ids, fields)
+        if self._cached_version != version:
+            await self._evict_changed()
+        if self._cached_version != self._table.version:
+            return await self._table.get(ids, fields)
+        return await self._get(ids, fields, self._cached_version)
 
-    async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
-        """See `Table`."""
-        return await self._table.page(after, limit, parts)
+    async def page(self, after: str | None, limit: int, fields: RowFields) -> list[Row]:
+        return await self._table.page(after, limit, fields)
 
-    def scan(self, parts: Parts) -> AsyncIterator[list[Row]]:
-        """See `Table`."""
-        return self._table.scan(parts)
+    def scan(self, fields: RowFields) -> AsyncIterator[list[Row]]:
+        return self._table.scan(fields)
 
     async def count(self) -> int:
-        """See `Table`."""
         return await self._table.count()
 
-    async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
-        """See `Table`. Where no other commit came between, all that changed is known."""
-        version = await self._table.write(rows, deletions, based_on)
-        if self._kept_as_of == based_on == version - 1:
-            self._recent.forget(self._uid, deletions)
-            self._recent.keep(self._uid, (replace(row, vectors={}) for row in rows))
-            self._kept_as_of = version
+    async def write(self, rows: Sequence[Row], deletions: Sequence[str], base_version: int) -> int:
+        """Write; if there was no other commit in between, update the cached rows."""
+        version = await self._table.write(rows, deletions, base_version)
+        if self._cached_version == base_version == version - 1:
+            self._cache.evict(self._uid, deletions)
+            self._cache.put(self._uid, (replace(row, vectors={}) for row in rows))
+            self._cached_version = version
         return version
 
     async def configure(self, space: str, index: IndexConfig) -> int:
-        """See `Table`."""
         return await self._table.configure(space, index)
 
     async def changes(self, after: int) -> Changes:
-        """See `Table`."""
         return await self._table.changes(after)
 
-    async def newer_than(self, version: int) -> int:
-        """See `Table`."""
-        return await self._table.newer_than(version)
+    async def wait_for_commit(self, after: int) -> int:
+        return await self._table.wait_for_commit(after)
 
-    async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
-        """See `Table`."""
-        await self._table.tidy(forget_deletions_before, forget_versions_before)
+    async def optimize(self, deletions_before: datetime, versions_before: datetime) -> None:
+        await self._table.optimize(deletions_before, versions_before)
 
     async def purge(self) -> None:
-        """See `Table`."""
         await self._table.purge()
 
     async def as_of(self, version: int) -> Snapshot:
-        """See `Table`."""
         return await self._table.as_of(version)
 
-    async def tag(self, name: str, version: int) -> None:
-        """See `Table`."""
-        await self._table.tag(name, version)
+    async def create_tag(self, name: str, version: int) -> None:
+        await self._table.create_tag(name, version)
 
     async def tags(self) -> Mapping[str, int]:
-        """See `Table`."""
         return await self._table.tags()
 
-    async def untag(self, name: str) -> bool:
-        """See `Table`."""
-        return await self._table.untag(name)
+    async def delete_tag(self, name: str) -> bool:
+        return await self._table.delete_tag(name)
 
     async def _load(self) -> None:
         snapshot = await self._table.as_of(self._table.version)
-        if self._kept_as_of == UNKNOWN:  # else there are rows already, of that commit or another
-            self._kept_as_of = snapshot.version
-        async for rows in snapshot.scan(KEPT):
-            if self._kept_as_of != snapshot.version or self._recent.full:
-                return  # what is read on is no longer what is wanted
-            self._recent.keep(self._uid, rows)
+        if self._cached_version == NO_VERSION:  # else some rows are cached already, as of that commit or another
+            self._cached_version = snapshot.version
+        async for rows in snapshot.scan(CACHED_FIELDS):
+            if self._cached_version != snapshot.version or self._cache.full:
+                return  # the cache is full, or now of a newer commit than the scan
+            self._cache.put(self._uid, rows)
 
-    async def _get(self, ids: Collection[str], parts: Parts, version: int) -> RowLookup:
-        here = self._recent.recall(self._uid, ids)
-        missing = [row_id for row_id in ids if row_id not in here]
+    async def _get(self, ids: Collection[str], fields: RowFields, version: int) -> RowLookup:
+        cached = self._cache.get(self._uid, ids)
+        missing = [row_id for row_id in ids if row_id not in cached]
         if missing:
-            found = await self._table.get(missing, KEPT)
-            if found.version != version:  # a commit came between: all is to be as of one
-                return await self._table.get(ids, parts)
-            if self._kept_as_of == version:
-                self._recent.keep(self._uid, found.rows.values())
-            here.update(found.rows)
-        return RowLookup(version, here if parts == KEPT else {row_id: _cut(row, parts) for row_id, row in here.items()})
+            found = await self._table.get(missing, CACHED_FIELDS)
+            if found.version != version:  # there was a commit in between, and all rows must be of one
+                return await self._table.get(ids, fields)
+            if self._cached_version == version:
+                self._cache.put(self._uid, found.rows.values())
+            cached.update(found.rows)
+        if fields != CACHED_FIELDS:
+            cached = {row_id: select_fields(row, fields) for row_id, row in cached.items()}
+        return RowLookup(version, cached)
 
-    async def _catch_up(self) -> None:
-        """Drop what has changed since; who comes meanwhile is answered by the table itself.
+    async def _evict_changed(self) -> None:
+        """Evict the rows that changed since the cached commit. Concurrent reads go to the table.
 
-        Nothing is kept meanwhile: a row on its way here may be one that was dropped a moment ago.
+        No rows are cached until it is done: one that is being read may be older than an eviction.
         """
-        with self._alone() as alone:
-            if not alone:
+        with self._exclusive() as entered:
+            if not entered:
                 return
-            since, self._kept_as_of = self._kept_as_of, UNKNOWN
+            since, self._cached_version = self._cached_version, NO_VERSION
             try:
-                since = await self._forget_changes(since)
+                since = await self._evict_changes_since(since)
             finally:
-                self._kept_as_of = since
+                self._cached_version = since
 
-    async def _forget_changes(self, since: int) -> int:
-        """Drop what has changed since commit `since`; return as of which one the rest holds."""
+    async def _evict_changes_since(self, since: int) -> int:
+        """Evict the rows that changed after commit `since`; return the commit as of which the others are valid."""
         changes = await self._table.changes(since) if since else None
         if changes is None or not changes.complete:
-            self._recent.forget_all(self._uid)
+            self._cache.evict_collection(self._uid)
             return max(since, changes.version if changes else self._table.version)
         async for rows in changes.batches:
-            self._recent.forget(self._uid, [*rows.ids, *rows.deleted_ids])
+            self._cache.evict(self._uid, [*rows.ids, *rows.deleted_ids])
         return max(since, changes.version)
 
     @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        if self._catching_up:
+    def _exclusive(self) -> Iterator[bool]:
+        """Enter if nobody else is inside; yield whether it did."""
+        if self._busy:
             yield False
             return
-        self._catching_up = True
+        self._busy = True
         try:
             yield True
         finally:
-            self._catching_up = False
+            self._busy = False
 
 
 def _bytes(row: Row) -> int:
     return ROW_BYTES + len(row.text or "") + len(row.metadata_json)
-
-
-def _cut(row: Row, parts: Parts) -> Row:
-    return replace(
-        row,
-        text=row.text if Part.TEXT in parts else None,
-        metadata_json=row.metadata_json if Part.METADATA in parts else "{}",
-        media=row.media if Part.MEDIA in parts else None,
-    )

@@ -13,8 +13,8 @@ from services.common.vectors import Matrix, Metric
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Part(Enum):
-    """A part of a row that a reader may leave out; the rest always comes."""
+class RowField(Enum):
+    """A field of a row that readers can leave out; all others are always read."""
 
     TEXT = "text"
     METADATA = "metadata"
@@ -22,16 +22,16 @@ class Part(Enum):
     VECTORS = "vectors"
 
 
-Parts = frozenset[Part]
-NOTHING: Parts = frozenset()
-EVERYTHING: Parts = frozenset(Part)
+RowFields = frozenset[RowField]
+NO_FIELDS: RowFields = frozenset()
+ALL_FIELDS: RowFields = frozenset(RowField)
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A vector column; `sources` are the contents it is made from, the first that an item has.
+    """A vector column. Its vectors are made from the first of `sources` that an item has.
 
-    `index` is how it is to be indexed: all that can change of a space.
+    `index` is how it is indexed, and all of a space that can change.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSchema:
-    """A collection: `uid` tells it from every other that had or will have its name."""
+    """The name and spaces of a collection; `uid` distinguishes it from others created under the same name."""
 
     name: str
     uid: str
@@ -56,8 +56,8 @@ class CollectionSchema:
         """Return the space called `name`, None where there is none."""
         return next((space for space in self.spaces if space.name == name), None)
 
-    def indexed(self, indexes: Mapping[str, IndexConfig]) -> "CollectionSchema":
-        """Return the definition with spaces indexed by `indexes`, by name; those left out are as before.
+    def with_indexes(self, indexes: Mapping[str, IndexConfig]) -> "CollectionSchema":
+        """Return the schema with the index of each space in `indexes`, by name, replaced.
 
         Raises:
             SpaceNotFoundError: there is no such space.
@@ -82,7 +82,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """An item as kept. Parts a reader left out are at their defaults; `spaces` are those it has a vector in."""
+    """An item as stored. Fields that were not read are at their defaults; `spaces` are those it has a vector in."""
 
     id: str
     content: ContentType
@@ -94,3 +94,14 @@ class Row:
     revision: int = 0
     created: datetime = EPOCH
     updated: datetime = EPOCH
+
+
+def select_fields(row: Row, fields: RowFields) -> Row:
+    """Return `row` with all but `fields` at their defaults."""
+    return replace(
+        row,
+        text=row.text if RowField.TEXT in fields else None,
+        media=row.media if RowField.MEDIA in fields else None,
+        metadata_json=row.metadata_json if RowField.METADATA in fields else "{}",
+        vectors=row.vectors if RowField.VECTORS in fields else {},
+    )

@@ -1,4 +1,4 @@
-"""What the store asks of a table format: a catalogue of tables, and tables of rows."""
+"""The ports to a table format: a catalog of tables, tables, and snapshots of their rows."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix
-from services.store.core.rows import CollectionSchema, Parts, Row
+from services.store.core.rows import CollectionSchema, Row, RowFields
 
 BATCH_ROWS = 2000
 
 
 class WriteConflictError(Exception):
-    """Another writer committed one of the rows since they were read; read again and decide anew."""
+    """Another writer has changed one of the rows since they were read: read them again and retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowLookup:
-    """Rows by id as of commit `version`; ids without a row are left out."""
+    """Rows by id as of commit `version`; ids without a row are missing."""
 
     version: int
     rows: Mapping[str, Row]
@@ -37,7 +37,7 @@ class VectorColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangedRows:
-    """At most `BATCH_ROWS` rows written, column by column, and as many ids of removed ones."""
+    """At most `BATCH_ROWS` written rows, by column, and at most as many ids of deleted ones."""
 
     ids: Sequence[str]
     metadata_json: Sequence[str]
@@ -47,44 +47,44 @@ class ChangedRows:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All that changed up to commit `version`, each row once, as it is now, and the definition as of that commit.
+    """All changes up to commit `version`, each row once in its newest state, and the schema as of that commit.
 
-    `complete` is False where deletions since then are no longer known: then `batches` holds every row there is.
+    `complete` is False if some deletions are no longer known: then `batches` has all rows of the table.
     """
 
     version: int
     complete: bool
-    definition: CollectionSchema
+    schema: CollectionSchema
     batches: AsyncIterator[ChangedRows]
 
 
 class Snapshot(Protocol):
-    """The rows of one collection, by id, as of one commit, or of a table as of its newest.
+    """The rows of one collection as of one commit; a table is a snapshot of its newest commit.
 
-    Raises as `Table` does; as of an older commit every method raises `VersionExpiredError` once it is no longer kept.
-    What is kept and cannot be read, because files are missing, raises `RowsCorruptError`.
+    Methods raise the errors of `Table`, `VersionExpiredError` once the commit is no longer kept, and `RowsCorruptError`
+    if files of a commit that is kept are missing.
     """
 
     @property
-    def definition(self) -> CollectionSchema:
-        """The collection as of the commit."""
+    def schema(self) -> CollectionSchema:
+        """The collection's schema as of the commit."""
         ...
 
     @property
     def version(self) -> int:
-        """The commit; the newest known here for a table."""
+        """The number of the commit; of a table, the newest that this process knows."""
         ...
 
-    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
+    async def get(self, ids: Collection[str], fields: RowFields) -> RowLookup:
         """Return the rows of `ids`."""
         ...
 
-    async def page(self, after: str | None, limit: int, parts: Parts) -> list[Row]:
-        """Return the first `limit` rows, at most, with ids over `after`, in code point order of their ids."""
+    async def page(self, after: str | None, limit: int, fields: RowFields) -> list[Row]:
+        """Return the first `limit` rows, or fewer, with ids greater than `after`, by id in code point order."""
         ...
 
-    def scan(self, parts: Parts) -> AsyncIterator[list[Row]]:
-        """Yield all rows as of now, in any order, at most `BATCH_ROWS` at a time."""
+    def scan(self, fields: RowFields) -> AsyncIterator[list[Row]]:
+        """Yield all rows in any order, at most `BATCH_ROWS` at a time; of a table, as of the first step."""
         ...
 
     async def count(self) -> int:
@@ -93,71 +93,71 @@ class Snapshot(Protocol):
 
 
 class Table(Snapshot, Protocol):
-    """Rows of one collection, by id. Implementations pass `tests.contract.store_tables.TableContract`.
+    """The rows of one collection. Implementations pass `tests.contract.store_tables.TableContract`.
 
-    Commits are numbered, ascending. A commit by another process is seen some time later. Once the table is dropped, by
-    whomever, every method raises `CollectionNotFoundError`; where the disk is full, writes raise `StorageFullError`.
+    Commits have ascending numbers. A commit by another process becomes visible after a delay. Once any process has
+    dropped the table, all methods raise `CollectionNotFoundError`; if the storage is full, writes raise
+    `StorageFullError`.
     """
 
-    async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
-        """Replace or add `rows` and remove `deletions`, ids that have a row, in one commit; return its number.
+    async def write(self, rows: Sequence[Row], deletions: Sequence[str], base_version: int) -> int:
+        """Insert or replace `rows` and delete the rows of `deletions` in one commit; return its number.
 
-        An id comes once at most. When it returns, the commit outlives a crash.
+        Ids in `deletions` must have a row, and no id may come twice. The commit is durable.
 
         Raises:
-            WriteConflictError: another writer committed one of these ids after `based_on`, or that is no longer kept;
-                nothing was written.
+            WriteConflictError: another writer changed one of these ids after `base_version`, or that commit is
+                no longer kept; nothing was written.
         """
         ...
 
     async def configure(self, space: str, index: IndexConfig) -> int:
-        """Change how a space is indexed, in one commit, as durable as a write; return the newest commit.
+        """Change the index of a space in one durable commit; return the newest commit.
 
-        What is so already makes no commit.
+        If it has that index already, there is no commit.
 
         Raises:
             SpaceNotFoundError: there is no such space.
-            WriteConflictError: another writer changed the same; nothing was changed.
+            WriteConflictError: another writer changed the same index; nothing was written.
         """
         ...
 
     async def changes(self, after: int) -> Changes:
-        """Return what changed after commit `after`; 0 is before the first."""
+        """Return the changes after commit `after`; 0 is before the first commit."""
         ...
 
-    async def newer_than(self, version: int) -> int:
-        """Return the newest commit as soon as it is over `version`."""
+    async def wait_for_commit(self, after: int) -> int:
+        """Wait for a commit newer than `after`; return the newest one."""
         ...
 
-    async def tidy(self, forget_deletions_before: datetime, forget_versions_before: datetime) -> None:
-        """Make reading fast and free space; changes no row, may add commits.
+    async def optimize(self, deletions_before: datetime, versions_before: datetime) -> None:
+        """Compact files, extend the index and free space; no row changes, but there may be new commits.
 
-        Deletions and old commits from before these moments are forgotten, but for commits with a tag; see
-        `Changes.complete`.
+        Deletions and commits older than these times expire, except commits with a tag; see `Changes.complete`.
         """
         ...
 
     async def purge(self) -> None:
-        """See that nothing is kept any more of what neither a row nor a commit with a tag holds.
+        """Remove all data that neither the newest commit nor one with a tag contains.
 
-        All deletions, and all commits without a tag but the newest, are forgotten: reads of those under way for more
-        than a few seconds fail.
+        All deletions expire, and all commits but the newest and those with a tag: reads of them that take longer than a
+        few seconds fail.
 
         Raises:
-            WriteConflictError: another writer came between; purge again.
+            WriteConflictError: another writer committed in between: purge again.
         """
         ...
 
     async def as_of(self, version: int) -> Snapshot:
-        """Return the rows as of commit `version`, 1 to the newest.
+        """Open the rows as of commit `version`, 1 to the newest.
 
         Raises:
             VersionExpiredError: that commit is no longer kept.
         """
         ...
 
-    async def tag(self, name: str, version: int) -> None:
-        """Keep commit `version` under a name, durably, whatever is tidied; a name that is taken is left as it is.
+    async def create_tag(self, name: str, version: int) -> None:
+        """Tag commit `version`, durably, so that it never expires. If the tag exists already, nothing changes.
 
         Raises:
             VersionExpiredError: that commit is no longer kept.
@@ -165,31 +165,31 @@ class Table(Snapshot, Protocol):
         ...
 
     async def tags(self) -> Mapping[str, int]:
-        """Return the commits kept, by name."""
+        """Return the tagged commits, by tag."""
         ...
 
-    async def untag(self, name: str) -> bool:
-        """Let go of a name; return whether there was one."""
+    async def delete_tag(self, name: str) -> bool:
+        """Delete a tag; return whether there was one."""
         ...
 
 
 class TableCatalog(Protocol):
-    """Tables by name. Implementations pass `tests.contract.store_tables.CatalogueContract`.
+    """Tables by name. Implementations pass `tests.contract.store_tables.CatalogContract`.
 
-    A crash in the middle of anything leaves a table that is there or not, and nothing that stands in its way.
+    After a crash a table either exists or does not, and its name can be created again if not.
     """
 
-    async def create(self, definition: CollectionSchema) -> Table:
+    async def create(self, schema: CollectionSchema) -> Table:
         """Create an empty table.
 
         Raises:
-            CollectionExistsError: the name is taken, whatever its spaces.
-            StorageFullError: no room.
+            CollectionExistsError: the name is taken.
+            StorageFullError: the storage is full.
         """
         ...
 
     async def open(self, name: str) -> Table:
-        """Return the table of collection `name`; while it is there, the same object.
+        """Return the table of collection `name`, the same object until it is dropped.
 
         Raises:
             CollectionNotFoundError: there is none.
@@ -201,7 +201,7 @@ class TableCatalog(Protocol):
         ...
 
     async def drop(self, name: str) -> None:
-        """Remove a table with all its rows.
+        """Drop a table with all its rows.
 
         Raises:
             CollectionNotFoundError: there is none.

@@ -1,4 +1,4 @@
-"""What a caller wants written, checked: everything about a row that does not depend on the row before it."""
+"""Validation of rows to write, as far as it does not depend on the rows that they replace."""
 
 import asyncio
 import re
@@ -20,19 +20,19 @@ from services.common.metadata import parse_metadata
 from services.common.names import validate_item_id
 from services.common.vectors import Matrix, from_bytes, validate_comparable
 from services.store.core.errors import MediaNotFoundError, UploadIncompleteError
-from services.store.core.media_store import Announcement, MediaStore
+from services.store.core.media_store import ExpectedUpload, MediaStore
 from services.store.core.mime import SNIFFED_BYTES, content_of, mime_type
 from services.store.core.rows import CollectionSchema, Media, Row
 
 MAX_ROWS = 10_000
 MAX_TEXT_CHARACTERS = 1_000_000
-UPLOADS_AT_A_TIME = 256
+MAX_CONCURRENT_UPLOADS = 256
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class MediaInput:
-    """Media as given: a reference, or with `data` the object itself. Empty and 0 mean not given."""
+    """Media of a request: a reference, or with `data` the object itself. "" and 0 mean unset."""
 
     sha256: str = ""
     mime_type: str = ""
@@ -44,7 +44,7 @@ class MediaInput:
 
 @dataclass(frozen=True, slots=True)
 class RowHistory:
-    """What a row that is restored was: its revision, and when it was first and last written."""
+    """The revision of a restored row, and when it was first and last written."""
 
     revision: int
     created: datetime
@@ -53,7 +53,7 @@ class RowHistory:
 
 @dataclass(frozen=True, slots=True)
 class RowInput:
-    """A row as given; `vectors` as little-endian float32. None and empty mean not given."""
+    """A row of a request; `vectors` are little-endian float32. None and "" mean unset."""
 
     id: str
     text: str | None = None
@@ -67,7 +67,7 @@ class RowInput:
 
 @dataclass(frozen=True, slots=True)
 class ValidatedRow:
-    """A row that may be written if its revision is the expected one."""
+    """A valid row, to be written if the row it replaces has the expected revision."""
 
     row: Row
     expected_revision: int | None
@@ -75,104 +75,108 @@ class ValidatedRow:
 
 
 class RowValidator:
-    """Checks drafts and stores the media that come with them."""
+    """Validates rows, and stores the media they contain."""
 
     def __init__(self, media: MediaStore) -> None:
         self._media = media
 
-    async def admit(
-        self, definition: CollectionSchema, drafts: Sequence[RowInput]
-    ) -> list[ValidatedRow | ServiceError]:
-        """Return for each draft the row it makes or why it cannot be, in order; its media are stored by then."""
-        checked = await asyncio.to_thread(_checked, definition, drafts)
-        media = await self._all_media(
-            [draft if isinstance(row, Row) else None for draft, row in zip(drafts, checked, strict=True)]
+    async def validate(self, schema: CollectionSchema, inputs: Sequence[RowInput]) -> list[ValidatedRow | ServiceError]:
+        """Validate rows and store their media; return for each of `inputs`, in order, its row or error."""
+        rows = await asyncio.to_thread(_validate_rows, schema, inputs)
+        media = await self._store_all_media(
+            [row_input if isinstance(row, Row) else None for row_input, row in zip(inputs, rows, strict=True)]
         )
-        return [_joined(*parts) for parts in zip(drafts, checked, media, strict=True)]
+        return [_combine(*each) for each in zip(inputs, rows, media, strict=True)]
 
-    async def media(self, draft: MediaInput, content: ContentType | None) -> tuple[Media, ContentType]:
-        """Return the reference to the draft's object, stored by then, and what it is.
+    async def store_media(self, media_input: MediaInput, content: ContentType | None) -> tuple[Media, ContentType]:
+        """Store the object unless it is a reference; return its reference and content type.
 
         Raises:
-            MediaNotFoundError: it was to be stored before.
-            UploadIncompleteError: not what was announced.
-            ArgumentError: a bad hash, or nothing says what the media are.
+            MediaNotFoundError: a reference to an object that does not exist.
+            UploadIncompleteError: the size or hash is not the announced one.
+            ArgumentError: the hash is invalid, or the content type is not given and unknown.
         """
-        known = await self._media.claim([_checked_media(draft).sha256] if draft.data is None else [])
-        return await self._one_media(draft, content, known)
+        known = await self._media.touch([_validate_media(media_input).sha256] if media_input.data is None else [])
+        return await self._store_media(media_input, content, known)
 
-    async def _all_media(
-        self, drafts: Sequence[RowInput | None]
+    async def _store_all_media(
+        self, inputs: Sequence[RowInput | None]
     ) -> list[tuple[Media, ContentType] | ServiceError | None]:
-        referred = {draft.media.sha256 for draft in drafts if draft and draft.media and draft.media.data is None}
-        known = await self._media.claim(referred)
-        outcomes: list[tuple[Media, ContentType] | ServiceError | None] = [None] * len(drafts)
-        waiting = ((place, draft) for place, draft in enumerate(drafts) if draft)
+        references = {
+            row_input.media.sha256
+            for row_input in inputs
+            if row_input and row_input.media and row_input.media.data is None
+        }
+        known = await self._media.touch(references)
+        outcomes: list[tuple[Media, ContentType] | ServiceError | None] = [None] * len(inputs)
+        pending = ((index, row_input) for index, row_input in enumerate(inputs) if row_input)
 
-        async def put_in_turn() -> None:
-            for place, draft in waiting:
+        async def store_next() -> None:
+            for index, row_input in pending:
                 try:
-                    outcomes[place] = await self._media_of(draft, known)
+                    outcomes[index] = await self._store_media_of(row_input, known)
                 except ServiceError as error:
-                    outcomes[place] = error
+                    outcomes[index] = error
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(UPLOADS_AT_A_TIME, len(drafts))):
-                group.create_task(put_in_turn())
+            for _ in range(min(MAX_CONCURRENT_UPLOADS, len(inputs))):
+                group.create_task(store_next())
         return outcomes
 
-    async def _media_of(self, draft: RowInput, known: Mapping[str, int]) -> tuple[Media, ContentType] | None:
-        return await self._one_media(draft.media, draft.media_content, known) if draft.media else None
+    async def _store_media_of(self, row_input: RowInput, known: Mapping[str, int]) -> tuple[Media, ContentType] | None:
+        return await self._store_media(row_input.media, row_input.media_content, known) if row_input.media else None
 
-    async def _one_media(
-        self, draft: MediaInput, content: ContentType | None, known: Mapping[str, int]
+    async def _store_media(
+        self, media_input: MediaInput, content: ContentType | None, known: Mapping[str, int]
     ) -> tuple[Media, ContentType]:
-        if draft.data is None:
-            sha256, size = draft.sha256, _announced_size(draft, known)
+        if media_input.data is None:
+            sha256, size = media_input.sha256, _validate_size(media_input, known)
         else:
-            stored = await self._media.put(_whole(draft.data), Announcement(draft.size_bytes, draft.sha256))
+            stored = await self._media.put(
+                _single_chunk(media_input.data), ExpectedUpload(media_input.size_bytes, media_input.sha256)
+            )
             sha256, size = stored.sha256, stored.size_bytes
-        mime = draft.mime_type or mime_type(await self._media.read(sha256, 0, SNIFFED_BYTES))
-        return Media(sha256, mime, size, draft.width, draft.height), _content(content, mime)
+        mime = media_input.mime_type or mime_type(await self._media.read(sha256, 0, SNIFFED_BYTES))
+        return Media(sha256, mime, size, media_input.width, media_input.height), _content_type(content, mime)
 
 
-def check_number(what: str, number: int) -> None:
-    """Check that a batch has a size that is allowed.
+def validate_batch_size(name: str, size: int) -> None:
+    """Check that a batch has 1 to `MAX_ROWS` elements.
 
     Raises:
         ArgumentError: it has not.
     """
-    if not 1 <= number <= MAX_ROWS:
-        raise ArgumentError(what, number, f"there must be 1 to {MAX_ROWS}")
+    if not 1 <= size <= MAX_ROWS:
+        raise ArgumentError(name, size, f"there must be 1 to {MAX_ROWS}")
 
 
-def check_fingerprints(definition: CollectionSchema, fingerprints: Mapping[str, str]) -> None:
-    """Check that vectors made under `fingerprints`, by space, belong in the collection.
+def validate_fingerprints(schema: CollectionSchema, fingerprints: Mapping[str, str]) -> None:
+    """Check that `fingerprints`, by space, are those of the collection's spaces.
 
     Raises:
-        SpaceNotFoundError: no such space.
-        FingerprintError: another fingerprint than the space's.
+        SpaceNotFoundError: there is no such space.
+        FingerprintError: the space has another fingerprint.
     """
     for name, fingerprint in fingerprints.items():
-        space = definition.space(name)
+        space = schema.space(name)
         if space is None:
-            raise SpaceNotFoundError(name, [space.name for space in definition.spaces])
+            raise SpaceNotFoundError(name, [space.name for space in schema.spaces])
         if fingerprint != space.fingerprint:
             raise FingerprintError(space.fingerprint, fingerprint)
 
 
-def checked_vectors(definition: CollectionSchema, vectors: Mapping[str, bytes]) -> dict[str, Matrix]:
-    """Return `vectors`, decoded.
+def decode_vectors(schema: CollectionSchema, vectors: Mapping[str, bytes]) -> dict[str, Matrix]:
+    """Return `vectors`, by space, decoded from little-endian float32.
 
     Raises:
-        SpaceNotFoundError: no such space.
-        DimensionError, VectorError: one does not fit its space.
+        SpaceNotFoundError: there is no such space.
+        DimensionError, VectorError: a vector is invalid in its space.
     """
-    return {name: _vector(definition, name, encoded) for name, encoded in vectors.items()}
+    return {name: _decode_vector(schema, name, encoded) for name, encoded in vectors.items()}
 
 
-def checked_text(text: str | None) -> str | None:
-    """Return `text`, None for the empty one.
+def validate_text(text: str | None) -> str | None:
+    """Return `text`, or None if it is empty.
 
     Raises:
         TextError: it is too long.
@@ -182,24 +186,24 @@ def checked_text(text: str | None) -> str | None:
     return text or None
 
 
-def check_not_empty(row: Row) -> Row:
-    """Return `row` if it has anything to find it by.
+def validate_not_empty(row: Row) -> Row:
+    """Return `row` if it has text, media or a vector.
 
     Raises:
-        ItemEmptyError: it has not.
+        ItemEmptyError: it has none of them.
     """
     if row.text is None and row.media is None and not row.spaces:
         raise ItemEmptyError(row.id)
     return row
 
 
-def in_order(definition: CollectionSchema, vectors: Mapping[str, Matrix]) -> tuple[str, ...]:
+def space_names(schema: CollectionSchema, vectors: Mapping[str, Matrix]) -> tuple[str, ...]:
     """Return the names of the spaces of `vectors`, in the collection's order."""
-    return tuple(space.name for space in definition.spaces if space.name in vectors)
+    return tuple(space.name for space in schema.spaces if space.name in vectors)
 
 
-def checked_sha256(sha256: str) -> str:
-    """Return `sha256` if it is a SHA-256 as we write them.
+def validate_sha256(sha256: str) -> str:
+    """Return `sha256` if it is a SHA-256 in lower-case hexadecimal.
 
     Raises:
         ArgumentError: it is not.
@@ -209,44 +213,44 @@ def checked_sha256(sha256: str) -> str:
     return sha256
 
 
-def _checked(definition: CollectionSchema, drafts: Sequence[RowInput]) -> list[Row | ServiceError]:
+def _validate_rows(schema: CollectionSchema, inputs: Sequence[RowInput]) -> list[Row | ServiceError]:
     seen: set[str] = set()
-    checked: list[Row | ServiceError] = []
-    for draft in drafts:
+    outcomes: list[Row | ServiceError] = []
+    for row_input in inputs:
         try:
-            checked.append(_row(definition, draft, seen))
+            outcomes.append(_validate_row(schema, row_input, seen))
         except ServiceError as error:
-            checked.append(error)
-    return checked
+            outcomes.append(error)
+    return outcomes
 
 
-def _row(definition: CollectionSchema, draft: RowInput, seen: set[str]) -> Row:
-    if validate_item_id(draft.id) in seen:
-        raise DuplicateIdError(draft.id)
-    seen.add(draft.id)
-    parse_metadata(draft.metadata_json)
-    if draft.history and draft.history.revision < 1:
-        raise ArgumentError("history.revision", draft.history.revision, "must be 1 or more")
-    vectors = checked_vectors(definition, draft.vectors)
+def _validate_row(schema: CollectionSchema, row_input: RowInput, seen: set[str]) -> Row:
+    if validate_item_id(row_input.id) in seen:
+        raise DuplicateIdError(row_input.id)
+    seen.add(row_input.id)
+    parse_metadata(row_input.metadata_json)
+    if row_input.history and row_input.history.revision < 1:
+        raise ArgumentError("history.revision", row_input.history.revision, "must be 1 or more")
+    vectors = decode_vectors(schema, row_input.vectors)
     row = Row(
-        draft.id,
+        row_input.id,
         ContentType.TEXT,
-        checked_text(draft.text),
-        metadata_json=draft.metadata_json or "{}",
+        validate_text(row_input.text),
+        metadata_json=row_input.metadata_json or "{}",
         vectors=vectors,
-        spaces=in_order(definition, vectors),
+        spaces=space_names(schema, vectors),
     )
-    if draft.media is not None:
-        _checked_media(draft.media)
-    elif draft.media_content is not None:
-        raise ArgumentError("media_type", draft.media_content.value, "needs media")
+    if row_input.media is not None:
+        _validate_media(row_input.media)
+    elif row_input.media_content is not None:
+        raise ArgumentError("media_type", row_input.media_content.value, "needs media")
     else:
-        check_not_empty(row)
+        validate_not_empty(row)
     return row
 
 
-def _joined(
-    draft: RowInput, row: Row | ServiceError, media: tuple[Media, ContentType] | ServiceError | None
+def _combine(
+    row_input: RowInput, row: Row | ServiceError, media: tuple[Media, ContentType] | ServiceError | None
 ) -> ValidatedRow | ServiceError:
     if isinstance(row, ServiceError):
         return row
@@ -254,40 +258,44 @@ def _joined(
         return media
     if media is not None:
         row = replace(row, media=media[0], content=media[1])
-    return ValidatedRow(row, draft.expected_revision, draft.history)
+    return ValidatedRow(row, row_input.expected_revision, row_input.history)
 
 
-def _vector(definition: CollectionSchema, name: str, encoded: bytes) -> Matrix:
-    space = definition.space(name)
+def _decode_vector(schema: CollectionSchema, name: str, encoded: bytes) -> Matrix:
+    space = schema.space(name)
     if space is None:
-        raise SpaceNotFoundError(name, [space.name for space in definition.spaces])
+        raise SpaceNotFoundError(name, [space.name for space in schema.spaces])
     return validate_comparable(from_bytes(encoded, space.dimensions), space.metric)
 
 
-def _checked_media(draft: MediaInput) -> MediaInput:
-    if draft.sha256 or draft.data is None:
-        checked_sha256(draft.sha256)
-    for name, value in (("size_bytes", draft.size_bytes), ("width", draft.width), ("height", draft.height)):
+def _validate_media(media_input: MediaInput) -> MediaInput:
+    if media_input.sha256 or media_input.data is None:
+        validate_sha256(media_input.sha256)
+    for name, value in (
+        ("size_bytes", media_input.size_bytes),
+        ("width", media_input.width),
+        ("height", media_input.height),
+    ):
         if value < 0:
             raise ArgumentError(name, value, "must not be negative")
-    return draft
+    return media_input
 
 
-def _announced_size(draft: MediaInput, known: Mapping[str, int]) -> int:
-    if draft.sha256 not in known:
-        raise MediaNotFoundError(draft.sha256)
-    actual = known[draft.sha256]
-    if draft.size_bytes not in (0, actual):
-        raise UploadIncompleteError(f"{draft.size_bytes} bytes", f"{actual} bytes")
+def _validate_size(media_input: MediaInput, known: Mapping[str, int]) -> int:
+    if media_input.sha256 not in known:
+        raise MediaNotFoundError(media_input.sha256)
+    actual = known[media_input.sha256]
+    if media_input.size_bytes not in (0, actual):
+        raise UploadIncompleteError(f"{media_input.size_bytes} bytes", f"{actual} bytes")
     return actual
 
 
-def _content(given: ContentType | None, mime: str) -> ContentType:
+def _content_type(given: ContentType | None, mime: str) -> ContentType:
     content = given or content_of(mime)
     if content is None:
-        raise ArgumentError("media_type", "", f"must be given for {mime}")
+        raise ArgumentError("media_type", "", f"is required for {mime}")
     return content
 
 
-async def _whole(data: bytes) -> AsyncIterator[bytes]:
+async def _single_chunk(data: bytes) -> AsyncIterator[bytes]:
     yield data

@@ -1,4 +1,4 @@
-"""The change feed: what changed in a collection, and goes on changing."""
+"""The change feed of a collection: what has changed since a version, then each new commit."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -11,15 +11,15 @@ from services.store.core.collections import Collections
 from services.store.core.rows import Space
 from services.store.core.table import ChangedRows, Table, VectorColumn
 
-BEGINNING = 0
-MAX_PORTION_BYTES = 8 * 2**20
+BEFORE_FIRST_COMMIT = 0
+MAX_CHANGE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A part of what changed; `version` is set on the last part: with it applied, the reader holds that version.
+    """A part of a change. `version` is set on the last part: once that is applied, the reader holds that version.
 
-    `spaces`, where not empty, are all of them as of that version.
+    `reset` means that the reader discards all it has. `spaces`, unless empty, are all spaces as of `version`.
     """
 
     reset: bool = False
@@ -28,47 +28,47 @@ class Change:
     spaces: Sequence[Space] = ()
 
 
-class Feed:
-    """Follows collections."""
+class ChangeFeed:
+    """Streams the changes of collections."""
 
     def __init__(self, collections: Collections) -> None:
         self._collections = collections
         self._stopping = asyncio.Event()
 
-    def end(self) -> None:
-        """End every watch: who watches comes again, to whoever answers then."""
+    def close(self) -> None:
+        """End every stream with an error that makes its reader reconnect."""
         self._stopping.set()
 
     async def watch(self, collection: str, after: Version | None) -> AsyncGenerator[Change, None]:
-        """Yield what changed since `after`, None for a reader that holds nothing, then each commit's changes.
+        """Yield the changes since `after`, or all rows if it is None, then those of each new commit.
 
-        Something comes at once, if only the version there is. The first version comes with the spaces, and so does each
-        that brings others than the one before. Where the changes since `after` are no longer known, or
-        it is of another collection, the first part says `reset` and all rows follow.
+        The first change is sent even if it is empty. The first version comes with the spaces, and so does each version
+        whose spaces differ from the one before. If the changes since `after` are no longer known, or it is a version of
+        another collection, the first part has `reset` set and all rows follow.
 
         Raises:
-            CollectionNotFoundError: no such collection, or no more.
+            CollectionNotFoundError: there is no such collection, or it was dropped.
             ServiceUnavailableError: the service is stopping.
         """
         table = await self._collections.table(collection)
-        uid = table.definition.uid
-        cursor = after.number if after and after.uid == uid else BEGINNING
+        uid = table.schema.uid
+        cursor = after.number if after and after.uid == uid else BEFORE_FIRST_COMMIT
         reset = after is not None and after.uid != uid
-        told: Sequence[Space] = ()
+        sent_spaces: Sequence[Space] = ()
         while True:
             changes = await table.changes(cursor)
             reset = reset or not changes.complete
-            async with aclosing(_portions(changes.batches)) as portions:
-                async for rows in portions:
+            async with aclosing(_split_batches(changes.batches)) as batches:
+                async for rows in batches:
                     yield Change(reset, rows)
                     reset = False
-            spaces = changes.definition.spaces
-            yield Change(reset, None, Version(uid, changes.version), spaces if spaces != told else ())
-            reset, cursor, told = False, changes.version, spaces
-            await self._newer_than(table, cursor)
+            spaces = changes.schema.spaces
+            yield Change(reset, None, Version(uid, changes.version), spaces if spaces != sent_spaces else ())
+            reset, cursor, sent_spaces = False, changes.version, spaces
+            await self._wait_for_commit(table, cursor)
 
-    async def _newer_than(self, table: Table, version: int) -> None:
-        commit = asyncio.create_task(table.newer_than(version))
+    async def _wait_for_commit(self, table: Table, version: int) -> None:
+        commit = asyncio.create_task(table.wait_for_commit(version))
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((commit, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -80,14 +80,14 @@ class Feed:
             stop.cancel()
 
 
-async def _portions(batches: AsyncIterator[ChangedRows]) -> AsyncGenerator[ChangedRows, None]:
+async def _split_batches(batches: AsyncIterator[ChangedRows]) -> AsyncGenerator[ChangedRows, None]:
     async for batch in batches:
-        for portion in portions(batch, MAX_PORTION_BYTES):
-            yield portion
+        for part in split_changes(batch, MAX_CHANGE_BYTES):
+            yield part
 
 
-def portions(rows: ChangedRows, max_bytes: int) -> Iterator[ChangedRows]:
-    """Cut `rows` so that none has over `max_bytes`, or it has one row."""
+def split_changes(rows: ChangedRows, max_bytes: int) -> Iterator[ChangedRows]:
+    """Split `rows` into parts of at most `max_bytes`, or of one row; the last part has all deletions."""
     row_bytes = sum(4 * column.values.shape[1] for column in rows.vectors.values())
     start = size = 0
     for end, (row_id, metadata) in enumerate(zip(rows.ids, rows.metadata_json, strict=True)):

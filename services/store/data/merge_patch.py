@@ -7,23 +7,18 @@ from services.common.errors import MetadataError
 from services.common.metadata import parse_metadata
 
 
-def merged(metadata_json: str, patch_json: str) -> str:
-    """Return the metadata with the patch applied: given keys are set, null removes one, objects merge.
+def apply_merge_patch(metadata_json: str, patch_json: str) -> str:
+    """Return the metadata with the patch applied: its keys are set, null removes a key, objects are merged.
 
     Source: RFC 7396, "JSON Merge Patch".
 
     Raises:
-        MetadataError: the patch is no JSON object, or the outcome cannot be metadata.
+        MetadataError: the patch is no JSON object, or the result is too large, too deep or has a number out of range.
     """
-    return spelt(_merged(parse_metadata(metadata_json), parse_metadata(patch_json)))
+    return _to_json(_merge(parse_metadata(metadata_json), parse_metadata(patch_json)))
 
 
-def spelt(metadata: object) -> str:
-    """Return `metadata` as JSON.
-
-    Raises:
-        MetadataError: it is too large or too deep, or a number does not fit a float.
-    """
+def _to_json(metadata: object) -> str:
     try:
         text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -32,13 +27,13 @@ def spelt(metadata: object) -> str:
     return text
 
 
-def _merged(target: object, patch: object) -> object:
+def _merge(target: object, patch: object) -> object:
     if not isinstance(patch, Mapping):
         return patch
-    outcome = dict(target) if isinstance(target, Mapping) else {}
+    result = dict(target) if isinstance(target, Mapping) else {}
     for key, value in patch.items():
         if value is None:
-            outcome.pop(key, None)
+            result.pop(key, None)
         else:
-            outcome[key] = _merged(outcome.get(key), value)
-    return outcome
+            result[key] = _merge(result.get(key), value)
+    return result

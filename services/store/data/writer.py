@@ -1,4 +1,4 @@
-"""Writes to a collection."""
+"""Writes of items."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,19 +11,19 @@ from services.common.metadata import parse_metadata
 from services.common.names import validate_item_id
 from services.common.versions import Version
 from services.store.core.collections import Collections
-from services.store.core.mutations import Delete, Update, Upsert, Written, satisfies
-from services.store.core.rows import CollectionSchema, Part, Row
+from services.store.core.mutations import Delete, Update, Upsert, WrittenRow, satisfies
+from services.store.core.rows import CollectionSchema, Row, RowField
 from services.store.core.table import Table
 from services.store.core.validation import (
     MediaInput,
     RowInput,
     RowValidator,
-    check_fingerprints,
-    check_number,
-    checked_text,
-    checked_vectors,
+    decode_vectors,
+    validate_batch_size,
+    validate_fingerprints,
+    validate_text,
 )
-from services.store.data.merge_patch import merged
+from services.store.data.merge_patch import apply_merge_patch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateDraft:
-    """An update as given; None keeps a part, a text of "" and `remove_media` take one away."""
+class UpdateInput:
+    """An update of a request. None keeps a field; a text of "" and `remove_media` remove one."""
 
     id: str
     text: str | None = None
@@ -55,66 +55,68 @@ class UpdateDraft:
 
 
 class Writer:
-    """Checks what is to be written and commits it. Every answer is durable."""
+    """Validates writes and commits them; every method returns once its write is durable."""
 
-    def __init__(self, collections: Collections, intake: RowValidator) -> None:
+    def __init__(self, collections: Collections, validator: RowValidator) -> None:
         self._collections = collections
-        self._intake = intake
+        self._validator = validator
 
     async def upsert(
-        self, collection: str, drafts: Sequence[RowInput], fingerprints: Mapping[str, str]
-    ) -> tuple[list[Written | ServiceError], Version]:
-        """Write the good ones of `drafts` in one commit; return what became of each, in order, and the version.
+        self, collection: str, inputs: Sequence[RowInput], fingerprints: Mapping[str, str]
+    ) -> tuple[list[WrittenRow | ServiceError], Version]:
+        """Write the valid ones of `inputs` in one commit; return the outcome of each, in order, and the version.
 
         Raises:
-            CollectionNotFoundError: no such collection.
-            SpaceNotFoundError, FingerprintError: vectors that do not belong in the collection.
-            ArgumentError: no rows, or too many.
+            CollectionNotFoundError: there is no such collection.
+            SpaceNotFoundError, FingerprintError: the fingerprints are not those of the collection's spaces.
+            ArgumentError: there are no rows, or too many.
             OverloadedError: too many writes wait.
         """
-        check_number("rows", len(drafts))
+        validate_batch_size("rows", len(inputs))
         table = await self._collections.table(collection)
-        check_fingerprints(table.definition, fingerprints)
-        plan = Upsert(await self._intake.admit(table.definition, drafts))
-        committed = await self._collections.committer(table).commit(plan)
-        return committed.answer, Version(table.definition.uid, committed.version)
+        validate_fingerprints(table.schema, fingerprints)
+        mutation = Upsert(await self._validator.validate(table.schema, inputs))
+        committed = await self._collections.committer(table).commit(mutation)
+        return committed.result, Version(table.schema.uid, committed.version)
 
-    async def update(self, collection: str, draft: UpdateDraft, fingerprints: Mapping[str, str]) -> tuple[Row, Version]:
-        """Change parts of a row; return it as committed, and the version.
+    async def update(
+        self, collection: str, update: UpdateInput, fingerprints: Mapping[str, str]
+    ) -> tuple[Row, Version]:
+        """Change fields of a row; return the row as committed, and the version.
 
         Raises:
-            ItemNotFoundError: no such row.
-            RevisionError: it was written meanwhile.
-            InvalidError: a part that cannot be, or nothing would be left.
+            ItemNotFoundError: there is no such row.
+            RevisionError: it has another revision than the expected one.
+            InvalidError: a field is invalid, or the row would be empty.
         """
         table = await self._collections.table(collection)
-        check_fingerprints(table.definition, fingerprints)
-        plan = await self._planned(table.definition, draft)
-        committed = await self._collections.committer(table).commit(plan)
-        return committed.answer, Version(table.definition.uid, committed.version)
+        validate_fingerprints(table.schema, fingerprints)
+        mutation = await self._prepare_update(table.schema, update)
+        committed = await self._collections.committer(table).commit(mutation)
+        return committed.result, Version(table.schema.uid, committed.version)
 
     async def delete(self, collection: str, selection: Sequence[str] | Filter) -> tuple[int, Version]:
-        """Remove rows by id, or those that satisfy a filter, in one commit; return how many, and the version."""
+        """Delete rows by id, or those that satisfy a filter, in one commit; return their number, and the version."""
         table = await self._collections.table(collection)
-        committed = await self._collections.committer(table).commit(await _doomed(table, selection))
-        return committed.answer, Version(table.definition.uid, committed.version)
+        committed = await self._collections.committer(table).commit(await _prepare_delete(table, selection))
+        return committed.result, Version(table.schema.uid, committed.version)
 
-    async def _planned(self, definition: CollectionSchema, draft: UpdateDraft) -> Update:
-        if draft.remove_media and draft.media is not None:
+    async def _prepare_update(self, schema: CollectionSchema, update: UpdateInput) -> Update:
+        if update.remove_media and update.media is not None:
             raise ArgumentError("remove_media", True, "not together with media")
-        if draft.media is None and draft.media_content is not None:
-            raise ArgumentError("media_type", draft.media_content.value, "needs media")
-        update = Update(
-            definition,
-            validate_item_id(draft.id),
-            draft.text and checked_text(draft.text),
-            remove_media=draft.remove_media,
-            metadata=_metadata_change(draft.metadata),
-            vectors=checked_vectors(definition, draft.vectors),
-            expected_revision=draft.expected_revision,
+        if update.media is None and update.media_content is not None:
+            raise ArgumentError("media_type", update.media_content.value, "needs media")
+        mutation = Update(
+            schema,
+            validate_item_id(update.id),
+            update.text and validate_text(update.text),
+            remove_media=update.remove_media,
+            metadata=_metadata_change(update.metadata),
+            vectors=decode_vectors(schema, update.vectors),
+            expected_revision=update.expected_revision,
         )
-        media = await self._intake.media(draft.media, draft.media_content) if draft.media else None
-        return replace(update, media=media)
+        media = await self._validator.store_media(update.media, update.media_content) if update.media else None
+        return replace(mutation, media=media)
 
 
 def _metadata_change(change: Replace | Merge | None) -> Callable[[str], str] | None:
@@ -124,14 +126,16 @@ def _metadata_change(change: Replace | Merge | None) -> Callable[[str], str] | N
             return lambda _: metadata_json or "{}"
         case Merge(patch_json):
             parse_metadata(patch_json)
-            return partial(merged, patch_json=patch_json)
+            return partial(apply_merge_patch, patch_json=patch_json)
         case None:
             return None
 
 
-async def _doomed(table: Table, selection: Sequence[str] | Filter) -> Delete:
+async def _prepare_delete(table: Table, selection: Sequence[str] | Filter) -> Delete:
     if isinstance(selection, Sequence):
-        check_number("ids", len(selection))
+        validate_batch_size("ids", len(selection))
         return Delete(selection)
-    ids = [row.id async for rows in table.scan(frozenset({Part.METADATA})) for row in rows if satisfies(row, selection)]
+    ids = [
+        row.id async for rows in table.scan(frozenset({RowField.METADATA})) for row in rows if satisfies(row, selection)
+    ]
     return Delete(ids, selection)

@@ -1,4 +1,4 @@
-"""Proof that the rows of a collection agree with their media and vectors, or where they do not."""
+"""Checks that the rows of a collection agree with their media and vectors, and reports where they do not."""
 
 import asyncio
 import hashlib
@@ -21,19 +21,19 @@ from services.store.core.collections import Collections
 from services.store.core.errors import MediaCorruptError, MediaNotFoundError
 from services.store.core.media_store import MediaStore
 from services.store.core.mutations import vector_source
-from services.store.core.rows import EVERYTHING, CollectionSchema, Media, Part, Row, Space
+from services.store.core.rows import ALL_FIELDS, CollectionSchema, Media, Row, RowField, Space
 from services.store.core.table import Table
-from services.store.core.validation import in_order
+from services.store.core.validation import space_names
 
 MAX_VECTOR_SAMPLE = 10_000
-MEDIA_AT_A_TIME = 8
-MEDIA_A_LOT = 64
+MAX_CONCURRENT_READS = 8
+MEDIA_BATCH = 64
 READ_BYTES = 2**20
-SOON = timedelta(days=1)
+ANY_AGE = timedelta(days=1)  # added to the time now: deletes however recently used
 
 
 class FindingKind(Enum):
-    """What can be wrong; see `medley.v1.FindingKind`."""
+    """Kinds of findings; see `medley.v1.FindingKind`."""
 
     MEDIA_MISSING = "media_missing"
     MEDIA_DAMAGED = "media_damaged"
@@ -45,7 +45,7 @@ class FindingKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong; what does not concern it is empty."""
+    """One inconsistency; fields that do not apply are empty."""
 
     kind: FindingKind
     collection: str = ""
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckedTable:
-    """What is looked at: the rows of a version, and how many."""
+    """The version that is checked, and its number of rows."""
 
     version: Version
     rows: int
@@ -82,21 +82,21 @@ class CheckedVectors:
 
 @dataclass(frozen=True, slots=True)
 class CheckedMedia:
-    """Objects looked at so far, those read of them, and the bytes of these."""
+    """How many objects were checked so far, how many of them were read, and how many bytes."""
 
     objects: int
     objects_read: int
     bytes_read: int
 
 
-Checked: TypeAlias = CheckedTable | CheckedRows | CheckedVectors | CheckedMedia | Finding
+CheckOutput: TypeAlias = CheckedTable | CheckedRows | CheckedVectors | CheckedMedia | Finding
 
 
 @dataclass(frozen=True, slots=True)
-class CheckWish:
-    """What is to be looked at closely: how many `media` are read (None: all), and `vectors` handed out.
+class CheckOptions:
+    """How many `media` to read and hash (None: all), and how many sampled `vectors` to return.
 
-    `remove_damaged` removes objects whose bytes are not what their name says, so that they can be stored again.
+    `remove_damaged` deletes objects whose bytes do not match their hash, so that they can be stored again.
     """
 
     media: int | None = 0
@@ -105,76 +105,81 @@ class CheckWish:
 
 
 class IntegrityCheck:
-    """Checks collections. Writers go on meanwhile: what they change is not taken for damage."""
+    """Checks collections. Concurrent writes are not reported as damage."""
 
     def __init__(self, collections: Collections, media: MediaStore, *, clock: Callable[[], datetime]) -> None:
         self._collections = collections
         self._media = media
         self._clock = clock
 
-    async def check(self, collection: str, wish: CheckWish) -> AsyncGenerator[Checked, None]:
-        """Yield what is looked at, first the version, then the rows and vectors, then the media; and what is wrong.
+    async def check(self, collection: str, options: CheckOptions) -> AsyncGenerator[CheckOutput, None]:
+        """Yield the version, then the rows, the sampled vectors and the progress of media; and findings in between.
 
         Raises:
-            CollectionNotFoundError: no such collection.
-            ArgumentError: a sample of a size that is not allowed.
+            CollectionNotFoundError: there is no such collection.
+            ArgumentError: the size of a sample is out of range.
         """
-        _check_sizes(wish)
+        _validate_options(options)
         table = await self._collections.table(collection)
-        referred: dict[str, list[tuple[str, Media]]] = defaultdict(list)
-        sample = _Sample(wish.vectors)
-        async with aclosing(_rows_as_of_now(table)) as batches:
+        references: dict[str, list[tuple[str, Media]]] = defaultdict(list)
+        sample = _Reservoir(options.vectors)
+        async with aclosing(_scan_newest(table)) as batches:
             async for version, rows in batches:
                 if version is not None:
-                    yield CheckedTable(Version(table.definition.uid, version), await table.count())
+                    yield CheckedTable(Version(table.schema.uid, version), await table.count())
                 for row in rows:
                     if row.media is not None:
-                        referred[row.media.sha256].append((row.id, row.media))
+                        references[row.media.sha256].append((row.id, row.media))
                     sample.offer(row)
-                yield CheckedRows([row.id for row in rows], [_mask(table.definition, row) for row in rows])
-                for finding in _row_findings(table.definition, rows):
+                yield CheckedRows([row.id for row in rows], [_mask(table.schema, row) for row in rows])
+                for finding in _row_findings(table.schema, rows):
                     yield finding
         for row in sample.rows:
             yield CheckedVectors(row.id, row.vectors)
-        async with aclosing(self._check_media(table, referred, wish)) as found:
-            async for each in found:
-                yield each
+        async with aclosing(self._check_media(table, references, options)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     async def _check_media(
-        self, table: Table, referred: Mapping[str, Sequence[tuple[str, Media]]], wish: CheckWish
-    ) -> AsyncGenerator[Checked, None]:
-        names = list(referred)
-        to_read = set(names if wish.media is None else random.sample(names, min(wish.media, len(names))))
+        self, table: Table, references: Mapping[str, Sequence[tuple[str, Media]]], options: CheckOptions
+    ) -> AsyncGenerator[CheckOutput, None]:
+        names = list(references)
+        to_read = set(names if options.media is None else random.sample(names, min(options.media, len(names))))
         progress = CheckedMedia(0, 0, 0)
-        turns = asyncio.Semaphore(MEDIA_AT_A_TIME)
-        for start in range(0, len(names), MEDIA_A_LOT):
-            lot = names[start : start + MEDIA_A_LOT]
+        semaphore = asyncio.Semaphore(MAX_CONCURRENT_READS)
+        for start in range(0, len(names), MEDIA_BATCH):
+            batch = names[start : start + MEDIA_BATCH]
             outcomes = await gather(
-                [self._look(turns, sha256, referred[sha256][0][1].size_bytes, sha256 in to_read) for sha256 in lot]
+                [
+                    self._check_object(semaphore, sha256, references[sha256][0][1].size_bytes, sha256 in to_read)
+                    for sha256 in batch
+                ]
             )
-            for sha256, outcome in zip(lot, outcomes, strict=True):
+            for sha256, outcome in zip(batch, outcomes, strict=True):
                 progress = CheckedMedia(
                     progress.objects + 1,
                     progress.objects_read + (sha256 in to_read and outcome.kind is not FindingKind.MEDIA_MISSING),
                     progress.bytes_read + outcome.bytes_read,
                 )
-                for finding in await self._media_findings(table, referred[sha256], sha256, outcome, wish):
+                for finding in await self._media_findings(table, references[sha256], sha256, outcome, options):
                     yield finding
             yield progress
 
-    async def _look(self, turns: asyncio.Semaphore, sha256: str, size_bytes: int, read: bool) -> "_Look":
-        async with turns:
+    async def _check_object(
+        self, semaphore: asyncio.Semaphore, sha256: str, size_bytes: int, read: bool
+    ) -> "_ObjectCheck":
+        async with semaphore:
             try:
                 actual = await self._media.size_bytes(sha256)
                 if actual != size_bytes:
-                    return _Look(FindingKind.MEDIA_DAMAGED, f"have {actual} bytes, the row says {size_bytes}")
-                return await self._read(sha256, actual) if read else _Look()
+                    return _ObjectCheck(FindingKind.MEDIA_DAMAGED, f"have {actual} bytes, the row says {size_bytes}")
+                return await self._check_bytes(sha256, actual) if read else _ObjectCheck()
             except MediaCorruptError:
-                return _Look(FindingKind.MEDIA_DAMAGED, "are not the bytes that were stored")
+                return _ObjectCheck(FindingKind.MEDIA_DAMAGED, "are not the bytes that were stored")
             except MediaNotFoundError:
-                return _Look(FindingKind.MEDIA_MISSING, "are not there")
+                return _ObjectCheck(FindingKind.MEDIA_MISSING, "are not there")
 
-    async def _read(self, sha256: str, size_bytes: int) -> "_Look":
+    async def _check_bytes(self, sha256: str, size_bytes: int) -> "_ObjectCheck":
         digest, read = hashlib.sha256(), 0
         while read < size_bytes:
             chunk = await self._media.read(sha256, read, READ_BYTES)
@@ -184,31 +189,36 @@ class IntegrityCheck:
             read += len(chunk)
         if digest.hexdigest() != sha256:
             detail = f"have bytes of SHA-256 {digest.hexdigest()}"
-            return _Look(FindingKind.MEDIA_DAMAGED, detail, read)
-        return _Look(bytes_read=read)
+            return _ObjectCheck(FindingKind.MEDIA_DAMAGED, detail, read)
+        return _ObjectCheck(bytes_read=read)
 
     async def _media_findings(
-        self, table: Table, referring: Sequence[tuple[str, Media]], sha256: str, look: "_Look", wish: CheckWish
+        self,
+        table: Table,
+        referring: Sequence[tuple[str, Media]],
+        sha256: str,
+        checked: "_ObjectCheck",
+        options: CheckOptions,
     ) -> list[Finding]:
-        if look.kind is None:
+        if checked.kind is None:
             return []
-        still = await self._still_referring(table, [row_id for row_id, _ in referring], sha256)
-        if still and look.kind is FindingKind.MEDIA_DAMAGED and wish.remove_damaged:
-            await self._media.delete(sha256, self._clock() + SOON)
+        referring_ids = await self._filter_referring(table, [row_id for row_id, _ in referring], sha256)
+        if referring_ids and checked.kind is FindingKind.MEDIA_DAMAGED and options.remove_damaged:
+            await self._media.delete(sha256, self._clock() + ANY_AGE)
         return [
-            Finding(look.kind, table.definition.name, row_id, sha256=sha256, detail=f"media {look.detail}")
-            for row_id in still
+            Finding(checked.kind, table.schema.name, row_id, sha256=sha256, detail=f"media {checked.detail}")
+            for row_id in referring_ids
         ]
 
-    async def _still_referring(self, table: Table, ids: Sequence[str], sha256: str) -> list[str]:
-        """Return those of `ids` whose rows refer to the object now: others were written since they were looked at."""
-        found = (await table.get(ids, frozenset({Part.MEDIA}))).rows
+    async def _filter_referring(self, table: Table, ids: Sequence[str], sha256: str) -> list[str]:
+        """Return those of `ids` whose rows still refer to the object: the others were written since the scan."""
+        found = (await table.get(ids, frozenset({RowField.MEDIA}))).rows
         return [row_id for row_id, row in found.items() if row.media and row.media.sha256 == sha256]
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What a look at an object showed; without a kind nothing is wrong."""
+class _ObjectCheck:
+    """The result of checking an object; without a kind nothing is wrong."""
 
     kind: FindingKind | None = None
     detail: str = ""
@@ -216,8 +226,8 @@ class _Look:
 
 
 @dataclass(slots=True)
-class _Sample:
-    """`size` of the rows offered, each as likely as any other."""
+class _Reservoir:
+    """A uniform random sample of `size` of the rows offered (reservoir sampling)."""
 
     size: int
     offered: int = 0
@@ -229,8 +239,8 @@ class _Sample:
         self.offered += 1
         if len(self.rows) < self.size:
             self.rows.append(row)
-        elif (place := random.randrange(self.offered)) < self.size:
-            self.rows[place] = row
+        elif (index := random.randrange(self.offered)) < self.size:
+            self.rows[index] = row
 
 
 def vector_problem(space: Space, vector: Matrix) -> str:
@@ -244,39 +254,39 @@ def vector_problem(space: Space, vector: Matrix) -> str:
     return ""
 
 
-async def _rows_as_of_now(table: Table) -> AsyncGenerator[tuple[int | None, list[Row]], None]:
-    """Yield all rows of the newest commit; with the first of them, maybe none, that commit."""
-    async with aclosing(cast(AsyncGenerator[list[Row]], table.scan(EVERYTHING))) as scan:
+async def _scan_newest(table: Table) -> AsyncGenerator[tuple[int | None, list[Row]], None]:
+    """Yield all rows of the newest commit; with the first batch, which may be empty, the number of that commit."""
+    async with aclosing(cast(AsyncGenerator[list[Row]], table.scan(ALL_FIELDS))) as scan:
         version = table.version  # nothing runs between this and the scan's first step
         yield version, await anext(scan, [])
         async for rows in scan:
             yield None, rows
 
 
-def _row_findings(definition: CollectionSchema, rows: Sequence[Row]) -> Iterator[Finding]:
+def _row_findings(schema: CollectionSchema, rows: Sequence[Row]) -> Iterator[Finding]:
     for row in rows:
-        actual = in_order(definition, row.vectors)
+        actual = space_names(schema, row.vectors)
         if actual != row.spaces:
             detail = (
                 f"the row names {', '.join(row.spaces) or 'no space'}, has vectors in {', '.join(actual) or 'none'}"
             )
-            yield Finding(FindingKind.SPACES_DIFFER, definition.name, row.id, detail=detail)
-        for space in definition.spaces:
+            yield Finding(FindingKind.SPACES_DIFFER, schema.name, row.id, detail=detail)
+        for space in schema.spaces:
             vector = row.vectors.get(space.name)
             if vector is not None and (problem := vector_problem(space, vector)):
                 detail = f"vector {problem}"
-                yield Finding(FindingKind.VECTOR_INVALID, definition.name, row.id, space.name, detail=detail)
+                yield Finding(FindingKind.VECTOR_INVALID, schema.name, row.id, space.name, detail=detail)
             elif vector is None and space.model and (source := vector_source(space.sources, row)):
                 detail = f"has {source[0].value} and no vector of it"
-                yield Finding(FindingKind.VECTOR_MISSING, definition.name, row.id, space.name, detail=detail)
+                yield Finding(FindingKind.VECTOR_MISSING, schema.name, row.id, space.name, detail=detail)
 
 
-def _mask(definition: CollectionSchema, row: Row) -> int:
-    return sum(1 << place for place, space in enumerate(definition.spaces) if space.name in row.vectors)
+def _mask(schema: CollectionSchema, row: Row) -> int:
+    return sum(1 << index for index, space in enumerate(schema.spaces) if space.name in row.vectors)
 
 
-def _check_sizes(wish: CheckWish) -> None:
-    if wish.media is not None and wish.media < 0:
-        raise ArgumentError("media.objects", wish.media, "must not be negative")
-    if not 0 <= wish.vectors <= MAX_VECTOR_SAMPLE:
-        raise ArgumentError("vector_sample", wish.vectors, f"must be 0 to {MAX_VECTOR_SAMPLE}")
+def _validate_options(options: CheckOptions) -> None:
+    if options.media is not None and options.media < 0:
+        raise ArgumentError("media.objects", options.media, "must not be negative")
+    if not 0 <= options.vectors <= MAX_VECTOR_SAMPLE:
+        raise ArgumentError("vector_sample", options.vectors, f"must be 0 to {MAX_VECTOR_SAMPLE}")

@@ -1,4 +1,4 @@
-"""Removing rows for good: nothing of them is left, and the media they had go where nobody else refers to them."""
+"""Purging deleted rows from all files, and their media unless other rows refer to them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,25 +11,25 @@ from services.store.core.collections import Collections
 from services.store.core.committer import retry_conflicts
 from services.store.core.errors import MediaNotFoundError
 from services.store.core.media_store import MediaStore
-from services.store.core.rows import NOTHING, Part
+from services.store.core.rows import NO_FIELDS, RowField
 from services.store.core.table import Table
-from services.store.core.validation import check_number, checked_sha256
+from services.store.core.validation import validate_batch_size, validate_sha256
 
-LONGEST_WRITE = timedelta(seconds=60)
-PAUSE_SECONDS = 1.0
+MAX_WRITE_TIME = timedelta(seconds=60)
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class PurgedMedia:
-    """What became of an object; `kept_by` says who refers to it, "" when it is gone."""
+    """An object of a purge. `kept_by` is a row that refers to it, "" if the object is deleted."""
 
     sha256: str
     kept_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Purged:
-    """A purge that is done: the version after it, the tags that still hold one of the rows, and the media."""
+class PurgeResult:
+    """The version after a purge, the tags that still contain one of the rows, and the outcome for each object."""
 
     version: Version
     tags: Sequence[str]
@@ -39,8 +39,8 @@ class Purged:
 class Purge:
     """Purges collections.
 
-    An object is deleted only if it was not used for longer than a write takes: whoever claimed it before that has
-    committed a row that is seen here, and whoever claims it later keeps it.
+    An object is deleted only if it was last touched longer ago than any write takes. A write that touched it before
+    then has committed its row, which is seen here; one that touches it later makes the deletion fail.
     """
 
     def __init__(
@@ -56,39 +56,42 @@ class Purge:
         self._clock = clock
         self._sleep = sleep
 
-    async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> Purged:
-        """See that nothing is left of removed rows; return what is, because of a tag or of another row.
+    async def purge(self, collection: str, ids: Sequence[str], sha256s: Sequence[str]) -> PurgeResult:
+        """Remove all data of deleted rows; return what tags or other rows keep.
 
         Raises:
-            ArgumentError: no ids, too many, one whose row is there, or a bad hash.
-            CollectionNotFoundError: no such collection.
-            OverloadedError: writers came between again and again.
+            ArgumentError: there are no ids or too many, one has a row, or a hash is invalid.
+            CollectionNotFoundError: there is no such collection.
+            OverloadedError: it conflicted too often with other writers.
         """
-        check_number("ids", len(ids))
-        wanted = list(dict.fromkeys(map(checked_sha256, sha256s)))
+        validate_batch_size("ids", len(ids))
+        hashes = list(dict.fromkeys(map(validate_sha256, sha256s)))
         table = await self._collections.table(collection)
-        if there := (await table.get(ids, NOTHING)).rows:
-            raise ArgumentError("ids", next(iter(there)), "is the id of a row that is there")
+        if existing := (await table.get(ids, NO_FIELDS)).rows:
+            raise ArgumentError("ids", next(iter(existing)), "is the id of a row that exists")
         await retry_conflicts(table.purge)
-        tags = [name for name, version in sorted((await table.tags()).items()) if await _holds(table, version, ids)]
-        kept = await self._purge_media(wanted)
+        tags = [
+            name for name, version in sorted((await table.tags()).items()) if await _contains_any(table, version, ids)
+        ]
+        kept = await self._purge_media(hashes)
         media = [PurgedMedia(sha256, kept.get(sha256, "")) for sha256 in sha256s]
-        return Purged(Version(table.definition.uid, table.version), tags, media)
+        return PurgeResult(Version(table.schema.uid, table.version), tags, media)
 
     async def _purge_media(self, sha256s: Sequence[str]) -> dict[str, str]:
-        """Delete the objects that nobody refers to; return who refers to the others."""
+        """Delete the objects that no row refers to; return for each of the others a row that does."""
         kept: dict[str, str] = {}
-        left = list(sha256s)
-        while left:
-            cutoff = self._clock() - LONGEST_WRITE
-            kept |= await self._referring(left)
-            free = [sha256 for sha256 in left if sha256 not in kept]
-            left = [sha256 for sha256 in free if not await self._gone(sha256, cutoff)]
-            if left:
-                await self._sleep(PAUSE_SECONDS)
+        remaining = list(sha256s)
+        while remaining:
+            cutoff = self._clock() - MAX_WRITE_TIME
+            kept |= await self._find_references(remaining)
+            unreferenced = [sha256 for sha256 in remaining if sha256 not in kept]
+            remaining = [sha256 for sha256 in unreferenced if not await self._delete(sha256, cutoff)]
+            if remaining:
+                await self._sleep(RETRY_SECONDS)
         return kept
 
-    async def _gone(self, sha256: str, cutoff: datetime) -> bool:
+    async def _delete(self, sha256: str, cutoff: datetime) -> bool:
+        """Delete an object unless it was used since `cutoff`; return whether it does not exist any more."""
         if await self._media.delete(sha256, cutoff):
             return True
         try:
@@ -97,22 +100,22 @@ class Purge:
             return True
         return False
 
-    async def _referring(self, sha256s: Sequence[str]) -> dict[str, str]:
-        """Return for each of `sha256s` that any row of any collection refers to, now or as of a tag, whose it is."""
-        referring: dict[str, str] = {}
-        wanted = set(sha256s)
+    async def _find_references(self, sha256s: Sequence[str]) -> dict[str, str]:
+        """Return a row that refers to each of `sha256s`, if there is one, in the newest or a tagged version."""
+        references: dict[str, str] = {}
+        hashes = set(sha256s)
         for table in await self._collections.tables():
             try:
                 for name, version in [("", 0), *(await table.tags()).items()]:
                     snapshot = await table.as_of(version) if version else table
-                    where = f"{table.definition.name} as of {name}" if name else table.definition.name
-                    async for rows in snapshot.scan(frozenset({Part.MEDIA})):
-                        found = [row for row in rows if row.media and row.media.sha256 in wanted]
-                        referring |= {row.media.sha256: f"{where}/items/{row.id}" for row in found if row.media}
+                    where = f"{table.schema.name} as of {name}" if name else table.schema.name
+                    async for rows in snapshot.scan(frozenset({RowField.MEDIA})):
+                        found = [row for row in rows if row.media and row.media.sha256 in hashes]
+                        references |= {row.media.sha256: f"{where}/items/{row.id}" for row in found if row.media}
             except CollectionNotFoundError:
                 continue  # dropped since, with its references
-        return referring
+        return references
 
 
-async def _holds(table: Table, version: int, ids: Sequence[str]) -> bool:
-    return bool((await (await table.as_of(version)).get(ids, NOTHING)).rows)
+async def _contains_any(table: Table, version: int, ids: Sequence[str]) -> bool:
+    return bool((await (await table.as_of(version)).get(ids, NO_FIELDS)).rows)

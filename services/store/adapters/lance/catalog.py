@@ -1,4 +1,4 @@
-"""A catalogue of Lance tables, on whatever shelf they are."""
+"""A catalog of Lance tables, in a folder or a bucket."""
 
 import asyncio
 import logging
@@ -10,71 +10,69 @@ import lance
 from services.common.concurrency.executors import BoundedExecutor
 from services.common.concurrency.tasks import background_tasks, run_periodically
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
-from services.store.adapters.lance.arrow import schema_of
-from services.store.adapters.lance.location import TableDirectory
-from services.store.adapters.lance.table import LanceTable, create_dataset, open_dataset, raise_as_ours
+from services.store.adapters.lance.arrow import columns_for
+from services.store.adapters.lance.dataset import create_dataset, open_dataset
+from services.store.adapters.lance.errors import raise_translated
+from services.store.adapters.lance.table import LanceTable
+from services.store.adapters.lance.table_directory import TableDirectory
 from services.store.core.rows import CollectionSchema
 from services.store.core.table import Table
 
 log = logging.getLogger(__name__)
 
 
-class LanceCatalogue:
-    """`Catalogue` over one shelf, for several processes at a time."""
+class LanceCatalog:
+    """`TableCatalog` over one directory, for several processes at a time."""
 
     def __init__(
         self,
-        shelf: TableDirectory,
+        directory: TableDirectory,
         *,
         executor: BoundedExecutor,
-        upkeep: BoundedExecutor,
+        maintenance_executor: BoundedExecutor,
         index_cache_bytes: int,
         metadata_cache_bytes: int,
     ) -> None:
-        self._shelf = shelf
+        self._directory = directory
         self._executor = executor
-        self._upkeep = upkeep
+        self._maintenance_executor = maintenance_executor
         self._session = lance.Session(  # type: ignore[attr-defined]  # exported at run time only
             index_cache_size_bytes=index_cache_bytes, metadata_cache_size_bytes=metadata_cache_bytes
         )
         self._tables: dict[str, LanceTable] = {}
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @asynccontextmanager
     async def running(self, poll_seconds: float) -> AsyncIterator[None]:
-        """Clear away what a crash has left; then look for commits by other processes while the block runs."""
-        await self._upkeep.run(self._shelf.heal)
+        """Remove what a crash has left; then look for commits by other processes while the block runs."""
+        await self._maintenance_executor.run(self._directory.recover)
         async with background_tasks(run_periodically(self._refresh, poll_seconds, "looking for commits")):
             yield
 
-    async def create(self, definition: CollectionSchema) -> Table:
-        """Make the table, then the definition that says so."""
-        async with self._turn:
-            await self._executor.run(self._create, definition)
-            return await self._opened(definition.name)
+    async def create(self, schema: CollectionSchema) -> Table:
+        async with self._lock:
+            await self._executor.run(self._create, schema)
+            return await self._get_or_open(schema.name)
 
     async def open(self, name: str) -> Table:
-        """Return the open table, or open it."""
         table = self._tables.get(name)
         if table is not None and not table.closed:
             return table
-        async with self._turn:
-            return await self._opened(name)
+        async with self._lock:
+            return await self._get_or_open(name)
 
     async def names(self) -> list[str]:
-        """Ask the shelf."""
-        return await self._executor.run(self._shelf.names)
+        return await self._executor.run(self._directory.names)
 
     async def drop(self, name: str) -> None:
-        """Remove the definition, then the table."""
-        async with self._turn:
-            table = await self._opened(name)
-            await self._executor.run(self._shelf.retract, table.definition)
+        async with self._lock:
+            table = await self._get_or_open(name)
+            await self._executor.run(self._directory.unpublish, table.schema)
             del self._tables[name]
             await table.close()
-            await self._executor.run(self._shelf.discard, table.definition)
+            await self._executor.run(self._directory.delete_table, table.schema)
 
-    async def _opened(self, name: str) -> LanceTable:
+    async def _get_or_open(self, name: str) -> LanceTable:
         table = self._tables.get(name)
         if table is None or table.closed:
             table = self._tables[name] = await self._executor.run(self._open, name)
@@ -85,37 +83,37 @@ class LanceCatalogue:
             try:
                 await table.refresh()
             except CollectionNotFoundError:
-                continue  # dropped; it tells who waits
+                continue  # dropped, which wakes the callers that wait for a commit
             except ServiceUnavailableError as error:
-                log.warning("cannot look for commits of %s: %s", table.definition.name, error)
+                log.warning("cannot look for commits of %s: %s", table.schema.name, error)
             except Exception:
-                log.exception("cannot look for commits of %s", table.definition.name)
+                log.exception("cannot look for commits of %s", table.schema.name)
 
     def _open(self, name: str) -> LanceTable:
-        definition = self._shelf.definition(name)
-        if definition is None:
+        schema = self._directory.schema(name)
+        if schema is None:
             raise CollectionNotFoundError(name)
-        place = self._shelf.place(definition)
+        location = self._directory.location(schema)
         try:
-            dataset = open_dataset(place, self._session)
+            dataset = open_dataset(location, self._session)
         except (OSError, ValueError) as error:
-            raise_as_ours(error, place.uri)
+            raise_translated(error, location.uri)
             raise
         return LanceTable(
-            definition,
+            schema,
             dataset,
-            place.files,
-            lambda: self._shelf.definition(name) == definition,
+            location.files,
+            lambda: self._directory.schema(name) == schema,
             executor=self._executor,
-            upkeep=self._upkeep,
+            maintenance_executor=self._maintenance_executor,
         )
 
-    def _create(self, definition: CollectionSchema) -> None:
-        place = self._shelf.place(definition)
+    def _create(self, schema: CollectionSchema) -> None:
+        location = self._directory.location(schema)
         try:
-            with self._shelf.creating(definition):
-                create_dataset(place, schema_of(definition), self._session)
-                self._shelf.publish(definition)
+            with self._directory.reserve(schema):
+                create_dataset(location, columns_for(schema), self._session)
+                self._directory.publish(schema)
         except OSError as error:
-            raise_as_ours(error, place.uri)
+            raise_translated(error, location.uri)
             raise

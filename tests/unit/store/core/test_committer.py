@@ -8,26 +8,26 @@ from services.common.errors import OverloadedError, RevisionError, ServiceError,
 from services.common.index_config import Hnsw, IndexConfig
 from services.store.adapters.memory_tables import MemoryTable
 from services.store.core import committer as committer_module
-from services.store.core.committer import Committed, Committer
-from services.store.core.mutations import Delete, Update, Upsert, Written
-from services.store.core.rows import EVERYTHING, NOTHING, Row
+from services.store.core.committer import CommitResult, Committer
+from services.store.core.mutations import Delete, Update, Upsert, WrittenRow
+from services.store.core.rows import ALL_FIELDS, NO_FIELDS, Row
 from services.store.core.table import WriteConflictError
 from services.store.core.validation import ValidatedRow
 from tests.unit.store.rows import NOW, PHOTOS, row
 
 
-class Rival(MemoryTable):
+class ConflictingTable(MemoryTable):
     """A table where, before each of the first `wins` commits, another process commits row "x"."""
 
     def __init__(self, wins: int) -> None:
         super().__init__(PHOTOS)
         self.wins = wins
 
-    async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
+    async def write(self, rows: Sequence[Row], deletions: Sequence[str], base_version: int) -> int:
         if self.wins:
             self.wins -= 1
             await super().write([row("x", revision=100)], [], self.version)
-        return await super().write(rows, deletions, based_on)
+        return await super().write(rows, deletions, base_version)
 
     async def configure(self, space: str, index: IndexConfig) -> int:
         if self.wins:
@@ -63,9 +63,9 @@ async def test_in_a_shared_commit_each_sees_the_one_before() -> None:
         work.commit(Delete(["x"])),
         work.commit(upsert("x", expected_revision=0)),
     )
-    assert [outcomes[0].answer, outcomes[1].answer] == [[Written("x", 1)], [Written("x", 2)]]
-    assert (outcomes[3].answer, outcomes[4].answer) == (1, [Written("x", 1)])
-    assert (await table.get(["x"], EVERYTHING)).rows["x"].text == "a text"
+    assert [outcomes[0].result, outcomes[1].result] == [[WrittenRow("x", 1)], [WrittenRow("x", 2)]]
+    assert (outcomes[3].result, outcomes[4].result) == (1, [WrittenRow("x", 1)])
+    assert (await table.get(["x"], ALL_FIELDS)).rows["x"].text == "a text"
 
 
 async def test_a_refused_write_refuses_no_other() -> None:
@@ -78,7 +78,7 @@ async def test_a_refused_write_refuses_no_other() -> None:
         return_exceptions=True,
     )
     assert isinstance(outcomes[1], RevisionError)
-    assert set((await table.get(["x", "y"], NOTHING)).rows) == {"x", "y"}
+    assert set((await table.get(["x", "y"], NO_FIELDS)).rows) == {"x", "y"}
 
 
 async def test_adding_and_removing_in_one_commit_leaves_nothing() -> None:
@@ -91,27 +91,27 @@ async def test_adding_and_removing_in_one_commit_leaves_nothing() -> None:
 async def test_what_changes_nothing_commits_nothing() -> None:
     table = MemoryTable(PHOTOS)
     before = table.version
-    assert await committer(table).commit(Delete(["none"])) == Committed(0, before)
+    assert await committer(table).commit(Delete(["none"])) == CommitResult(0, before)
     assert table.version == before
 
 
-async def test_a_rival_commit_makes_it_decide_anew() -> None:
-    table = Rival(wins=2)
+async def test_a_conflict_applies_the_mutation_again() -> None:
+    table = ConflictingTable(wins=2)
     outcome = await committer(table).commit(upsert("x"))
-    assert outcome.answer == [Written("x", 101)]
+    assert outcome.result == [WrittenRow("x", 101)]
 
 
-async def test_a_rival_commit_is_seen_by_a_condition() -> None:
-    table = Rival(wins=1)
+async def test_a_conflicting_commit_is_seen_by_a_condition() -> None:
+    table = ConflictingTable(wins=1)
     outcome = await committer(table).commit(upsert("x", expected_revision=0))
-    (refused,) = outcome.answer
+    (refused,) = outcome.result
     assert isinstance(refused, RevisionError)
 
 
-async def test_rivals_without_end_are_overload(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_conflicts_are_overload(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer_module, "BACKOFF", Backoff(0, 0))
     with pytest.raises(OverloadedError):
-        await committer(Rival(wins=1000)).commit(upsert("x"))
+        await committer(ConflictingTable(wins=1000)).commit(upsert("x"))
 
 
 async def test_too_much_waiting_is_refused_at_once() -> None:
@@ -121,12 +121,12 @@ async def test_too_much_waiting_is_refused_at_once() -> None:
     waiting = [asyncio.create_task(work.commit(upsert(f"{i}"))) for i in range(5)]
     outcomes = await asyncio.gather(first, *waiting, return_exceptions=True)
     assert any(isinstance(outcome, OverloadedError) for outcome in outcomes)
-    assert all(isinstance(outcome, Committed | OverloadedError) for outcome in outcomes)
+    assert all(isinstance(outcome, CommitResult | OverloadedError) for outcome in outcomes)
 
 
 async def test_a_batch_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
     outcome = await committer(MemoryTable(PHOTOS), max_rows=1).commit(upsert("a", "b", "c"))
-    assert len(outcome.answer) == 3
+    assert len(outcome.result) == 3
 
 
 async def test_a_caller_that_leaves_takes_nothing_back() -> None:
@@ -135,7 +135,7 @@ async def test_a_caller_that_leaves_takes_nothing_back() -> None:
     leaver = asyncio.create_task(work.commit(upsert("a")))
     await asyncio.sleep(0)
     leaver.cancel()
-    await work.drained()
+    await work.drain()
     assert await table.count() == 1
     with pytest.raises(asyncio.CancelledError):
         await leaver
@@ -145,17 +145,17 @@ async def test_what_breaks_one_commit_leaves_the_next_alone() -> None:
     class Broken(MemoryTable):
         broken = True
 
-        async def write(self, rows: Sequence[Row], deletions: Sequence[str], based_on: int) -> int:
+        async def write(self, rows: Sequence[Row], deletions: Sequence[str], base_version: int) -> int:
             if self.broken:
                 raise ZeroDivisionError
-            return await super().write(rows, deletions, based_on)
+            return await super().write(rows, deletions, base_version)
 
     table = Broken(PHOTOS)
     work = committer(table)
     with pytest.raises(ZeroDivisionError):
         await work.commit(upsert("a"))
     table.broken = False
-    assert isinstance((await work.commit(upsert("a"))).answer[0], Written)
+    assert isinstance((await work.commit(upsert("a"))).result[0], WrittenRow)
 
 
 def test_a_conflict_is_no_service_error() -> None:
@@ -163,17 +163,17 @@ def test_a_conflict_is_no_service_error() -> None:
 
 
 async def test_a_new_index_is_tried_again_when_another_process_came_first() -> None:
-    table = Rival(wins=3)
+    table = ConflictingTable(wins=3)
     assert await committer(table).configure("clip", IndexConfig(Hnsw())) == table.version
-    assert [space.index.kind for space in table.definition.spaces if space.name == "clip"] == [Hnsw()]
+    assert [space.index.kind for space in table.schema.spaces if space.name == "clip"] == [Hnsw()]
 
 
 async def test_a_new_index_is_refused_where_others_always_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer_module, "BACKOFF", Backoff(0, 0))
-    table = Rival(wins=1000)
+    table = ConflictingTable(wins=1000)
     with pytest.raises(OverloadedError):
         await committer(table).configure("clip", IndexConfig(Hnsw()))
-    assert table.definition == PHOTOS
+    assert table.schema == PHOTOS
 
 
 async def test_an_index_of_no_space_is_refused() -> None:
@@ -187,5 +187,5 @@ async def test_who_goes_away_does_not_take_a_new_index_back() -> None:
     asking = asyncio.create_task(work.configure("clip", IndexConfig(Hnsw())))
     await asyncio.sleep(0)
     asking.cancel()
-    await work.drained()
-    assert table.definition == PHOTOS.indexed({"clip": IndexConfig(Hnsw())})
+    await work.drain()
+    assert table.schema == PHOTOS.with_indexes({"clip": IndexConfig(Hnsw())})

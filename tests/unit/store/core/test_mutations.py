@@ -10,10 +10,10 @@ PICTURE = Media("aa" * 32, "image/png", 1)
 OTHER = Media("bb" * 32, "image/png", 1)
 
 
-def updated(old: Row, **fields: object) -> Row:
-    decision = Update(PHOTOS, old.id, **fields).decide({old.id: old}, NOW)  # type: ignore[arg-type]  # test brevity
-    assert list(decision.rows) == [decision.answer]
-    return decision.answer
+def apply_update(old: Row, **fields: object) -> Row:
+    outcome = Update(PHOTOS, old.id, **fields).apply({old.id: old}, NOW)  # type: ignore[arg-type]  # test brevity
+    assert list(outcome.rows) == [outcome.result]
+    return outcome.result
 
 
 def with_picture(**fields: object) -> Row:
@@ -40,35 +40,35 @@ def text_only() -> Row:
     ],
 )
 def test_a_vector_stays_while_what_it_was_made_from_does(old: Row, change: object, kept: tuple[str, ...]) -> None:
-    new = updated(old, **change)  # type: ignore[arg-type]  # test brevity
+    new = apply_update(old, **change)  # type: ignore[arg-type]  # test brevity
     assert (new.spaces, set(new.vectors)) == (kept, set(kept))
 
 
 def test_a_vector_given_replaces_the_old() -> None:
-    new = updated(text_only(), text="new", vectors={"text": vector(3, 4)})
+    new = apply_update(text_only(), text="new", vectors={"text": vector(3, 4)})
     assert new.spaces == ("text", "own")
     assert new.vectors["text"].tolist() == [3, 4]
 
 
 def test_an_update_counts_and_keeps_when_it_was_made() -> None:
-    new = updated(row("x", revision=4), text="new")
+    new = apply_update(row("x", revision=4), text="new")
     assert (new.revision, new.created, new.updated) == (5, EPOCH, NOW)
 
 
 def test_an_item_may_live_by_its_vector_alone() -> None:
-    assert updated(text_only(), text="").spaces == ("own",)
+    assert apply_update(text_only(), text="").spaces == ("own",)
 
 
 def test_an_item_with_nothing_left_is_refused() -> None:
     with pytest.raises(ItemEmptyError):
-        updated(row("x", vectors=vectors("text"), spaces=("text",)), text="")
+        apply_update(row("x", vectors=vectors("text"), spaces=("text",)), text="")
 
 
 def test_what_is_not_there_cannot_be_updated() -> None:
     with pytest.raises(ItemNotFoundError):
-        Update(PHOTOS, "x", text="new").decide({}, NOW)
+        Update(PHOTOS, "x", text="new").apply({}, NOW)
 
 
 def test_another_revision_is_refused() -> None:
     with pytest.raises(RevisionError):
-        updated(row("x", revision=2), expected_revision=1)
+        apply_update(row("x", revision=2), expected_revision=1)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from services.common.errors import CollectionNotFoundError, ServiceUnavailableError
-from services.store.adapters.memory_tables import MemoryCatalogue
-from services.store.core.row_cache import KEPT, ROW_BYTES, CachedCatalog, CachedTable, RowCache
-from services.store.core.rows import EVERYTHING, NOTHING, Part, Parts
+from services.store.adapters.memory_tables import MemoryCatalog
+from services.store.core.row_cache import CACHED_FIELDS, ROW_BYTES, CachedCatalog, CachedTable, RowCache
+from services.store.core.rows import ALL_FIELDS, NO_FIELDS, RowField, RowFields
 from services.store.core.table import ChangedRows, Changes, RowLookup, Table
 from tests.unit.store.rows import PHOTOS, row
 from tests.waiting import HANG_SECONDS
@@ -19,24 +19,24 @@ from tests.waiting import HANG_SECONDS
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Watched:
+class RecordingTable:
     """A table that notes which ids it is asked for."""
 
     def __init__(self, table: Table) -> None:
-        self.definition = table.definition
-        self.asked: list[set[str]] = []
+        self.schema = table.schema
+        self.requested: list[set[str]] = []
         self.inner = table
 
     @property
     def version(self) -> int:
         return self.inner.version
 
-    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
-        self.asked.append(set(ids))
-        return await self.inner.get(ids, parts)
+    async def get(self, ids: Collection[str], fields: RowFields) -> RowLookup:
+        self.requested.append(set(ids))
+        return await self.inner.get(ids, fields)
 
-    async def newer_than(self, version: int) -> int:
-        return await self.inner.newer_than(version)
+    async def wait_for_commit(self, version: int) -> int:
+        return await self.inner.wait_for_commit(version)
 
     async def changes(self, after: int) -> Changes:
         return await self.inner.changes(after)
@@ -47,82 +47,82 @@ class Watched:
 
 @pytest.fixture
 async def table() -> Table:
-    table = await MemoryCatalogue().create(PHOTOS)
+    table = await MemoryCatalog().create(PHOTOS)
     await table.write([row("a", text="one"), row("b", text="two")], [], table.version)
     return table
 
 
 @pytest.fixture
-def watched(table: Table) -> Watched:
-    return Watched(table)
+def recording(table: Table) -> RecordingTable:
+    return RecordingTable(table)
 
 
 @pytest.fixture
-def cached(watched: Watched) -> CachedTable:
-    return CachedTable(watched, RowCache(10**6))  # type: ignore[arg-type]  # as much of a table as is used
+def cached(recording: RecordingTable) -> CachedTable:
+    return CachedTable(recording, RowCache(10**6))  # type: ignore[arg-type]  # as much of a table as is used
 
 
 async def texts(table: Table, ids: list[str]) -> dict[str, str | None]:
-    return {row_id: each.text for row_id, each in (await table.get(ids, KEPT)).rows.items()}
+    return {row_id: each.text for row_id, each in (await table.get(ids, CACHED_FIELDS)).rows.items()}
 
 
-async def test_a_row_is_looked_up_once(cached: CachedTable, watched: Watched) -> None:
+async def test_a_row_is_looked_up_once(cached: CachedTable, recording: RecordingTable) -> None:
     assert await texts(cached, ["a"]) == {"a": "one"}
     assert await texts(cached, ["a", "b", "c"]) == {"a": "one", "b": "two"}
-    assert watched.asked == [{"a"}, {"b", "c"}]
+    assert recording.requested == [{"a"}, {"b", "c"}]
 
 
 async def test_a_commit_by_another_is_seen_and_leaves_the_other_rows(
-    cached: CachedTable, watched: Watched, table: Table
+    cached: CachedTable, recording: RecordingTable, table: Table
 ) -> None:
     await texts(cached, ["a", "b"])
     await table.write([row("a", text="new")], [], table.version)
-    watched.asked.clear()
+    recording.requested.clear()
     assert await texts(cached, ["a", "b"]) == {"a": "new", "b": "two"}
-    assert watched.asked == [{"a"}]
+    assert recording.requested == [{"a"}]
 
 
-async def test_a_write_brings_its_rows_along(cached: CachedTable, watched: Watched) -> None:
+async def test_a_write_brings_its_rows_along(cached: CachedTable, recording: RecordingTable) -> None:
     await texts(cached, ["a", "b"])
     version = await cached.write([row("a", text="new"), row("c", text="three")], ["b"], cached.version)
-    watched.asked.clear()
+    recording.requested.clear()
     assert await texts(cached, ["a", "c"]) == {"a": "new", "c": "three"}
-    assert watched.asked == []
+    assert recording.requested == []
     assert await texts(cached, ["b"]) == {}
-    assert (await cached.get(["a"], KEPT)).version == version
+    assert (await cached.get(["a"], CACHED_FIELDS)).version == version
 
 
 async def test_a_write_on_an_older_commit_is_told_whole(cached: CachedTable, table: Table) -> None:
-    based_on = cached.version
+    base_version = cached.version
     await texts(cached, ["a", "b"])
-    await table.write([row("a", text="of another")], [], based_on)
-    await cached.write([row("b", text="new")], [], based_on)
+    await table.write([row("a", text="of another")], [], base_version)
+    await cached.write([row("b", text="new")], [], base_version)
     assert await texts(cached, ["a", "b"]) == {"a": "of another", "b": "new"}
 
 
-async def test_commits_that_change_no_row_leave_all(cached: CachedTable, watched: Watched) -> None:
+async def test_commits_that_change_no_row_leave_all(cached: CachedTable, recording: RecordingTable) -> None:
     await texts(cached, ["a", "b"])
-    await watched.inner.tidy(NOW, NOW)
-    watched.asked.clear()
+    await recording.inner.optimize(NOW, NOW)
+    recording.requested.clear()
     assert await texts(cached, ["a", "b"]) == {"a": "one", "b": "two"}
-    assert watched.asked == []
+    assert recording.requested == []
 
 
 async def test_what_cannot_be_told_apart_is_forgotten(cached: CachedTable, table: Table) -> None:
     await texts(cached, ["a", "b"])
     await table.write([], ["a"], table.version)
-    await table.tidy(datetime.max.replace(tzinfo=UTC), NOW)
+    await table.optimize(datetime.max.replace(tzinfo=UTC), NOW)
     assert await texts(cached, ["a", "b"]) == {"b": "two"}
 
 
 async def test_an_answer_is_of_one_commit(table: Table) -> None:
-    class Late(Watched):
-        async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
-            if len(self.asked) == 1:
+    class ConflictingTable(RecordingTable):
+        async def get(self, ids: Collection[str], fields: RowFields) -> RowLookup:
+            if len(self.requested) == 1:
                 await table.write([row("a", text="new")], [], table.version)
-            return await super().get(ids, parts)
+            return await super().get(ids, fields)
 
-    cached = CachedTable(Late(table), RowCache(10**6))  # type: ignore[arg-type]
+    cached = CachedTable(ConflictingTable(table), RowCache(10**6))  # type: ignore[arg-type]
     await texts(cached, ["a"])
     assert await texts(cached, ["a", "b"]) == {"a": "new", "b": "two"}
 
@@ -131,7 +131,7 @@ async def test_readers_next_to_writers_never_see_an_older_row(cached: CachedTabl
     async def read() -> None:
         last = 0
         while last < 200:
-            found = await cached.get(["n", "a"], KEPT)
+            found = await cached.get(["n", "a"], CACHED_FIELDS)
             number = int(found.rows["n"].text or 0) if "n" in found.rows else 0
             assert number >= last
             last = number
@@ -151,142 +151,146 @@ async def test_readers_next_to_writers_never_see_an_older_row(cached: CachedTabl
 
 async def test_what_was_not_asked_for_is_left_out(cached: CachedTable) -> None:
     await texts(cached, ["a"])
-    assert (await cached.get(["a"], NOTHING)).rows["a"].text is None
-    assert (await cached.get(["a"], frozenset({Part.TEXT}))).rows["a"].text == "one"
+    assert (await cached.get(["a"], NO_FIELDS)).rows["a"].text is None
+    assert (await cached.get(["a"], frozenset({RowField.TEXT}))).rows["a"].text == "one"
 
 
-async def test_vectors_are_not_kept(cached: CachedTable, watched: Watched) -> None:
+async def test_vectors_are_not_kept(cached: CachedTable, recording: RecordingTable) -> None:
     for _ in range(2):
-        await cached.get(["a"], EVERYTHING)
-    assert watched.asked == [{"a"}, {"a"}]
+        await cached.get(["a"], ALL_FIELDS)
+    assert recording.requested == [{"a"}, {"a"}]
 
 
-async def test_the_row_asked_for_longest_ago_goes_first(watched: Watched) -> None:
-    cached = CachedTable(watched, RowCache(ROW_BYTES + 100))  # type: ignore[arg-type]
+async def test_the_row_asked_for_longest_ago_goes_first(recording: RecordingTable) -> None:
+    cached = CachedTable(recording, RowCache(ROW_BYTES + 100))  # type: ignore[arg-type]
     for row_id in ("a", "b", "b", "a"):
         await texts(cached, [row_id])
-    assert watched.asked == [{"a"}, {"b"}, {"a"}]
+    assert recording.requested == [{"a"}, {"b"}, {"a"}]
 
 
 class TestCatalogue:
     @pytest.fixture
-    async def inner(self) -> MemoryCatalogue:
-        return MemoryCatalogue()
+    async def inner(self) -> MemoryCatalog:
+        return MemoryCatalog()
 
     @pytest.fixture
-    async def recent(self) -> RowCache:
+    async def cache(self) -> RowCache:
         return RowCache(ROW_BYTES * 100)
 
     @pytest.fixture
-    async def catalogue(self, inner: MemoryCatalogue, recent: RowCache) -> AsyncIterator[CachedCatalog]:
-        cached = CachedCatalog(inner, recent)
+    async def catalog(self, inner: MemoryCatalog, cache: RowCache) -> AsyncIterator[CachedCatalog]:
+        cached = CachedCatalog(inner, cache)
         async with cached.loading():
             yield cached
 
     async def test_a_table_opened_is_read_into_memory(
-        self, inner: MemoryCatalogue, catalogue: CachedCatalog, recent: RowCache
+        self, inner: MemoryCatalog, catalog: CachedCatalog, cache: RowCache
     ) -> None:
         table = await inner.create(PHOTOS)
         await table.write([row(f"i{number}") for number in range(50)], [], table.version)
-        assert await catalogue.open(PHOTOS.name) is await catalogue.open(PHOTOS.name)
-        await asyncio.gather(*catalogue._loading)
-        assert len(recent.recall(PHOTOS.uid, [f"i{number}" for number in range(50)])) == 50
+        assert await catalog.open(PHOTOS.name) is await catalog.open(PHOTOS.name)
+        await asyncio.gather(*catalog._loading)
+        assert len(cache.get(PHOTOS.uid, [f"i{number}" for number in range(50)])) == 50
 
-    async def test_no_more_than_there_is_room_for(self, inner: MemoryCatalogue, catalogue: CachedCatalog) -> None:
+    async def test_no_more_than_there_is_room_for(self, inner: MemoryCatalog, catalog: CachedCatalog) -> None:
         table = await inner.create(PHOTOS)
         await table.write([row(f"i{number}") for number in range(5000)], [], table.version)
-        opened = await catalogue.open(PHOTOS.name)
-        await asyncio.gather(*catalogue._loading)
-        assert len((await opened.get([f"i{number}" for number in range(200)], KEPT)).rows) == 200
+        opened = await catalog.open(PHOTOS.name)
+        await asyncio.gather(*catalog._loading)
+        assert len((await opened.get([f"i{number}" for number in range(200)], CACHED_FIELDS)).rows) == 200
 
-    async def test_nothing_is_told_of_a_collection_dropped(self, catalogue: CachedCatalog, recent: RowCache) -> None:
-        table = await catalogue.create(PHOTOS)
+    async def test_nothing_is_told_of_a_collection_dropped(self, catalog: CachedCatalog, cache: RowCache) -> None:
+        table = await catalog.create(PHOTOS)
         await table.write([row("a")], [], table.version)
-        await catalogue.drop(PHOTOS.name)
-        assert recent.recall(PHOTOS.uid, ["a"]) == {}
+        await catalog.drop(PHOTOS.name)
+        assert cache.get(PHOTOS.uid, ["a"]) == {}
         with pytest.raises(CollectionNotFoundError):
-            await table.get(["a"], KEPT)
+            await table.get(["a"], CACHED_FIELDS)
 
 
-class Halting(Watched):
+class PausingTable(RecordingTable):
     """A table whose answers are on their way until they are let go: rows looked up, and what has changed."""
 
     def __init__(self, table: Table) -> None:
         super().__init__(table)
-        self.found, self.told = asyncio.Event(), asyncio.Event()
+        self.release_rows, self.release_changes = asyncio.Event(), asyncio.Event()
 
-    async def get(self, ids: Collection[str], parts: Parts) -> RowLookup:
-        found = await super().get(ids, parts)
-        await self.found.wait()
+    async def get(self, ids: Collection[str], fields: RowFields) -> RowLookup:
+        found = await super().get(ids, fields)
+        await self.release_rows.wait()
         return found
 
     async def changes(self, after: int) -> Changes:
         changes = await super().changes(after)
-        return replace(changes, batches=self._told(changes.batches))
+        return replace(changes, batches=self._hold(changes.batches))
 
     async def write(self, *arguments: object) -> int:
         version = await super().write(*arguments)
-        await self.found.wait()
+        await self.release_rows.wait()
         return version
 
-    async def _told(self, batches: AsyncIterator[ChangedRows]) -> AsyncIterator[ChangedRows]:
+    async def _hold(self, batches: AsyncIterator[ChangedRows]) -> AsyncIterator[ChangedRows]:
         async for batch in batches:
             yield batch
-            await self.told.wait()
+            await self.release_changes.wait()
 
 
 @pytest.fixture
-def halting(table: Table) -> Halting:
-    return Halting(table)
+def pausing(table: Table) -> PausingTable:
+    return PausingTable(table)
 
 
-async def caught_up_while(halting: Halting, cached: CachedTable, late: Coroutine[Any, Any, object]) -> None:
+async def evict_while(pausing: PausingTable, cached: CachedTable, late: Coroutine[Any, Any, object]) -> None:
     """Let another process change "b" while `late` is on its way; it arrives while the cache learns what changed."""
     arriving = asyncio.create_task(late)
     await asyncio.sleep(0)
-    await halting.inner.write([row("b", text="newest")], [], halting.inner.version)
-    catching_up = asyncio.create_task(cached.get(["a"], KEPT))
+    await pausing.inner.write([row("b", text="newest")], [], pausing.inner.version)
+    evicting = asyncio.create_task(cached.get(["a"], CACHED_FIELDS))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    halting.found.set()
+    pausing.release_rows.set()
     await arriving
-    halting.told.set()
-    await catching_up
+    pausing.release_changes.set()
+    await evicting
 
 
 @pytest.mark.parametrize("late", ["read", "write"])
-async def test_what_arrives_while_the_cache_catches_up_is_not_taken_for_the_newest(halting: Halting, late: str) -> None:
-    cached = CachedTable(halting, RowCache(10**6))  # type: ignore[arg-type]  # as much of a table as is used
-    halting.found.set()
-    await cached.get(["a"], KEPT)
-    halting.found.clear()
-    written = cached.write([row("b", text="newer")], [], halting.version)
-    read = cached.get(["b"], KEPT)
+async def test_what_arrives_while_the_cache_catches_up_is_not_taken_for_the_newest(
+    pausing: PausingTable, late: str
+) -> None:
+    cached = CachedTable(pausing, RowCache(10**6))  # type: ignore[arg-type]  # as much of a table as is used
+    pausing.release_rows.set()
+    await cached.get(["a"], CACHED_FIELDS)
+    pausing.release_rows.clear()
+    written = cached.write([row("b", text="newer")], [], pausing.version)
+    read = cached.get(["b"], CACHED_FIELDS)
     unused, arriving = (written, read) if late == "read" else (read, written)
     unused.close()
-    await caught_up_while(halting, cached, arriving)
-    assert (await cached.get(["b"], KEPT)).rows["b"].text == "newest"
+    await evict_while(pausing, cached, arriving)
+    assert (await cached.get(["b"], CACHED_FIELDS)).rows["b"].text == "newest"
 
 
-async def test_a_cache_that_could_not_catch_up_knows_what_it_knew(watched: Watched, cached: CachedTable) -> None:
-    await cached.get(["a", "b"], KEPT)
-    await watched.inner.write([row("b", text="newest")], [], watched.version)
-    asked = list(watched.asked)
+async def test_a_cache_that_could_not_catch_up_knows_what_it_knew(
+    recording: RecordingTable, cached: CachedTable
+) -> None:
+    await cached.get(["a", "b"], CACHED_FIELDS)
+    await recording.inner.write([row("b", text="newest")], [], recording.version)
+    asked = list(recording.requested)
 
     async def away(after: int) -> Changes:
         raise ServiceUnavailableError("the store", "is away")
 
-    ours, watched.changes = watched.changes, away  # type: ignore[method-assign]  # for once
+    ours, recording.changes = recording.changes, away  # type: ignore[method-assign]  # for once
     with pytest.raises(ServiceUnavailableError):
-        await cached.get(["a"], KEPT)
-    watched.changes = ours  # type: ignore[method-assign]  # again
-    assert (await cached.get(["a", "b"], KEPT)).rows["b"].text == "newest"
-    assert watched.asked == [*asked, {"b"}]
+        await cached.get(["a"], CACHED_FIELDS)
+    recording.changes = ours  # type: ignore[method-assign]  # again
+    assert (await cached.get(["a", "b"], CACHED_FIELDS)).rows["b"].text == "newest"
+    assert recording.requested == [*asked, {"b"}]
 
 
 async def test_reading_into_memory_late_takes_no_older_row_for_the_newest(table: Table) -> None:
     cached = CachedTable(table, RowCache(10**6))
-    await cached.get(["a", "b"], KEPT)
+    await cached.get(["a", "b"], CACHED_FIELDS)
     await table.write([], ["a"], table.version)
     await cached.load()
-    assert set((await cached.get(["a", "b"], KEPT)).rows) == {"b"}
+    assert set((await cached.get(["a", "b"], CACHED_FIELDS)).rows) == {"b"}

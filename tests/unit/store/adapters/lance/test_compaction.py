@@ -1,4 +1,4 @@
-from services.store.adapters.lance.compaction import FRAGMENT_ROWS, Fragment, worth_merging
+from services.store.adapters.lance.compaction import FRAGMENT_ROWS, Fragment, select_fragments
 
 
 def fragments(*rows: int) -> list[Fragment]:
@@ -6,32 +6,32 @@ def fragments(*rows: int) -> list[Fragment]:
 
 
 def test_a_few_small_ones_are_left() -> None:
-    assert worth_merging(fragments(100_000, 1, 1, 1)) == set()
+    assert select_fragments(fragments(100_000, 1, 1, 1)) == set()
 
 
 def test_many_small_ones_are_merged_without_the_large_one() -> None:
-    assert worth_merging(fragments(100_000, *[1] * 8)) == set(range(1, 9))
+    assert select_fragments(fragments(100_000, *[1] * 8)) == set(range(1, 9))
 
 
 def test_a_large_one_is_taken_once_the_small_ones_weigh_as_much() -> None:
-    assert worth_merging(fragments(8000, *[1000] * 8)) == set(range(9))
+    assert select_fragments(fragments(8000, *[1000] * 8)) == set(range(9))
 
 
 def test_middling_ones_are_merged_past_a_few_tiny_ones() -> None:
-    assert worth_merging(fragments(1, 1, *[4000] * 8)) == set(range(2, 10))
+    assert select_fragments(fragments(1, 1, *[4000] * 8)) == set(range(2, 10))
 
 
 def test_one_merge_is_bounded() -> None:
     rows = FRAGMENT_ROWS // 4
-    assert len(worth_merging(fragments(*[rows] * 100))) * rows <= 2 * FRAGMENT_ROWS + rows
+    assert len(select_fragments(fragments(*[rows] * 100))) * rows <= 2 * FRAGMENT_ROWS + rows
 
 
 def test_full_ones_are_left() -> None:
-    assert worth_merging(fragments(*[FRAGMENT_ROWS] * 20)) == set()
+    assert select_fragments(fragments(*[FRAGMENT_ROWS] * 20)) == set()
 
 
 def test_what_is_largely_deleted_is_rewritten() -> None:
-    assert worth_merging([Fragment(0, FRAGMENT_ROWS, FRAGMENT_ROWS // 5), Fragment(1, FRAGMENT_ROWS, 9)]) == {0}
+    assert select_fragments([Fragment(0, FRAGMENT_ROWS, FRAGMENT_ROWS // 5), Fragment(1, FRAGMENT_ROWS, 9)]) == {0}
 
 
 def test_rewriting_grows_with_the_logarithm() -> None:
@@ -39,7 +39,7 @@ def test_rewriting_grows_with_the_logarithm() -> None:
     rewritten = 0
     for _ in range(20_000):
         table.append(1)
-        chosen = worth_merging(fragments(*table))
+        chosen = select_fragments(fragments(*table))
         if chosen:
             merged = sum(table[number] for number in chosen)
             rewritten += merged

@@ -1,4 +1,4 @@
-"""A collection's definition as JSON."""
+"""A collection's schema as JSON."""
 
 import json
 from dataclasses import asdict
@@ -18,27 +18,27 @@ from services.store.core.rows import CollectionSchema, Space
 FORMAT = 1
 
 
-def to_json(definition: CollectionSchema) -> str:
-    """Return `definition` as JSON."""
-    spaces = [{**asdict(space), "index": _index_fields(space.index)} for space in definition.spaces]
-    return json.dumps({"format": FORMAT, **asdict(definition), "spaces": spaces}, default=_plain, indent=2)
+def to_json(schema: CollectionSchema) -> str:
+    """Return `schema` as JSON."""
+    spaces = [{**asdict(space), "index": _index_fields(space.index)} for space in schema.spaces]
+    return json.dumps({"format": FORMAT, **asdict(schema), "spaces": spaces}, default=_plain, indent=2)
 
 
 def from_json(text: str) -> CollectionSchema:
-    """Return the definition that `to_json` wrote.
+    """Return the schema that `to_json` wrote.
 
     Raises:
-        ValueError: it was written by a later version of the store, or by hand.
+        ValueError: it is in another format: a later version of the store wrote it, or somebody by hand.
     """
     fields = json.loads(text)
     if fields.pop("format") != FORMAT:
-        raise ValueError(f"unknown format of a collection's definition: {text[:200]}")
+        raise ValueError(f"unknown format of a collection's schema: {text[:200]}")
     spaces = tuple(_space(space) for space in fields.pop("spaces"))
     return CollectionSchema(spaces=spaces, created=datetime.fromisoformat(fields.pop("created")), **fields)
 
 
 def index_to_json(index: IndexConfig) -> str:
-    """Return how a space is indexed as JSON."""
+    """Return an index configuration as JSON."""
     return json.dumps(_index_fields(index))
 
 
@@ -49,7 +49,7 @@ def index_from_json(text: str) -> IndexConfig:
 
 def _space(fields: dict[str, Any]) -> Space:
     metric, sources = Metric(fields.pop("metric")), fields.pop("sources")
-    index = _index(fields.pop("index", {}))  # definitions were written without one, before there was a choice
+    index = _index(fields.pop("index", {}))  # the oldest schemas have none
     return Space(metric=metric, sources=tuple(map(ContentType, sources)), index=index, **fields)
 
 
