@@ -66,7 +66,7 @@ def test_a_tagged_version_reads_as_it_was(suite: Suite) -> None:
 
 
 def expired(client: Client, version: str) -> None:
-    """Wait until the version is tidied away, and see how reading it is refused."""
+    """Wait until the version has expired, and see how reading it is refused."""
     reason, until = "", time.monotonic() + 20
     while not reason and time.monotonic() < until:
         try:

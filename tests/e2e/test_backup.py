@@ -158,7 +158,7 @@ def test_a_killed_backup_goes_on_with_its_version(
 
     (later,) = client.ingest("many", [NewItem("later", "after the kill")])
     client.delete("many", ["i00000"])
-    _until_tidied_away(client, "many", later.version)
+    _wait_until_expired(client, "many", later.version)
     resumed = medley(suite, "backup", "many", "--to", place, "--json")
     assert (resumed.code, resumed.json["resumed"], resumed.json["items"]) == (0, True, 3000)
     whole = json.loads((place / "manifest.json").read_text().rpartition("\n}")[0] + "\n}")["files"]
@@ -200,7 +200,7 @@ def test_vectors_of_another_model_are_made_anew_only_on_request(
         assert all(np.allclose(vector, new.vectors[name], atol=1e-5) for name, vector in old.vectors.items())
 
 
-def _until_tidied_away(client: Client, name: str, version: str) -> None:
+def _wait_until_expired(client: Client, name: str, version: str) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
