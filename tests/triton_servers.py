@@ -12,11 +12,12 @@ from services.embedder.adapters.triton.endpoint import Timeouts
 from services.embedder.settings import BUILT_IN_MODELS
 from services.embedder.triton_repository import write_repository
 from tests.ports import reserve_port
+from tests.waiting import HANG_SECONDS
 from tools.triton import Ports, TritonServer, is_installed
 
 needs_triton = pytest.mark.skipif(not is_installed(), reason="no Triton server here: `make triton-server` sets one up")
 
-SHORT = Timeouts(start=20, call=10, canary=1.5, canary_interval=0.3)
+SHORT = Timeouts(start=HANG_SECONDS, call=60, canary=1.5, canary_interval=0.3)
 
 
 def triton_server(repository: Path, log: Path) -> TritonServer:

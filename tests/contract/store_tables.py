@@ -14,6 +14,7 @@ from services.common.vectors import Matrix, Metric
 from services.store.core.errors import CollectionExistsError
 from services.store.core.rows import EVERYTHING, NOTHING, CollectionSchema, Media, Part, Row, Space
 from services.store.core.table import ChangedRows, Changes, Snapshot, Table, TableCatalog, WriteConflictError
+from tests.waiting import HANG_SECONDS
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 SPACES = (
@@ -308,7 +309,7 @@ class TableContract:
         waiting = asyncio.create_task(table.newer_than(table.version))
         await asyncio.sleep(0)
         version = await table.write([row("a")], [], table.version)
-        assert await asyncio.wait_for(waiting, 5) == version
+        assert await asyncio.wait_for(waiting, HANG_SECONDS) == version
         assert await table.newer_than(version - 1) == version
 
     async def test_an_old_commit_reads_as_it_was(self, table: Table) -> None:
@@ -356,7 +357,7 @@ class TableContract:
     async def test_a_new_index_wakes_who_waits(self, table: Table) -> None:
         waiting = asyncio.create_task(table.newer_than(table.version))
         await asyncio.sleep(0)
-        assert await table.configure("clip", HNSW) == await asyncio.wait_for(waiting, 5)
+        assert await table.configure("clip", HNSW) == await asyncio.wait_for(waiting, HANG_SECONDS)
 
     async def test_writers_and_those_who_configure_lose_nothing_to_each_other(self, table: Table) -> None:
         based_on = table.version

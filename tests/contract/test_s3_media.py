@@ -21,6 +21,7 @@ from services.store.core.errors import MediaCorruptError, MediaNotFoundError
 from services.store.core.media_store import Announcement
 from tests.contract.store_media import ANYTHING, CONTENT, NONE, SHA, MediaStoreContract, before, chunks, soon
 from tests.integration.s3_endpoint import fresh_options
+from tests.waiting import HANG_SECONDS
 
 pytestmark = pytest.mark.s3
 
@@ -80,7 +81,7 @@ async def test_large_uploads_take_turns(media: S3Media) -> None:
     first = asyncio.create_task(media.put(slow(), ANYTHING))
     await begun.wait()
     second = asyncio.create_task(media.put(chunks(LARGE[MIB:], MIB), ANYTHING))
-    await asyncio.wait_for(media.put(chunks(CONTENT), ANYTHING), 10)
+    await asyncio.wait_for(media.put(chunks(CONTENT), ANYTHING), HANG_SECONDS)
     assert not second.done()
     go_on.set()
     assert (await first).sha256 == LARGE_SHA
@@ -221,11 +222,11 @@ async def test_bytes_that_changed_are_not_handed_out(
 
 async def test_anybody_may_read_by_url_for_a_while(media: S3Media) -> None:
     await media.put(chunks(CONTENT), ANYTHING)
-    url = await media.url(SHA, 2, "image/png")
-    answer = await asyncio.to_thread(urllib3.request, "GET", url)
+    short, long = await media.url(SHA, 1, "image/png"), await media.url(SHA, 600, "image/png")
+    await asyncio.sleep(2.1)
+    answer = await asyncio.to_thread(urllib3.request, "GET", long)
     assert (answer.status, answer.data, answer.headers["content-type"]) == (200, CONTENT, "image/png")
-    await asyncio.sleep(3.1)
-    assert (await asyncio.to_thread(urllib3.request, "GET", url)).status == 403
+    assert (await asyncio.to_thread(urllib3.request, "GET", short)).status == 403
     with pytest.raises(MediaNotFoundError):
         await media.url(NONE, 60, "")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from tests.integration.suite import ROOT, Suite
 from tests.ports import reserve_ports
+from tests.waiting import HANG_SECONDS
 
-COMMAND_SECONDS = 200
 OWN = ("MEDLEY_SERVER", "MEDLEY_CA", "MEDLEY_TOKEN")  # the settings of whoever runs the tests
 
 
@@ -90,7 +90,7 @@ def medley(suite: Suite, *arguments: object) -> Answer:
 
 def ended(process: subprocess.Popen[str]) -> Answer:
     """Wait for a command to end."""
-    out, err = process.communicate(timeout=COMMAND_SECONDS)
+    out, err = process.communicate(timeout=HANG_SECONDS)
     return Answer(process.returncode, out, err)
 
 

@@ -15,8 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import medley
-from tests.e2e.commands import free_port_base
 from tests.integration.suite import ROOT
+from tests.ports import reserve_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -146,7 +146,7 @@ def oldest_client(wheel: Wheel, folder: Path, *, extra: str = "") -> Environment
 @contextmanager
 def medley_up(server: Environment, folder: Path) -> Iterator[str]:
     """Run `medley up` in `folder`; yield its address."""
-    with server.start("medley", "up", "--port-base", free_port_base(), cwd=folder) as process:
+    with server.start("medley", "up", "--port-base", reserve_ports(4), cwd=folder) as process:
         assert process.stdout is not None
         try:
             yield next(line.split()[4].rstrip(",") for line in process.stdout if line.startswith("medley is up on "))

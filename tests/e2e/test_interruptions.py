@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medley import Client
-from medley._window import MAX_ITEMS
+from medley._transport.flow_control import MAX_ITEMS
 from tests.e2e.commands import Medley, ended, started
 from tests.integration.suite import Suite, one_process
 from tests.integration.tcp_proxy import TcpProxy

@@ -18,6 +18,7 @@ import pytest
 
 from services.search.engines.milvus.options import MilvusOptions
 from tests.ports import reserve_port
+from tests.waiting import HANG_SECONDS
 
 START_SECONDS = 60.0
 
@@ -52,7 +53,7 @@ class MilvusServer:
         """Kill it as a power cut would."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(HANG_SECONDS)
             self.process = None
 
     def hang(self) -> None:

@@ -19,6 +19,7 @@ from services.common.s3.bucket import S3Bucket
 from services.common.s3.options import S3Options
 from services.store.adapters.s3_preflight import make_ready
 from tests.ports import reserve_port
+from tests.waiting import HANG_SECONDS
 from tools import minio
 
 BUCKET = "medley-tests"
@@ -79,7 +80,7 @@ class MinioServer:
         """Kill it as a power cut would."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(HANG_SECONDS)
             self.process = None
 
     def _answers(self) -> bool:

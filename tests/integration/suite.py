@@ -21,10 +21,10 @@ import grpc
 
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from tests.ports import reserve_port
+from tests.waiting import HANG_SECONDS
 
 SERVICES = ("store", "embedder", "search", "gateway")
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
 MAX_MESSAGE_BYTES = 256 * 2**20
 ROOT = Path(__file__).parents[2]
 _PREFIXES = tuple(f"{service.upper()}_" for service in SERVICES)
@@ -56,7 +56,7 @@ class Suite:
         """Kill a process as a power cut would."""
         process = self.processes.pop(name)
         process.send_signal(signal.SIGKILL)
-        process.wait(STOP_SECONDS)
+        process.wait(HANG_SECONDS)
 
     def start(self, name: str = "all") -> None:
         """Start a process, and wait until it answers."""
@@ -70,7 +70,7 @@ class Suite:
         for name in reversed(list(self.processes)):
             process = self.processes.pop(name)
             process.terminate()
-            process.wait(STOP_SECONDS)
+            process.wait(HANG_SECONDS)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from tests.integration.conversation import (
     SECONDS,
+    answers,
     ids,
     ingest,
     item,
@@ -27,6 +29,7 @@ from tests.integration.conversation import (
     versions,
 )
 from tests.integration.suite import START_SECONDS, Suite, command, four_processes, one_process
+from tests.waiting import HANG_SECONDS, until_works
 
 UNAVAILABLE, INVALID = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INVALID_ARGUMENT
 TEXT_SPACE = collection_pb2.Space(name="text", model="minilm")
@@ -63,7 +66,7 @@ async def test_what_was_acknowledged_survives_a_kill_in_the_middle_of_an_ingest(
             name = (await make_collection(gateway, "things", TEXT_SPACE, own_space())).name
             reached = asyncio.Event()
             cut = asyncio.create_task(acknowledged_until_cut(gateway, name, 700, reached))
-            await asyncio.wait_for(reached.wait(), SECONDS)
+            await asyncio.wait_for(reached.wait(), HANG_SECONDS)
             await asyncio.to_thread(suite.kill)
             written = await cut
         await asyncio.to_thread(suite.start)
@@ -130,13 +133,13 @@ async def things(gateway: "pb_grpc.GatewayServiceAsyncStub") -> AsyncIterator[st
 
 async def answered(gateway: "pb_grpc.GatewayServiceAsyncStub", request: pb.SearchRequest) -> pb.SearchResponse:
     """Return the response once the services have reconnected."""
-    for _ in range(100):
-        try:
-            return await gateway.Search(request, timeout=SECONDS)
-        except grpc.aio.AioRpcError as error:
-            assert error.code() is UNAVAILABLE  # noqa: PT017
-            await asyncio.sleep(0.1)
-    raise AssertionError("a restarted service is not used")
+    async with asyncio.timeout(HANG_SECONDS):
+        while True:
+            try:
+                return await gateway.Search(request, timeout=SECONDS)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is UNAVAILABLE  # noqa: PT017
+                await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize("down", ["embedder", "search", "store"])
@@ -198,14 +201,19 @@ async def test_a_cancelled_ingest_frees_its_slot(tmp_path: Path) -> None:
         async with suite.gateway() as gateway:
             name = (await make_collection(gateway, "things", own_space())).name
             items = [item(f"item{number}", vectors={"own": vector(1, number)}) for number in range(5000)]
-            for _ in range(3):
+
+            async def begin() -> Any:
                 call = gateway.IngestItems(requests(name, items, pause_seconds=0.001), timeout=SECONDS)
                 await anext(aiter(call))
+                return call
+
+            for _ in range(3):
+                call = await until_works(begin, grpc.aio.AioRpcError)
                 second = gateway.IngestItems(requests(name, items[:1]), timeout=SECONDS)
                 await refused(second, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
                 call.cancel()
-                await asyncio.sleep(0.3)
-            assert outcomes(await ingest(gateway, name, items[0])) == ["written"]
+            after = await until_works(lambda: ingest(gateway, name, items[0]), grpc.aio.AioRpcError)
+            assert outcomes(after) == ["written"]
 
 
 async def test_a_taken_port_is_one_clear_line_and_no_traceback(tmp_path: Path) -> None:
@@ -239,15 +247,25 @@ async def test_running_calls_finish_after_sigterm(tmp_path: Path) -> None:
     with one_process(tmp_path) as suite:
         async with suite.gateway() as gateway:
             name = (await make_collection(gateway, "things", TEXT_SPACE)).name
-            items = [item(f"item{number}", text=f"text {number}") for number in range(400)]
-            call = asyncio.create_task(ingest(gateway, name, *items))
-            await asyncio.sleep(0.15)
-            assert not call.done()
-            await asyncio.to_thread(suite.stop)
-            assert outcomes(await call) == ["written"] * 400
+            items = [item(f"item{number}", text=f"text {number}") for number in range(100)]
+            stopping = asyncio.Event()
+
+            async def sent() -> AsyncIterator[pb.IngestItemsRequest]:
+                """Send half of the items, and the others once the services are to stop."""
+                async for request in requests(name, items[:50]):
+                    yield request
+                await stopping.wait()
+                for each in items[50:]:
+                    yield pb.IngestItemsRequest(chunk=pb.IngestChunk(items=[each]))
+
+            call = gateway.IngestItems(sent(), timeout=SECONDS)
+            first = await anext(aiter(call))
+            suite.processes["all"].terminate()
+            stopping.set()
+            assert outcomes([*first.items, *await answers(call)]) == ["written"] * 100
 
 
 def _second(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     process = command("services", environment, stderr=subprocess.PIPE)
-    _, stderr = process.communicate(timeout=START_SECONDS)
+    _, stderr = process.communicate(timeout=HANG_SECONDS)
     return subprocess.CompletedProcess([], process.returncode, "", stderr)

@@ -12,6 +12,7 @@ from medley.v1 import gateway_service_pb2 as pb
 from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from tests.integration.conversation import ids, ingest, item, make_collection, own_space, refused, search, vector
 from tests.integration.suite import Suite, four_processes, one_process
+from tests.waiting import HANG_SECONDS
 
 SHAPES = {"one process": one_process, "four processes": four_processes}
 SECONDS = 20.0
@@ -59,7 +60,7 @@ async def wait_for_index(
     gateway: "pb_grpc.GatewayServiceAsyncStub", collection: collection_pb2.Collection
 ) -> search_service_pb2.Index:
     """Return the index of the first space once GetStatus reports it as up to date with `collection`."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             status = await gateway.GetStatus(pb.GetStatusRequest())
             mine = [each for each in status.collections if each.collection.name == collection.name]
@@ -72,7 +73,7 @@ async def wait_for_index(
 
 async def wait_for_collection(gateway: "pb_grpc.GatewayServiceAsyncStub", name: str) -> collection_pb2.Collection:
     """Return the collection once the restarted store answers."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 return (await gateway.GetCollection(pb.GetCollectionRequest(name=name))).collection

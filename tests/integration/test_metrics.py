@@ -18,6 +18,7 @@ from medley.v1 import gateway_service_pb2_grpc as pb_grpc
 from tests.integration.conversation import ingest, item, make_collection, own_space, search, vector, versions
 from tests.integration.suite import ROOT, Suite, four_processes
 from tests.ports import reserve_port
+from tests.waiting import HANG_SECONDS
 
 SECONDS = 20.0
 POINTS = {"collection": "collections/points", "space": "own"}
@@ -94,7 +95,7 @@ async def test_recall_is_told_of_an_approximate_index(
     )
     arm, labels = pb.Arm(vector=vector(9, 1), space="own"), {"collection": name, "space": "own"}
     approximate = "medley_searches_total", frozenset({**labels, "mode": "approximate"}.items())
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             await gateway.Search(search(name, arm, version=versions(answers)))
             samples = await asyncio.to_thread(scraped, ports["search"])
@@ -157,7 +158,7 @@ async def test_an_index_that_is_gone_is_told_no_more(
     key = "medley_index_vectors", frozenset({"collection": name, "space": "own"}.items())
     assert (await asyncio.to_thread(scraped, ports["search"]))[key] == 1
     await gateway.DropCollection(pb.DropCollectionRequest(name=name))
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(HANG_SECONDS):
         while key in await asyncio.to_thread(scraped, ports["search"]):  # noqa: ASYNC110  # another process tells
             await asyncio.sleep(0.1)
 

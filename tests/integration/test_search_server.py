@@ -28,11 +28,11 @@ from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
+from tests.waiting import HANG_SECONDS
 
 PHOTOS = "collections/photos"
 DIMENSIONS = 24
 ITEMS = 600
-START_SECONDS = 30.0
 
 Stub = Any
 
@@ -45,7 +45,7 @@ async def process(module: str, **environment: str) -> AsyncIterator[tuple[asynci
     )
     assert running.stderr
     try:
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             while not (found := re.search(rb"listens on port (\d+)", line := await running.stderr.readline())):
                 assert line, f"{module} ended"
         reading = asyncio.create_task(running.stderr.read())
@@ -130,7 +130,7 @@ async def write(store: Stub, photos: Photos, ids: Sequence[str]) -> str:
 
 
 async def ask(
-    search: Stub, query: Matrix, version: str = "", top_k: int = 20, spelt: str = "{}", *, seconds: float = 20
+    search: Stub, query: Matrix, version: str = "", top_k: int = 20, spelt: str = "{}", *, seconds: float = HANG_SECONDS
 ) -> Any:
     request = pb.SearchIndexRequest(
         collection=PHOTOS,
@@ -202,7 +202,7 @@ async def test_the_index_outlives_the_store_and_resumes_with_it(tmp_path: Path, 
     async with store_process(tmp_path) as (running, store_port), store_stub(store_port) as store:
         await create(store, "v")
         version = await changed(store, photos)
-        async with search_process(store_port, SEARCH_WAIT_SECONDS="15") as (_, port), search_stub(port) as search:
+        async with search_process(store_port, SEARCH_WAIT_SECONDS="600") as (_, port), search_stub(port) as search:
             await assert_right(search, photos, version)
             getattr(running, end)()
             await running.wait()
@@ -241,7 +241,7 @@ async def test_a_collection_dropped_and_made_again_is_another(tmp_path: Path) ->
         assert (await ask(search, query, await create(store, "v"))).candidates == 0
         old = await write(store, photos, ["x", "y"])
         await assert_right(search, photos, old)
-        code, reason, metadata = await refused(ask(search, query, old.replace(".", ".9"), seconds=2))
+        code, reason, metadata = await refused(ask(search, query, old.replace(".", ".9")))
         assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "VERSION_NOT_REACHED")
         assert metadata == {"wanted": old.replace(".", ".9"), "applied": old}
         await store.DropTable(store_pb.DropTableRequest(name=PHOTOS))

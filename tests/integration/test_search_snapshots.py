@@ -30,8 +30,8 @@ from tests.integration.test_search_server import (
     store_stub,
     write,
 )
+from tests.waiting import HANG_SECONDS
 
-START_SECONDS = 30.0
 LOADED, SAVED, BUILT = (
     f"of {PHOTOS} at",
     "INFO:services.search.snapshots.repository:saved",
@@ -54,13 +54,13 @@ class Search:
         return self.log.read_text()
 
     async def tells(self, words: str) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(HANG_SECONDS):
             while words not in self.told:  # noqa: ASYNC110  # another process
                 await asyncio.sleep(0.02)
 
     async def ends(self, how: str) -> None:
         getattr(self.process, how)()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_SECONDS):
             await self.process.wait()
 
 
@@ -110,7 +110,7 @@ class Suite:
 
 
 async def _port(process: asyncio.subprocess.Process, log: Path) -> int:
-    async with asyncio.timeout(START_SECONDS):
+    async with asyncio.timeout(HANG_SECONDS):
         while not (found := re.search(r"listens on port (\d+)", told := log.read_text())):  # noqa: ASYNC240
             assert process.returncode is None, told
             await asyncio.sleep(0.02)

@@ -31,6 +31,7 @@ from services.common.rpc.server import run_server
 from services.store.servicer import StoreServicer
 from services.store.settings import StoreSettings
 from services.store.wiring import store_servicer
+from tests.waiting import HANG_SECONDS
 
 PHOTOS = "collections/photos"
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 100
@@ -194,7 +195,7 @@ async def next_change(messages: Any) -> Change:
     removed: set[str] = set()
     reset = False
     while True:
-        message = await asyncio.wait_for(messages.read(), 10)
+        message = await asyncio.wait_for(messages.read(), HANG_SECONDS)
         assert message is not grpc.aio.EOF
         reset = reset or message.reset
         rows |= rows_of(message)
@@ -755,7 +756,7 @@ class TestIndexes:
 async def versioned(messages: Any) -> pb.WatchChangesResponse:
     """Return the next message that carries a version."""
     while True:
-        message: pb.WatchChangesResponse = await asyncio.wait_for(messages.read(), 10)
+        message: pb.WatchChangesResponse = await asyncio.wait_for(messages.read(), HANG_SECONDS)
         if message.version:
             return message
 
@@ -801,14 +802,14 @@ class TestChanges:
         messages = photos.WatchChanges(pb.WatchChangesRequest(collection=PHOTOS))
         await next_change(messages)
         await photos.DropTable(pb.DropTableRequest(name=PHOTOS))
-        assert await refusal(asyncio.wait_for(messages.read(), 5)) == "COLLECTION_NOT_FOUND"
+        assert await refusal(asyncio.wait_for(messages.read(), HANG_SECONDS)) == "COLLECTION_NOT_FOUND"
 
 
 async def test_stopping_ends_watches_so_that_they_come_again(servicer: StoreServicer, photos: Stub) -> None:
     messages = photos.WatchChanges(pb.WatchChangesRequest(collection=PHOTOS))
     await next_change(messages)
     servicer.end_watches()
-    assert await refusal(asyncio.wait_for(messages.read(), 5)) == "SERVICE_UNAVAILABLE"
+    assert await refusal(asyncio.wait_for(messages.read(), HANG_SECONDS)) == "SERVICE_UNAVAILABLE"
 
 
 async def test_direct_calls_need_no_context(servicer: StoreServicer) -> None:
@@ -984,13 +985,13 @@ async def revisions(stub: Stub) -> list[int]:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_SECONDS):
         while not condition():  # noqa: ASYNC110  # nobody sets an event for it
             await asyncio.sleep(0.01)
 
 
 async def until_async(condition: Any, expected: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_SECONDS):
         while await condition() != expected:  # noqa: ASYNC110  # nobody sets an event for it
             await asyncio.sleep(0.05)
 
@@ -1002,13 +1003,14 @@ async def process(directory: Path) -> AsyncIterator[tuple[asyncio.subprocess.Pro
         "STORE_DATA_DIR": str(directory),
         "STORE_LISTEN": "127.0.0.1:0",
         "STORE_TIDY_SECONDS": "0.3",
+        "STORE_DRAIN_SECONDS": "3600",
     }
     store = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.store", stderr=asyncio.subprocess.PIPE, env=environment
     )
     assert store.stderr
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_SECONDS):
             while b"listens on port" not in (line := await store.stderr.readline()):
                 assert line, "the store ended"
         port = int(line.split()[-1])
@@ -1066,4 +1068,4 @@ async def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
         messages = stub.WatchChanges(pb.WatchChangesRequest(collection=PHOTOS))
         await next_change(messages)
         store.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(store.wait(), StoreSettings().drain_seconds - 1) == 0
+        assert await asyncio.wait_for(store.wait(), HANG_SECONDS) == 0

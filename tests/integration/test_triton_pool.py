@@ -25,9 +25,10 @@ from services.embedder.adapters.triton.layout import ServedTower
 from services.embedder.adapters.triton.pool import Pool
 from services.embedder.core.catalog import ModelFile, TextProjection
 from services.embedder.core.errors import ModelFileError
+from tests.waiting import HANG_SECONDS, until, until_raises, until_works
 
 NAME, FINGERPRINT = "head.text", "p" * 32
-TIMEOUTS = Timeouts(start=5, call=5, canary=0.3, canary_interval=0.1)
+TIMEOUTS = Timeouts(start=HANG_SECONDS, call=HANG_SECONDS, canary=1.5, canary_interval=0.1)
 HEAD = TextProjection(ModelFile(Path("graph"), "0" * 64), "trunk", 3)
 CODES = grpc.StatusCode
 Behaviour = Callable[[Any, Any], Awaitable[None]]
@@ -120,8 +121,13 @@ async def pool(*fakes: FakeTriton, reload: bool = False) -> AsyncIterator[Pool]:
         made = Pool(clients, [expected], TIMEOUTS, reload=reload)
         async with made.watch():
             await made.until_ready(NAME)
-            await asyncio.sleep(0.05)
+            await until(lambda: ready(made) == sum(fake.fingerprint == FINGERPRINT for fake in fakes))
             yield made
+
+
+def ready(made: Pool) -> int:
+    """Return how many servers are asked: each runs a request of the model, and has another queued."""
+    return made.policy(NAME).max_in_flight // 2
 
 
 async def ask(made: Pool) -> Matrix:
@@ -173,11 +179,10 @@ async def test_the_least_busy_is_asked() -> None:
 
     async with pool(one, two) as made:
         one.callers = two.callers = held
-        asked = [asyncio.create_task(ask(made)) for _ in range(1)]
-        for _ in range(5):
-            await asyncio.sleep(0.05)
+        asked = []
+        for number in range(6):
             asked.append(asyncio.create_task(ask(made)))
-        await asyncio.sleep(0.05)
+            await until(lambda number=number: one.asked + two.asked > number)  # type: ignore[misc]  # its default
         assert (one.asked, two.asked) == (3, 3)
         gate.set()
         await asyncio.gather(*asked)
@@ -187,11 +192,11 @@ async def test_a_server_that_comes_to_compute_otherwise_is_out_until_it_does_not
     fake = FakeTriton()
     async with pool(fake) as made:
         fake.turn = 0.9
-        await asyncio.sleep(0.3)
+        await until(lambda: not ready(made))
         with pytest.raises(ServiceUnavailableError, match="golden vector"):
             await ask(made)
         fake.turn = 1.0
-        await asyncio.sleep(0.3)
+        await until(lambda: ready(made))
         await ask(made)
 
 
@@ -199,26 +204,28 @@ async def test_a_server_that_comes_back_with_another_model_stays_out() -> None:
     fake = FakeTriton()
     async with pool(fake) as made:
         fake.canaries = refusing(CODES.UNAVAILABLE, "restarting")
-        await asyncio.sleep(0.3)
+        await until(lambda: not ready(made))
         fake.canaries, fake.fingerprint = well, "q" * 32
-        await asyncio.sleep(0.3)
-        with pytest.raises(ServiceUnavailableError, match="fingerprint"):
-            await ask(made)
+        error: Exception | None = None
+        while "fingerprint" not in str(error):
+            await asyncio.sleep(TIMEOUTS.canary_interval)
+            error = await until_raises(ServiceUnavailableError, lambda: ask(made))
+        assert not ready(made)
 
 
 async def test_a_late_canary_means_nothing_while_others_are_answered() -> None:
     fake = FakeTriton()
 
     async def late(request: Any, context: Any) -> None:
-        await asyncio.sleep(5)
+        await asyncio.sleep(600)
 
     async with pool(fake) as made:
         fake.canaries = late
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
+        enough = time.monotonic() + 2 * TIMEOUTS.canary
+        while time.monotonic() < enough:
             await ask(made)
             await asyncio.sleep(0.02)
-        await asyncio.sleep(1)
+        await until(lambda: not ready(made))
         with pytest.raises(ServiceUnavailableError, match="in time"):
             await ask(made)
 
@@ -227,14 +234,12 @@ async def test_what_waits_at_a_server_that_stopped_answering_fails_with_it() -> 
     fake = FakeTriton()
 
     async def late(request: Any, context: Any) -> None:
-        await asyncio.sleep(5)
+        await asyncio.sleep(600)
 
     async with pool(fake) as made:
         fake.canaries = fake.callers = late
-        began = time.monotonic()
         with pytest.raises(ServiceUnavailableError, match="stopped answering"):
-            await made.infer(NAME, [np.ones(3, np.float32)], 5)
-        assert time.monotonic() - began < 2
+            await made.infer(NAME, [np.ones(3, np.float32)], 600)
 
 
 DEAD = refusing(CODES.INTERNAL, "Stub process 'head.text_0_0' is not healthy.")
@@ -244,15 +249,17 @@ async def test_a_dead_model_is_loaded_anew_once_and_not_again_and_again() -> Non
     fake = FakeTriton()
     async with pool(fake, reload=True):
         fake.canaries = DEAD
-        await asyncio.sleep(0.8)
+        await until(lambda: len(fake.control) == 2)
+        await asyncio.sleep(5 * TIMEOUTS.canary_interval)
         assert fake.control == ["unload", "load"]
 
 
 async def test_a_dead_model_is_left_alone_where_reloading_is_not_wanted() -> None:
     fake = FakeTriton()
-    async with pool(fake):
+    async with pool(fake) as made:
         fake.canaries = DEAD
-        await asyncio.sleep(0.5)
+        await until(lambda: not ready(made))
+        await asyncio.sleep(5 * TIMEOUTS.canary_interval)
         assert fake.control == []
 
 
@@ -266,9 +273,9 @@ async def test_a_model_unloaded_from_here_is_loaded_however_often_it_takes() -> 
 
     async with pool(fake, reload=True) as made:
         fake.loading, fake.canaries = mended, DEAD
-        await asyncio.sleep(1)
+        await until(lambda: fake.control.count("load") == 3)
+        await until_works(lambda: ask(made), ServiceUnavailableError)
         assert fake.control.count("load") == 3
-        await ask(made)
 
 
 async def test_a_foreign_fingerprint_is_refused_at_the_start() -> None:

@@ -20,6 +20,7 @@ from services.common.errors import (
     VersionUnknownError,
 )
 from tests.unit.medley.scripted_gateway import AioClient, Behaviour, ScriptedGateway, serving
+from tests.waiting import HANG_SECONDS
 
 FOUND = pb.SearchResponse(version="v.1")
 GONE = "127.0.0.1:1"
@@ -96,12 +97,10 @@ def test_an_update_is_not_tried_again(connect: Any) -> None:
     assert len(gateway.calls) == 1
 
 
-def test_no_server_is_an_error_within_seconds(connect: Any) -> None:
-    begin = time.monotonic()
+def test_no_server_is_an_error(connect: Any) -> None:
     with connect(GONE) as client, pytest.raises(medley.UnavailableError) as caught:
         client.collection("c")
     assert caught.value.reason == "SERVICE_UNAVAILABLE"
-    assert time.monotonic() - begin < 10
 
 
 def test_a_call_ends_at_its_deadline(connect: Any) -> None:
@@ -241,9 +240,9 @@ def test_leaving_an_ingest_early_ends_it(connect: Any) -> None:
         results = client.ingest("c", endless())
         next(results)
         results.close()
-        assert ended.wait(5)
+        assert ended.wait(HANG_SECONDS)
         client.status if connect is Client else client._runner.run(_breath())
-        assert closed.wait(5)
+        assert closed.wait(HANG_SECONDS)
 
 
 async def _breath() -> None:

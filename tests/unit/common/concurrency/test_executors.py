@@ -6,6 +6,7 @@ import pytest
 from services.common.concurrency.executors import BoundedExecutor, DeadlineExecutor
 from services.common.deadlines import deadline_in, remaining_seconds
 from services.common.errors import InvalidError, ServiceUnavailableError
+from tests.waiting import HANG_SECONDS
 
 
 async def test_results_come_in_order() -> None:
@@ -20,7 +21,7 @@ async def test_a_long_list_leaves_room_for_others() -> None:
     gate = threading.Event()
 
     def work(name: str) -> None:
-        gate.wait(5)
+        gate.wait(HANG_SECONDS)
         seen.append(name)
 
     async with BoundedExecutor("test", 1) as executor:
@@ -39,7 +40,7 @@ async def test_a_cancelled_list_stops_early() -> None:
     gate = threading.Event()
 
     def work(number: int) -> None:
-        gate.wait(5)
+        gate.wait(HANG_SECONDS)
         seen.append(number)
 
     async with BoundedExecutor("test", 1) as executor:
@@ -81,7 +82,7 @@ async def test_at_the_end_what_runs_is_awaited_and_what_waits_is_dropped() -> No
 
     def work(name: str) -> None:
         began.set()
-        gate.wait(5)
+        gate.wait(HANG_SECONDS)
         seen.append(name)
 
     async with BoundedExecutor("test", 1) as executor:

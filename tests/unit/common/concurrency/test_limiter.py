@@ -7,6 +7,7 @@ import pytest
 from services.common.concurrency.limiter import ConcurrencyLimiter, WeightedSemaphore
 from services.common.deadlines import deadline_in
 from services.common.errors import DeadlineError, OverloadedError
+from tests.waiting import HANG_SECONDS
 
 
 def test_what_is_over_the_limit_is_refused_with_the_limit() -> None:
@@ -39,17 +40,17 @@ async def test_who_acquires_more_than_is_left_waits() -> None:
     await asyncio.sleep(0.01)
     assert not acquiring.done()
     semaphore.release(6)
-    await asyncio.wait_for(acquiring, 1)
+    await asyncio.wait_for(acquiring, HANG_SECONDS)
 
 
 async def test_an_amount_over_the_limit_goes_alone() -> None:
     semaphore = WeightedSemaphore(10)
-    await asyncio.wait_for(semaphore.acquire(50), 1)
+    await asyncio.wait_for(semaphore.acquire(50), HANG_SECONDS)
     acquiring = asyncio.create_task(semaphore.acquire(1))
     await asyncio.sleep(0.01)
     assert not acquiring.done()
     semaphore.release(50)
-    await asyncio.wait_for(acquiring, 1)
+    await asyncio.wait_for(acquiring, HANG_SECONDS)
 
 
 async def test_the_small_do_not_overtake_the_large() -> None:
@@ -61,7 +62,7 @@ async def test_the_small_do_not_overtake_the_large() -> None:
     await asyncio.sleep(0.01)
     assert not small.done()
     semaphore.release(6)
-    await asyncio.wait_for(asyncio.gather(large, small), 1)
+    await asyncio.wait_for(asyncio.gather(large, small), HANG_SECONDS)
 
 
 async def test_what_is_acquired_by_force_holds_others_back() -> None:
@@ -71,4 +72,4 @@ async def test_what_is_acquired_by_force_holds_others_back() -> None:
     await asyncio.sleep(0.01)
     assert not acquiring.done()
     semaphore.release(20)
-    await asyncio.wait_for(acquiring, 1)
+    await asyncio.wait_for(acquiring, HANG_SECONDS)

@@ -6,6 +6,7 @@ import pytest
 
 from services.common.concurrency.tasks import background_tasks, gather, run_periodically
 from services.common.errors import IdError
+from tests.waiting import HANG_SECONDS
 
 
 async def test_results_come_in_order() -> None:
@@ -57,7 +58,7 @@ async def test_periodic_work_goes_on_after_errors_which_are_logged(caplog: pytes
             raise errors.pop(0)
         done.set()
 
-    async with background_tasks(run_periodically(work, 0.001, "tidying")), asyncio.timeout(10):
+    async with background_tasks(run_periodically(work, 0.001, "tidying")), asyncio.timeout(HANG_SECONDS):
         await done.wait()
     assert [(record.levelname, record.exc_info is None) for record in caplog.records] == [
         ("WARNING", True),

@@ -36,6 +36,7 @@ from tests.unit.gateway.harness import (
     stream,
     with_limits,
 )
+from tests.waiting import HANG_SECONDS
 
 VECTOR = np.array([1, 2], "<f4").tobytes()
 
@@ -157,7 +158,7 @@ async def test_a_slow_producer_gets_its_answers_promptly() -> None:
         yield text("b")
 
     answers = one_by_one(harness.ingest_pipeline, NAME, slowly())
-    first = await asyncio.wait_for(anext(aiter(answers)), 2)
+    first = await asyncio.wait_for(anext(aiter(answers)), HANG_SECONDS)
     assert first.id == "a"
     go_on.set()
     assert [answer.id async for answer in answers] == ["b"]

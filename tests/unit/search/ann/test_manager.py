@@ -26,6 +26,7 @@ from services.search.engines.faiss.factory import FaissAnnFactory
 from services.search.engines.memory.vector_index import MemoryIndex
 from services.search.replication.replica import Replica
 from tests.support.change_feed import MemoryChangeFeed
+from tests.waiting import HANG_SECONDS
 
 DIMENSIONS = 16
 COUNT = 3000
@@ -435,7 +436,7 @@ async def test_nothing_is_built_for_a_collection_that_was_replaced_or_dropped() 
     feed.commit("collections/a", part(dict(zip(map(str, range(COUNT)), vectors(1, COUNT), strict=True))))
     follower = Replica("collections/a", feed, make_index)
     following = asyncio.create_task(follower.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         await follower.reached(None)
         builders.step()
         await follower.rebuilt()

@@ -9,6 +9,7 @@ import pytest
 from services.common.vectors import Metric
 from services.search.ann.recall_monitor import ENOUGH, WAITING_AT_MOST, WINDOW, RecallMonitor, RecallRecord, recall_of
 from services.search.core.collection_index import Recall
+from tests.waiting import HANG_SECONDS
 
 
 def add(record: RecallRecord, share: float, recall: float, times: int, floor: float = 0.9) -> None:
@@ -105,7 +106,7 @@ async def test_a_full_queue_does_not_hold_up_the_end() -> None:
     def wait() -> None:
         going.wait(0.2)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         async with guard.working():
             guard.offer(wait)
             while guard.offer(lambda: None):

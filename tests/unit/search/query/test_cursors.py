@@ -1,6 +1,5 @@
 """One ranking read in pages: whole, in order, in one version, whatever is written meanwhile."""
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -34,6 +33,7 @@ from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, found_by, make_index, part
+from tests.waiting import LoopClock, until_raises
 
 ITEMS = {f"i{place:03}": float(place // 3) for place in range(100)}
 """Three at a time tie."""
@@ -173,13 +173,13 @@ async def test_a_token_of_another_process_says_that_the_version_is_gone(
 
 
 async def test_a_version_is_kept_for_a_while_after_its_last_page(store: MemoryChangeFeed) -> None:
-    async with serving(store, cursor_seconds=0.2) as servicer:
-        stub = InProcessStub(servicer)
+    async with serving(store, cursor_seconds=600) as servicer:
+        stub, clock = InProcessStub(servicer), LoopClock()
         token = (await page(stub)).next_page_token
         for _ in range(4):
-            await asyncio.sleep(0.1)
+            await clock.advance(400)
             await page(stub, page_token=token)
-        await asyncio.sleep(0.4)
+        await clock.advance(601)
         with pytest.raises(VersionExpiredError) as caught:
             await page(stub, page_token=token)
         assert caught.value.metadata == {"collection": PHOTOS, "version": "uid1.1"}
@@ -204,9 +204,7 @@ async def test_a_dropped_collection_has_no_more_pages_nor_has_its_namesake(
 ) -> None:
     token = (await page(stub)).next_page_token
     store.drop(PHOTOS)
-    await asyncio.sleep(0.1)
-    with pytest.raises(CollectionNotFoundError):
-        await page(stub, page_token=token)
+    await until_raises(CollectionNotFoundError, lambda: page(stub, page_token=token))
     version = store.create(PHOTOS, [FLAT])
     await page(stub, version=str(version))
     with pytest.raises(VersionUnknownError):

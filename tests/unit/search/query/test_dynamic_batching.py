@@ -19,6 +19,7 @@ from services.search.core.change_feed import Table
 from services.search.core.collection_index import CollectionIndex, Search, SearchResult
 from services.search.query.dynamic_batching import SearchBatcher
 from tests.unit.search.feeds import FLAT, make_index, part
+from tests.waiting import HANG_SECONDS
 
 ITEMS = {f"i{place:03}": float(place) for place in range(300)}
 
@@ -36,7 +37,7 @@ class HeldIndex:
 
     def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         self.calls.append((search, queries[:, 0].tolist()))
-        assert self.gate.wait(10)
+        assert self.gate.wait(HANG_SECONDS)
         return self._index.search(search, queries)
 
 

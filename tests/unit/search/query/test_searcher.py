@@ -36,6 +36,7 @@ from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, PHOTOS, WeakFeed, part
+from tests.waiting import HANG_SECONDS, POLL_SECONDS, until_raises, until_works
 
 
 @pytest.fixture
@@ -146,9 +147,9 @@ async def test_the_fingerprint_of_the_space_is_accepted(stub: InProcessStub) -> 
 
 
 async def test_the_callers_deadline_bounds_the_wait(feed: WeakFeed) -> None:
-    async with serving(feed, wait_seconds=60.0) as servicer:
+    async with serving(feed, wait_seconds=3600.0) as servicer:
         with deadline_in(0.1), pytest.raises(VersionNotReachedError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_SECONDS):
                 await servicer.SearchIndex(request(version="uid1.9"), None)  # type: ignore[arg-type]  # as InProcessStub
 
 
@@ -165,9 +166,14 @@ async def test_the_deadline_of_the_first_search_is_not_that_of_following(
 async def test_new_collections_are_found_without_being_asked_for(feed: WeakFeed, store: MemoryChangeFeed) -> None:
     async with serving(feed, discover_seconds=0.05) as servicer:
         store.create("collections/other", [FLAT])
-        await asyncio.sleep(0.3)
-        response = await servicer.ListIndexes(pb.ListIndexesRequest(), None)  # type: ignore[arg-type]  # as InProcessStub
-    assert "collections/other" in {index.collection for index in response.indexes}
+        async with asyncio.timeout(HANG_SECONDS):
+            while "collections/other" not in await listed(servicer):  # noqa: ASYNC110  # nobody sets an event for it
+                await asyncio.sleep(POLL_SECONDS)
+
+
+async def listed(servicer: SearchServicer) -> set[str]:
+    response = await servicer.ListIndexes(pb.ListIndexesRequest(), None)  # type: ignore[arg-type]  # as InProcessStub
+    return {index.collection for index in response.indexes}
 
 
 async def test_without_any_version_a_search_waits_rather_than_answer_from_nothing(feed: WeakFeed) -> None:
@@ -177,12 +183,12 @@ async def test_without_any_version_a_search_waits_rather_than_answer_from_nothin
         with pytest.raises(ServiceUnavailableError):
             await search(InProcessStub(servicer), request())
         feed.down = False
-        await asyncio.sleep(0.2)
-        assert (await search(InProcessStub(servicer), request())).candidates == 20
+        answer = await until_works(lambda: search(InProcessStub(servicer), request()), ServiceUnavailableError)
+        assert answer.candidates == 20
 
 
 async def test_a_full_house_refuses_at_once(feed: WeakFeed) -> None:
-    async with serving(feed, max_searches=1, wait_seconds=5.0) as servicer:
+    async with serving(feed, max_searches=1, wait_seconds=3600.0) as servicer:
         stub = InProcessStub(servicer)
         waiting = asyncio.create_task(search(stub, request(version="uid1.9")))
         await asyncio.sleep(0.05)
@@ -199,9 +205,7 @@ async def test_a_dropped_collection_is_not_found_and_one_made_again_is(
     stub: InProcessStub, store: MemoryChangeFeed
 ) -> None:
     store.drop(PHOTOS)
-    await asyncio.sleep(0.1)
-    with pytest.raises(CollectionNotFoundError):
-        await search(stub, request())
+    await until_raises(CollectionNotFoundError, lambda: search(stub, request()))
     store.create(PHOTOS, [DEEP])
     with pytest.raises(SpaceNotFoundError):
         await search(stub, request())

@@ -19,6 +19,7 @@ from services.search.replication import replica as follower_module
 from services.search.replication.replicas import Replicas
 from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import FLAT, PHOTOS, part
+from tests.waiting import HANG_SECONDS
 
 OTHERS = "collections/others"
 
@@ -84,13 +85,13 @@ def items(count: int, first: int = 0) -> ChangeBatch:
 
 async def found(followers: Replicas, collection: str, version: Version | None) -> int:
     follower = await followers.follower(collection)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         (state,) = (await follower.reached(version)).states()
     return state.vectors
 
 
 async def settled(followers: Replicas, collection: str, version: Version) -> int:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 return await found(followers, collection, version)

@@ -19,6 +19,7 @@ from services.search.replication import replica as follower_module
 from services.search.replication.replica import Replica
 from tests.support.change_feed import MemoryChangeFeed
 from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
+from tests.waiting import HANG_SECONDS
 
 HNSW = IndexConfig(Hnsw(m=48))
 
@@ -51,7 +52,7 @@ async def follower(feed: WeakFeed) -> AsyncIterator[Replica]:
 
 
 async def reached(follower: Replica, version: Version | None) -> CollectionIndex:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         return await follower.reached(version)
 
 
@@ -190,7 +191,7 @@ async def test_after_an_unexpected_error_the_index_is_built_anew(
     feed.error = ZeroDivisionError("a bug")
     feed.parts_to_come = 0
     index = await reached(follower, store.commit(PHOTOS, part({"y": 2})))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         while index is old:  # the first that holds the version may be the old one, if the bug came after
             index = await reached(follower, store.commit(PHOTOS, part({"y": 2})))
     assert held(index) == {"x": 1, "y": 2}
@@ -205,7 +206,7 @@ async def test_a_rebuilt_index_replaces_the_one_that_answers(store: MemoryChange
     old.write(part({"stray": 7}))
     old.publish(version)
     assert held(old) == {"y": 2, "stray": 7}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         assert await follower.rebuilt() == version
     new = await reached(follower, version)
     assert new is not old
@@ -219,7 +220,7 @@ async def test_a_rebuild_outlives_a_store_that_fails(
     version = store.commit(PHOTOS, part({"x": 1}))
     old = await reached(follower, version)
     feed.parts_to_come = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         assert await follower.rebuilt() == version
     assert await reached(follower, version) is not old
 
@@ -252,7 +253,7 @@ async def test_what_is_built_anew_has_the_newest_choice_of_index(
     reset = await reached(follower, store.commit(PHOTOS, ChangeBatch(reset=True), part({"y": 2})))
     assert (made, configs(reset), held(reset)) == ([HNSW], {"flat": HNSW}, {"y": 2})
     assert reset is not old
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         await follower.rebuilt()
     assert made == [HNSW, HNSW]
 

@@ -27,6 +27,7 @@ from services.search.snapshots.catalog import MANIFEST, SnapshotCatalog
 from services.search.snapshots.repository import SnapshotRepository
 from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import PHOTOS, make_index
+from tests.waiting import HANG_SECONDS
 
 SPACES = [
     Space("flat", 3, Metric.COSINE, "one"),
@@ -145,14 +146,14 @@ def test_a_version_is_saved_whole_while_others_are_written(shelf: SnapshotCatalo
     class Slow(MemorySnapshots):
         def put(self, path: str, content: bytes) -> None:
             begun.set()
-            assert go_on.wait(10)
+            assert go_on.wait(HANG_SECONDS)
             store.put(path, content)
 
         files, get, remove = store.files, store.get, store.remove
 
     with ThreadPoolExecutor(3) as pool, ThreadPoolExecutor(1) as saver:
         saving = saver.submit(SnapshotRepository(SnapshotCatalog(Slow()), pool).save, PHOTOS, index, patience)
-        assert begun.wait(10)
+        assert begun.wait(HANG_SECONDS)
         for number in range(8, 20):
             index.write(change([f"item-{i:03d}" for i in range(200)], number))
             index.publish(Version("uid1", number))

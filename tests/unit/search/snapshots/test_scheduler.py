@@ -17,6 +17,7 @@ from services.search.snapshots.scheduler import Schedule, SnapshotScheduler
 from tests.support.change_feed import MemoryChangeFeed
 from tests.support.snapshot_store import MemorySnapshots
 from tests.unit.search.feeds import FLAT, ORIGIN, PHOTOS, WeakFeed, found_by, make_index, part
+from tests.waiting import HANG_SECONDS
 
 OFTEN = Schedule(between=0.01, load=5, stop=5)
 SELDOM = Schedule(between=3600, load=5, stop=5)
@@ -50,12 +51,12 @@ async def process(feed: WeakFeed, files: MemorySnapshots, pace: Schedule = SELDO
 
 
 async def reached(followers: Replicas, version: Version | None) -> CollectionIndex:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         return await (await followers.follower(PHOTOS)).reached(version)
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_SECONDS):
         while not true():  # noqa: ASYNC110  # what it waits for tells nobody
             await asyncio.sleep(0.01)
 

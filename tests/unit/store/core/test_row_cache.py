@@ -14,6 +14,7 @@ from services.store.core.row_cache import KEPT, ROW_BYTES, CachedCatalog, Cached
 from services.store.core.rows import EVERYTHING, NOTHING, Part, Parts
 from services.store.core.table import ChangedRows, Changes, RowLookup, Table
 from tests.unit.store.rows import PHOTOS, row
+from tests.waiting import HANG_SECONDS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -142,7 +143,7 @@ async def test_readers_next_to_writers_never_see_an_older_row(cached: CachedTabl
             await writer.write([row("n", text=str(number))], [], cached.version)
             await asyncio.sleep(0)
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG_SECONDS), asyncio.TaskGroup() as tasks:
         for _ in range(3):
             tasks.create_task(read())
         tasks.create_task(write())

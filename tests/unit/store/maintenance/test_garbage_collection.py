@@ -13,6 +13,7 @@ from services.store.core.rows import Media, Parts, Row
 from services.store.core.table import Table
 from services.store.maintenance.garbage_collection import GarbageCollector, Retention
 from tests.unit.store.rows import PHOTOS, SPACES, row
+from tests.waiting import HANG_SECONDS
 
 DAY = timedelta(days=1)
 
@@ -143,10 +144,10 @@ class TestCollectMedia:
         sha256 = await self.put(media, b"a")
         clock.now += 2 * DAY
         async with upkeep.running(tidy_seconds=0.01, collect_seconds=0.01):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_SECONDS):
                 while "collecting unused media failed" not in caplog.text:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await catalogue.drop(PHOTOS.name)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_SECONDS):
                 while sha256 in media._objects:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
