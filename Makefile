@@ -30,8 +30,8 @@ up: $(VENV)/.server ## Run Medley in the foreground, its data in ./data.
 test: $(VENV)/.dev test-servers ## Run every test, WORKERS at a time; ARGS="-k words" chooses some.
 	$(BIN)/python -m pytest -n $(WORKERS) -rs $(ARGS)
 
-test-fast: $(VENV)/.dev ## Run the tests that need no server: of units, and of what keeps the ports' contracts in memory.
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not (milvus or s3 or triton)" tests/unit tests/contract $(ARGS)
+test-fast: $(VENV)/.dev ## Run the tests of units, and hold what needs no server to its contract: a minute.
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not (milvus or s3 or slow or triton)" tests/unit tests/contract $(ARGS)
 
 coverage: $(VENV)/.dev test-servers ## Run every test and tell which lines none of them reaches, in services, too.
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-report=html:coverage $(ARGS)

@@ -23,6 +23,7 @@ class TestMemoryCandidates(CandidateIndexContract):
         return Hnsw()
 
 
+@pytest.mark.slow
 class FaissCandidatesContract(CandidateIndexContract):
     @pytest.fixture(scope="class")
     @classmethod

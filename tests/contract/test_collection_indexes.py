@@ -51,6 +51,7 @@ class TestMemory(CollectionIndexContract):
         return MakeCollection(lambda table: LocalCollectionIndex(table.spaces, memory))
 
 
+@pytest.mark.slow
 class TestFaiss(CollectionIndexContract):
     @pytest.fixture(params=VectorStorage, ids=lambda storage: storage.value.lower())
     def make_collection(self, request: pytest.FixtureRequest) -> MakeCollection:
@@ -63,6 +64,7 @@ class TestCandidates(CollectionIndexContract):
         return approximate(MemoryAnnFactory(), HNSW)
 
 
+@pytest.mark.slow
 class ApproximateContract(CollectionIndexContract):
     """What holds of indexes that propose as many candidates as they are asked for, by codes."""
 

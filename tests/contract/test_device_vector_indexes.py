@@ -12,6 +12,8 @@ from services.search.engines.torch.device import TorchDevice
 from services.search.engines.torch.vector_index import TorchIndex
 from tests.contract.vector_index import MakeIndex, VectorIndexContract
 
+pytestmark = pytest.mark.slow
+
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 

@@ -18,6 +18,8 @@ from services.search.engines.memory import vectors as host_vectors
 from services.search.engines.memory.vector_index import MemoryIndex
 from tests.contract.vector_index import MakeIndex, VectorIndexContract
 
+pytestmark = pytest.mark.slow
+
 ON_A_GPU = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 

@@ -22,12 +22,14 @@ class TestMemoryIndex(VectorIndexContract):
         return MemoryIndex
 
 
+@pytest.mark.slow
 class TestFaissIndexOfFloat32(VectorIndexContract):
     @pytest.fixture
     def make_index(self) -> MakeIndex:
         return partial(FaissIndex, storage=VectorStorage.FLOAT32)
 
 
+@pytest.mark.slow
 class TestFaissIndexOfFloat16(VectorIndexContract):
     MEMORY_AT_MOST = 1.6
 
@@ -42,6 +44,7 @@ class TestFaissIndexOfInt8(VectorIndexContract):
         return FaissIndex
 
 
+@pytest.mark.slow
 class TestFaissIndexOfManySegments(VectorIndexContract):
     """All storages in segments of 64 rows, searched by two threads; any vectors are coded, and codes packed at once."""
 
@@ -61,6 +64,7 @@ class TestFaissIndexOfManySegments(VectorIndexContract):
         return make
 
 
+@pytest.mark.slow
 class TestFaissIndexOfNarrowCodes(VectorIndexContract):
     """Vectors of any dimension narrowed along axes that do not suit them: bounds are loose, and answers right."""
 
