@@ -33,13 +33,13 @@ def sentences(path: Path) -> list[str]:
     return [sentence for sentence in found if len(sentence) > len("too short")][:SENTENCES]
 
 
-def agreement(left: np.ndarray, right: np.ndarray) -> str:
+def compare(left: np.ndarray, right: np.ndarray) -> str:
     """Say the lowest and mean cosine between the rows of two arrays of unit vectors."""
     cosines = (left * right).sum(1)
     return f"min {cosines.min():.4f}, mean {cosines.mean():.4f}"
 
 
-def batched(encoder: TextEncoder, texts: Sequence[str]) -> np.ndarray:
+def embed_batched(encoder: TextEncoder, texts: Sequence[str]) -> np.ndarray:
     """Embed `texts` in padded batches of `BATCH`."""
     parts = [encoder.run_padded(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
     return np.concatenate(parts)
@@ -60,12 +60,12 @@ def main() -> None:
         started = time.perf_counter()
         alone = small.run(texts)
         milliseconds = (time.perf_counter() - started) * 1000 / len(texts)
-        together = batched(small, texts)
+        together = embed_batched(small, texts)
         print(f"{title} ({len(texts)}), int8 one at a time: {milliseconds:.2f} ms each")
-        print(f"  int8 alone ~ float32 alone:          {agreement(alone, exact.run(texts))}")
-        print(f"  float32 in batches ~ float32 alone:  {agreement(batched(exact, texts), exact.run(texts))}")
-        print(f"  int8 in batches ~ int8 alone:        {agreement(together, alone)}")
-        print(f"  int8 in batches ~ float32 alone:     {agreement(together, exact.run(texts))}")
+        print(f"  int8 alone ~ float32 alone:          {compare(alone, exact.run(texts))}")
+        print(f"  float32 in batches ~ float32 alone:  {compare(embed_batched(exact, texts), exact.run(texts))}")
+        print(f"  int8 in batches ~ int8 alone:        {compare(together, alone)}")
+        print(f"  int8 in batches ~ float32 alone:     {compare(together, exact.run(texts))}")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def export(encoder: SentenceEncoder, path: Path) -> None:
     )
 
 
-def quantise(source: Path, target: Path) -> None:
+def quantize(source: Path, target: Path) -> None:
     """Write the graph `source` with int8 weights, one scale a channel, as `target`."""
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
@@ -193,7 +193,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         plain = options.float32 or Path(scratch) / "float32.onnx"
         export(load_encoder(options.source), plain)
-        quantise(plain, options.output / "text.onnx")
+        quantize(plain, options.output / "text.onnx")
     load_tokenizer(options.source).save(str(options.output / "tokenizer.json"), pretty=False)
     write_manifest(options.output, manifest(options.output))
 

@@ -84,7 +84,7 @@ def picture_weights(examples: Sequence[Example]) -> np.ndarray:
     return weights
 
 
-def contrast(logits: Tensor, right: Tensor) -> Tensor:
+def contrastive_loss(logits: Tensor, right: Tensor) -> Tensor:
     """Return the cross-entropy of `logits`, (pictures, captions), against equal shares of what is `right`, both ways.
 
     A picture or caption with nothing right in the batch is left out.
@@ -93,10 +93,10 @@ def contrast(logits: Tensor, right: Tensor) -> Tensor:
 
 
 def _one_way(logits: Tensor, right: Tensor) -> Tensor:
-    wanted = right.float()
-    total = wanted.sum(1)
+    target = right.float()
+    total = target.sum(1)
     answered = total > 0
-    loss = -(wanted * logits.log_softmax(1)).sum(1)[answered] / total[answered]
+    loss = -(target * logits.log_softmax(1)).sum(1)[answered] / total[answered]
     return loss.mean()
 
 
@@ -147,7 +147,7 @@ class Trainer:
         for weight, columns in zip(LOSS_WEIGHTS, batch.columns, strict=True):
             captions = self.towers.text(self.text[columns])
             right = torch.from_numpy(fits(self.states[columns], self.sampler.labels[batch.pictures]))
-            loss = loss + weight * contrast(self.towers.scale() * pictures @ captions.T, right)
+            loss = loss + weight * contrastive_loss(self.towers.scale() * pictures @ captions.T, right)
         return loss
 
 

@@ -34,7 +34,7 @@ PROTOS = (
     "error_reason",
 )
 _PLANS = re.compile(r"<!-- (medley plan [^\n]*) -->\n.*?<!-- to here -->", re.DOTALL)
-_MESSAGE, _ENUM, _SERVICE = 4, 5, 6  # field numbers in FileDescriptorProto, as paths of comments spell them
+_MESSAGE, _ENUM, _SERVICE = 4, 5, 6  # field numbers in FileDescriptorProto, used in the paths of comments
 
 
 def generate_pages() -> dict[str, str]:
@@ -58,7 +58,7 @@ def api_page() -> str:
 
 
 def scale_page() -> str:
-    """Return docs/scale.md with what each `medley plan` between its marks prints now."""
+    """Return docs/scale.md with the current output of each `medley plan` between its marks."""
     return _PLANS.sub(_run_plan, (ROOT / "docs/scale.md").read_text())
 
 
@@ -150,7 +150,7 @@ def _prose(comment: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the pages that are not current; with "check", only name them and return 1 if there are any."""
+    """Write the pages that are not current; with "check", only list them and return 1 if there are any."""
     stale = {path: text for path, text in generate_pages().items() if not _is_current(ROOT / path, text)}
     for path, text in stale.items():
         if arguments == ["check"]:

@@ -18,7 +18,7 @@ The MinIO server is built from source, and there is no Go here to build it with.
 
 
 def find() -> Path | None:
-    """Return where the server is, None where there is none."""
+    """Return the path of the server; None if there is none."""
     return next((path for path in _places() if os.access(path, os.X_OK) and path.is_file()), None)
 
 
@@ -34,7 +34,7 @@ def build() -> None:
 
 
 def main() -> None:
-    """Make sure that there is a server, and say where."""
+    """Build the server if there is none, and print its path."""
     parser = argparse.ArgumentParser(prog="python -m tools.minio", description=__doc__)
     parser.add_argument("--if-possible", action="store_true", help="where there is no Go, only say what that means")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Generate medley/v1 from protos/; check that it is current, that the API keeps its style, and breaks no client.
+"""Generate medley/v1 from protos/; check that it is current, the API's style, and compatibility with the last release.
 
 All need only the development dependencies: the imported google/*.proto files come with googleapis-common-protos.
 """

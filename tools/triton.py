@@ -32,14 +32,14 @@ START_SECONDS = 60.0
 
 
 class SetUpError(Exception):
-    """The server cannot be had on this machine."""
+    """The server cannot be installed or started on this machine."""
 
 
 def set_up() -> None:
-    """Install the server under `.cache/triton`; nothing is done where it is already.
+    """Install the server under `.cache/triton`; do nothing if it is installed.
 
     Raises:
-        SetUpError: this Python or this system is none it runs on.
+        SetUpError: it does not support this Python or this system.
     """
     if is_installed():
         return
@@ -53,13 +53,13 @@ def set_up() -> None:
 
 
 def is_installed() -> bool:
-    """Tell whether what `set_up` makes is there, of the versions wanted."""
+    """Return whether the server is installed in the current versions."""
     return STAMP.exists() and STAMP.read_text() == _expected_stamp()
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where a server listens."""
+    """The ports of a server."""
 
     grpc: int
     http: int
@@ -67,7 +67,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Self:
-        """Return three ports that nothing listens on."""
+        """Return three free ports."""
         with socket.socket() as one, socket.socket() as two, socket.socket() as three:
             for each in (one, two, three):
                 each.bind(("127.0.0.1", 0))
@@ -75,7 +75,7 @@ class Ports:
 
 
 class TritonServer:
-    """A server process over a model repository; models come and go only by request (`--model-control-mode=explicit`).
+    """A server over a model repository; models are loaded and unloaded on request (`--model-control-mode=explicit`).
 
     Use it as a context manager, or call `start` and `stop`. It may be killed and started again on the same ports.
     """
@@ -93,7 +93,7 @@ class TritonServer:
 
     @property
     def pid(self) -> int:
-        """The process, which must have been started."""
+        """The process id; the server must have been started."""
         assert self._process is not None
         return self._process.pid
 
@@ -102,13 +102,13 @@ class TritonServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()  # it holds nothing worth waiting for
+        self.kill()  # nothing needs a graceful shutdown
 
     def start(self) -> None:
         """Start it, and wait until it is ready.
 
         Raises:
-            SetUpError: it is not within a minute.
+            SetUpError: it is not ready within a minute.
         """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -125,7 +125,7 @@ class TritonServer:
             raise
 
     def stop(self) -> None:
-        """End it by SIGTERM, so that what is in flight is finished."""
+        """Stop it by SIGTERM, so that requests in flight finish."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -133,7 +133,7 @@ class TritonServer:
         self.kill()
 
     def kill(self) -> None:
-        """End it and its stubs by SIGKILL."""
+        """Kill it and its stubs by SIGKILL."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -144,11 +144,11 @@ class TritonServer:
         os.killpg(self.pid, number)
 
     def stubs(self, model: str) -> list[int]:
-        """Return the processes that run the copies of `model`."""
+        """Return the process ids of the instances of `model`."""
         return [pid for pid, words in _children(self.pid) if STUB in words[0] and any(model in word for word in words)]
 
     def wait(self) -> int:
-        """Wait for its end; return its exit status."""
+        """Wait until it exits; return its exit status."""
         assert self._process is not None
         return self._process.wait()
 
@@ -157,7 +157,7 @@ class TritonServer:
         deadline = time.monotonic() + START_SECONDS
         while not _ready(self.ports.http):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SetUpError(f"Triton did not start; its last words, from {self._log}:\n{_read_tail(self._log)}")
+                raise SetUpError(f"Triton did not start; the end of its log, {self._log}:\n{_read_tail(self._log)}")
             time.sleep(0.1)
 
 
@@ -172,7 +172,7 @@ def command(repository: Path, ports: Ports) -> list[str]:
         "--http-address=127.0.0.1",
         f"--http-port={ports.http}",
         f"--metrics-port={ports.metrics}",
-        "--model-control-mode=explicit",  # a model whose stub died is brought back by unloading and loading it
+        "--model-control-mode=explicit",  # a model whose stub died is restarted by unloading and loading it
         "--load-model=*",
         "--disable-auto-complete-config",  # it starts each stub twice: seconds
         "--pinned-memory-pool-byte-size=0",
@@ -194,14 +194,14 @@ def serve_models(models_dir: Path, repository: Path, *, instances: int) -> Itera
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.triton", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     setting_up = commands.add_parser("set-up", help="install the server under .cache/triton")
     setting_up.add_argument("--if-possible", action="store_true", help="where it cannot run, only say so")
     serve = commands.add_parser("serve", help="serve models until interrupted")
     serve.add_argument("--models-dir", type=Path, default=ROOT / "models")
-    serve.add_argument("--instances", type=int, default=os.cpu_count() or 1, help="copies of each model")
+    serve.add_argument("--instances", type=int, default=os.cpu_count() or 1, help="instances of each model")
     arguments = parser.parse_args()
     try:
         set_up()
@@ -214,7 +214,7 @@ def main() -> None:
 
 
 def _serve(models_dir: Path, instances: int) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server goes when this goes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the server with this process
     with suppress(KeyboardInterrupt), serve_models(models_dir, HOME / "repository", instances=instances) as server:
         ports = server.ports
         print(f"Triton serves gRPC on {ports.grpc}, HTTP on {ports.http}, metrics on {ports.metrics}. To use it:")
@@ -223,8 +223,8 @@ def _serve(models_dir: Path, instances: int) -> None:
 
 
 def _expected_stamp() -> str:
-    made_of = REQUIREMENTS.read_bytes() + sys.version.encode() + str(ROOT).encode()
-    return hashlib.sha256(made_of).hexdigest()
+    inputs = REQUIREMENTS.read_bytes() + sys.version.encode() + str(ROOT).encode()
+    return hashlib.sha256(inputs).hexdigest()
 
 
 def _package() -> Path:

@@ -346,7 +346,7 @@ async def test_a_server_with_a_foreign_fingerprint_is_refused(one: TritonServer)
 
 async def test_a_server_without_the_model_is_refused(one: TritonServer) -> None:
     (model,) = minilm()
-    assert "it is not there" in await refusal([dataclasses.replace(model, name="other")], one)
+    assert "does not have it" in await refusal([dataclasses.replace(model, name="other")], one)
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ async def test_an_answer_of_another_shape_is_no_answer(
 ) -> None:
     script, client = server
     script.answer = vectors(np.zeros(shape, np.float32))
-    with pytest.raises(DeadBackendError, match="answers model with"):
+    with pytest.raises(DeadBackendError, match="from model for"):
         await ask(client)
 
 

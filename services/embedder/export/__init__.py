@@ -1,4 +1,4 @@
-"""Models that users bring, made into folders the embedder serves: `python -m services.embedder.export`.
+"""Conversion of users' models to folders that the embedder serves: `python -m services.embedder.export`.
 
-Needs the extra `export`, with torch and transformers; the embedder itself never imports anything from here.
+Needs the extra `export`, with torch and transformers; the embedder itself imports nothing from here.
 """

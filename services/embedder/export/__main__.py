@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what `arguments` say; return the exit code."""
+    """Run the command in `arguments`; return the exit code."""
     options = _parser().parse_args(arguments)
     console = Console(quiet=getattr(options, "quiet", False))
     try:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ExportError, ServiceError, OSError) as error:
         console.print_error(str(error))
     except KeyboardInterrupt:
-        console.print_error("interrupted; nothing unfinished is left")
+        console.print_error("interrupted; no partial model is left")
         return INTERRUPTED
     return 1
 
@@ -72,24 +72,28 @@ def _parser() -> argparse.ArgumentParser:
         help="build models",
         description=(
             "Build models for the embedder: CLIP and OpenCLIP, SigLIP and SigLIP 2, ViT, CLAP, sentence-transformers. "
-            "Each is compared with the original on golden inputs, and refused where it is too far off."
+            "Each is compared with the original on golden inputs, and refused if it differs too much."
         ),
     )
     building.add_argument("source", nargs="+", help="a built-in model, a hub id (owner/name), or a folder")
-    building.add_argument("--target", choices=["onnx", "triton"], required=True, help="what will run them")
+    building.add_argument("--target", choices=["onnx", "triton"], required=True, help="the runtime")
     building.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the models")
-    building.add_argument("--name", help="name of the model; by default from its source")
+    building.add_argument("--name", help="name of the model; by default derived from its source")
     building.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="of the weights; fp32 by default")
-    building.add_argument("--min-cosine", type=_cosine, help="to the original's; 0.9999, 0.999 or 0.98 by default")
+    building.add_argument(
+        "--min-cosine", type=_cosine, help="minimum cosine to the original; 0.9999, 0.999 or 0.98 by default"
+    )
     building.add_argument("--revision", help="branch, tag or commit of a hub repository")
-    building.add_argument("--query-prefix", help="what comes before a query, for text models")
-    building.add_argument("--document-prefix", help="what comes before a document, for text models")
-    building.add_argument("--pooling", choices=["mean", "cls", "max"], help="for text models that do not say theirs")
+    building.add_argument("--query-prefix", help="prefix of queries, for text models")
+    building.add_argument("--document-prefix", help="prefix of documents, for text models")
+    building.add_argument(
+        "--pooling", choices=["mean", "cls", "max"], help="for text models whose files do not state it"
+    )
     building.add_argument(
         "--flavour", choices=["python", "onnxruntime", "tensorrt"], default="python", help="of the Triton repository"
     )
     building.add_argument("--replace", action="store_true", help="replace a model of the same name")
-    building.add_argument("--quiet", action="store_true", help="say nothing but errors and results")
+    building.add_argument("--quiet", action="store_true", help="print only errors and results")
     listed = commands.add_parser("list", help="list models", description="List the models in folders.")
     listed.add_argument("folder", nargs="*", type=Path, help="folders of models; by default EMBEDDER_MODELS_DIR's")
     return parser

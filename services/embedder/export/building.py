@@ -1,4 +1,4 @@
-"""Sources to folders of models: each appears whole and checked, or not at all."""
+"""Building model folders from sources; each is moved into place only when complete and checked."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How models are to be built; None leaves it to the model or to the precision."""
+    """Options for building models; None uses the default of the model or the precision."""
 
     out: Path
     name: str | None = None
@@ -45,15 +45,15 @@ def build(sources: Sequence[str], options: BuildOptions, console: Console) -> li
     """Build a model of each of `sources` in the folder `options.out`; return their folders.
 
     Raises:
-        ExportError: one cannot be built; of it nothing is left in `options.out`. Those before it stay.
+        ExportError: one cannot be built; it leaves nothing in `options.out`. Models built before it stay.
     """
     if options.name is not None and len(sources) > 1:
-        raise ExportError("--name is for one model, and there are several")
+        raise ExportError("--name needs a single model")
     return [folder for source in sources for folder in _build(source, options, console)]
 
 
 def default_name(given: str, precision: Precision) -> str:
-    """Return the name of a model made of what `given` names, in `precision`."""
+    """Return the default name of a model built from `given` in `precision`."""
     last = Path(given).expanduser().resolve().name if Path(given).expanduser().is_dir() else given.rsplit("/", 1)[-1]
     plain = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")
     return f"{plain[:57]}{'' if precision == 'fp32' else f'-{precision}'}"
@@ -67,8 +67,8 @@ def _build(given: str, options: BuildOptions, console: Console) -> list[Path]:
 
 
 def _copy_built_in(model: Model, options: BuildOptions, console: Console) -> list[Path]:
-    """Copy a model that comes with Medley, and the one that it continues: they are finished, and were checked."""
-    said = (
+    """Copy a built-in model and its base; they are complete and checked."""
+    given = (
         options.name,
         options.precision,
         options.query_prefix,
@@ -76,21 +76,23 @@ def _copy_built_in(model: Model, options: BuildOptions, console: Console) -> lis
         options.pooling,
         options.revision,
     )
-    if any(each is not None for each in said):
-        raise ExportError(f"{model.name} comes with Medley and is taken as it is: without name, precision or prefixes")
+    if any(each is not None for each in given):
+        raise ExportError(
+            f"{model.name} is built in and is copied unchanged: without name, revision, precision, pooling or prefixes"
+        )
     names = [*([model.text.base] if isinstance(model.text, TextProjection) else []), model.name]
     folders = []
     for name in names:
-        place = options.out / name
-        if place.exists() and not options.replace:
-            if _same(BUILT_IN_MODELS / name, place):
-                folders.append(place)
+        target = options.out / name
+        if target.exists() and not options.replace:
+            if _same(BUILT_IN_MODELS / name, target):
+                folders.append(target)
                 continue
-            raise _exists_error(place)
+            raise _exists_error(target)
         with _stage_folder(options.out, name) as folder:
             shutil.copytree(BUILT_IN_MODELS / name, folder, dirs_exist_ok=True)
-        console.print_line(f"{name}: copied to {place}, {megabytes(folder_size(place))}")
-        folders.append(place)
+        console.print_line(f"{name}: copied to {target}, {megabytes(folder_size(target))}")
+        folders.append(target)
     return folders
 
 
@@ -101,7 +103,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _export(given: str, options: BuildOptions, console: Console) -> Path:
     _require_exporters()
-    # torch and transformers, that these import, take seconds; nothing else here needs them
+    # these import torch and transformers, which takes seconds
     from services.embedder.export.sources import hash_files, resolve_source
     from services.embedder.export.writing import BuildRecord
 
@@ -109,17 +111,17 @@ def _export(given: str, options: BuildOptions, console: Console) -> Path:
     name = options.name or default_name(given, precision)
     if not NAME.fullmatch(name):
         raise ExportError(
-            f"{name!r} cannot be a model's name: 1 to 63 of a-z, 0-9, '.', '_', '-'; say another by --name"
+            f"{name!r} cannot be a model's name: 1 to 63 of a-z, 0-9, '.', '_', '-'; set another one with --name"
         )
-    place = options.out / name
-    if place.exists() and not options.replace:
-        raise _exists_error(place)
+    target = options.out / name
+    if target.exists() and not options.replace:
+        raise _exists_error(target)
     source = resolve_source(given, options.revision, console)
     record = BuildRecord(source, hash_files(source), name, precision)
     with _stage_folder(options.out, name) as folder:
         _write(folder, record, options, console)
-    console.print_line(f"{name}: built in {place}, {megabytes(folder_size(place))}")
-    return place
+    console.print_line(f"{name}: built in {target}, {megabytes(folder_size(target))}")
+    return target
 
 
 def _write(folder: Path, record: "BuildRecord", options: BuildOptions, console: Console) -> None:
@@ -135,15 +137,15 @@ def _write(folder: Path, record: "BuildRecord", options: BuildOptions, console: 
         for note in parts.notes:
             console.print_line(f"{record.name}: {note}")
         (model,) = read_models(folder.parent)
-        sound = folder / manifest["audio"]["file"] if "audio" in manifest else None
-        least = MIN_COSINE[record.precision] if options.min_cosine is None else options.min_cosine
-        parity = check_parity(model, parts, sound, least)
+        audio = folder / manifest["audio"]["file"] if "audio" in manifest else None
+        min_cosine = MIN_COSINE[record.precision] if options.min_cosine is None else options.min_cosine
+        parity = check_parity(model, parts, audio, min_cosine)
     except ModelFileError as error:
-        raise ExportError(f"{record.name}: what was written cannot be used: {error}") from error
+        raise ExportError(f"{record.name}: the written model cannot be loaded: {error}") from error
     for tower, each in parity.items():
         console.print_line(
-            f"{record.name}: {tower}: cosine to the original {each.least:.6f} at least (on {each.worst!r}), "
-            f"{each.mean:.6f} in the mean, over {each.inputs} golden inputs"
+            f"{record.name}: {tower}: cosine to the original at least {each.least:.6f} (on {each.worst!r}), "
+            f"mean {each.mean:.6f}, over {each.inputs} golden inputs"
         )
     fingerprint = ModelCatalog([model], OnnxRuntime.identity).fingerprint(model.name)
     write_provenance(folder, parts, record, parity, fingerprint)
@@ -151,41 +153,41 @@ def _write(folder: Path, record: "BuildRecord", options: BuildOptions, console: 
 
 @contextmanager
 def _stage_folder(out: Path, name: str) -> Iterator[Path]:
-    """Yield an empty folder that becomes `out`/`name` once the block ends well; otherwise nothing is left of it."""
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    """Yield an empty folder that is moved to `out`/`name` if the block succeeds, and removed otherwise."""
+    created = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
-    place = out / name
+    target = out / name
     try:
         with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as scratch:
             folder = Path(scratch) / "new" / name
             folder.mkdir(parents=True)
             yield folder
-            _move_into_place(folder, place, Path(scratch) / "replaced")
+            _move_into_place(folder, target, Path(scratch) / "replaced")
     except BaseException:
-        for folder in made:
-            with suppress(OSError):  # something else came into it meanwhile
+        for folder in created:
+            with suppress(OSError):  # something else has been put there
                 folder.rmdir()
         raise
 
 
-def _move_into_place(folder: Path, place: Path, aside: Path) -> None:
-    if not place.exists():
-        folder.rename(place)
+def _move_into_place(folder: Path, target: Path, aside: Path) -> None:
+    if not target.exists():
+        folder.rename(target)
         return
-    place.rename(aside)
+    target.rename(aside)
     try:
-        folder.rename(place)
+        folder.rename(target)
     except OSError:
-        aside.rename(place)
+        aside.rename(target)
         raise
 
 
 def _require_exporters() -> None:
-    """Refuse before anything is downloaded."""
+    """Raise an error for missing packages before anything is downloaded."""
     missing = [name for name in EXPORTERS if find_spec(name) is None]
     if missing:
         raise ExportError(f"building models needs {', '.join(missing)}: pip install 'medley-server[export]'")
 
 
-def _exists_error(place: Path) -> ExportError:
-    return ExportError(f"{place} is there already; --replace builds it anew, --name under another name")
+def _exists_error(target: Path) -> ExportError:
+    return ExportError(f"{target} exists already; --replace replaces it, --name builds under another name")

@@ -1,4 +1,4 @@
-"""What is told while a model is built: on stderr, so that stdout holds results alone."""
+"""Progress messages and errors of a build, on stderr; stdout has only the results."""
 
 import io
 import sys
@@ -12,22 +12,22 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 
 class Console:
-    """Speaks to whoever waits."""
+    """Prints to stderr."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = rich_console.Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
 
     def print_line(self, line: str) -> None:
-        """Tell what is being done."""
+        """Print a message unless quiet."""
         self._console.print(line, markup=False)
 
     def print_error(self, line: str) -> None:
-        """Tell what went wrong, even if quiet."""
+        """Print an error, even if quiet."""
         print(f"medley: {line}", file=sys.stderr)
 
     @contextmanager
     def progress(self) -> Iterator[type[Any]]:
-        """Show a bar of bytes while the block runs; what it yields is the class that the hub's client counts by."""
+        """Show a progress bar of bytes while the block runs; yield the tqdm class for the hub's client."""
         from tqdm import tqdm
 
         columns = (
@@ -41,7 +41,7 @@ class Console:
             task = shown.add_task("bytes", total=None)
 
             class Bar(tqdm):
-                """Counts as tqdm does, and lets rich do the drawing."""
+                """A tqdm bar that rich displays."""
 
                 def __init__(self, *arguments: Any, **options: Any) -> None:
                     super().__init__(*arguments, **{**options, "file": io.StringIO()})
@@ -55,10 +55,10 @@ class Console:
 
 
 def megabytes(size: int) -> str:
-    """Return `size` bytes in words."""
+    """Format `size` bytes as MB or GB."""
     return f"{size / 10**6:.1f} MB" if size < 10**9 else f"{size / 10**9:.2f} GB"
 
 
 def folder_size(folder: Path) -> int:
-    """Return how many bytes the files of `folder` have."""
+    """Return the total size in bytes of the files in `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,15 +1,15 @@
-"""Why a model could not be built, in words for whoever asked for it."""
+"""Errors of building models, with messages for users."""
 
 
 class ExportError(Exception):
-    """A model that cannot be built; the message says what to do about it."""
+    """A model cannot be built; the message says what to do."""
 
 
 class AccuracyError(ExportError):
-    """A model whose vectors, as exported, are too far from those of the original."""
+    """The vectors of an exported model differ too much from the original's."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return what `error` says, on one line and not too long."""
+    """Return the message of `error` on one line, truncated."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 300 else f"{words[:299]}…"

@@ -1,4 +1,4 @@
-"""The families of models that can be built, each known by its config.json."""
+"""The families of models that can be built, recognised by their config.json."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from services.embedder.export.sources import Source
 Config = Mapping[str, Any]
 
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Models that count positions from behind the padding token's number: so many fewer tokens fit."""
+"""Models whose positions start after the padding token's id, so that fewer tokens fit."""
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "distilbert", "electra")
 """Text encoders that take ids and a mask, and can be pooled."""
@@ -26,15 +26,15 @@ SENTENCES_CONFIG = "sentence_bert_config.json"
 POOLINGS = ("mean", "cls", "max")
 NOT_ENCODERS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 
-NO_AUDIO_NOTE = (
-    "Its sounds cannot be embedded yet: the embedder decodes no audio. The audio tower is kept for that day."
+NO_AUDIO_NOTE = "Sounds cannot be embedded yet: the embedder decodes no audio. The audio tower is kept for later."
+FUSION_NOTE = (
+    "Its audio tower is left out: it fuses features of parts of a long sound, which has no single input tensor."
 )
-FUSION_NOTE = "Its audio tower is left out: it fuses features of parts of a long sound, which has no single input."
 
 
 @dataclass(frozen=True, slots=True)
 class TextOptions:
-    """What a user says of a text model that its folder may not: None leaves it to the folder."""
+    """Options for a text model that its folder may not state; None uses what the folder states."""
 
     query_prefix: str | None = None
     document_prefix: str | None = None
@@ -42,10 +42,10 @@ class TextOptions:
 
 
 def load_parts(source: Source, options: TextOptions) -> Parts:
-    """Take the model of `source` apart.
+    """Load the towers of the model of `source`.
 
     Raises:
-        ExportError: it is of no family known here, or not whole.
+        ExportError: its family is not supported, or files are missing.
     """
     config = source.json("config.json")
     if not config:
@@ -57,12 +57,12 @@ def load_parts(source: Source, options: TextOptions) -> Parts:
             f"{source.given} is of type {kind or 'unknown'!r}, which cannot be built; {describe_families()}"
         )
     if kind not in ENCODERS and options != TextOptions():
-        raise ExportError(f"{source.given} is of type {kind!r}: prefixes and pooling are for text models alone")
+        raise ExportError(f"{source.given} is of type {kind!r}: prefixes and pooling are only for text models")
     return family(source, config, options)
 
 
 def describe_families() -> str:
-    """Return the families that can be built, in words."""
+    """Return a description of the families that can be built."""
     return (
         "families are CLIP and OpenCLIP in the format of transformers (clip), SigLIP and SigLIP 2 (siglip), "
         f"ViT (vit), CLAP (clap), and sentence-transformers models ({', '.join(ENCODERS)})"
@@ -82,8 +82,8 @@ def _clip(source: Source, config: Config, _: TextOptions) -> Parts:
     text = TextPart(
         Tower(model, _text_features),
         tokenizer,
-        # Its attention looks back only, and the vector is taken at the end of the text: what is padded behind is never
-        # seen. So no text is padded here, which is many times as fast; the original, padded, is what it is checked by.
+        # Its attention is causal, and the vector is taken at the end of the text, so padding has no effect. Texts are
+        # not padded here, which is many times as fast; the reference inputs are padded as in the original.
         loading.reference_inputs(original, TOKEN_INPUTS, padding="max_length", max_length=length),
         length,
     )
@@ -101,7 +101,7 @@ def _siglip(source: Source, config: Config, _: TextOptions) -> Parts:
         tokenizer,
         loading.reference_inputs(original, ("input_ids",), padding="max_length", max_length=length),
         length,
-        # It is trained on texts of full length without a mask, and its vector is taken at the last place.
+        # It is trained on texts of full length without a mask, and its vector is taken at the last position.
         Padding(length, original.pad_token_id),
         ("input_ids",),
     )
@@ -116,8 +116,8 @@ def _naflex(source: Source, config: Config, _: TextOptions) -> Parts:
 
 
 def _vit(source: Source, config: Config, _: TextOptions) -> Parts:
-    # The class token behind the last norm, not the pooler: fine-tuned checkpoints come without a pooler's weights, and
-    # where there are some they end in a tanh that was trained to be followed by a classifier.
+    # The class token after the last norm, not the pooler: fine-tuned checkpoints have no pooler weights, and where
+    # they do, the pooler ends in a tanh that was trained for a classifier.
     model = loading.model(transformers.ViTModel, source, unused=("pooler",), add_pooling_layer=False)
     tower = Tower(model, lambda model, pixels: model(pixel_values=pixels).last_hidden_state[:, 0])
     preprocessing, processor = loading.pictures(source, model.config.image_size)
@@ -153,8 +153,11 @@ def _sentence_transformer(source: Source, config: Config, options: TextOptions) 
     reference = loading.reference_inputs(original, TOKEN_INPUTS, padding=True, max_length=length)
     if source.json(SENTENCES_CONFIG).get("do_lower_case"):
         tokenizer.normalizer, reference = _lower_case(tokenizer), _lower_case_inputs(reference)
-    said, names = source.json("config_sentence_transformers.json"), (source.given, str(config.get("_name_or_path", "")))
-    prefixes = choose_prefixes(said, names, options.query_prefix, options.document_prefix)
+    prompts, names = (
+        source.json("config_sentence_transformers.json"),
+        (source.given, str(config.get("_name_or_path", ""))),
+    )
+    prefixes = choose_prefixes(prompts, names, options.query_prefix, options.document_prefix)
     text = TextPart(Tower(model, POOLING_FUNCTIONS[pooling]), tokenizer, reference, length, prefixes=prefixes.prefixes)
     notes = (f"Pooling: {pooling}.", f"Prefixes: {prefixes.reason}.")
     return Parts("sentence-transformers", text, notes=notes)
@@ -194,19 +197,19 @@ POOLING_FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {"mean": _mean, "cls": 
 
 
 def _pooling(source: Source, options: TextOptions) -> str:
-    """Return how a text model's tokens become one vector, as its modules.json and the files it names say."""
+    """Return the pooling of a text model, from its modules.json and the files it names."""
     path = source.folder / "modules.json"
     if not path.is_file():
         if options.pooling:
             return options.pooling
         raise ExportError(
-            f"{source.given} has no modules.json to say how its tokens become one vector; say it by --pooling "
+            f"{source.given} has no modules.json, which states the pooling; set it with --pooling "
             f"{'|'.join(POOLINGS)} if you know"
         )
     modules = loading.read_list(path)
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
-        raise ExportError(f"{source.given} is made of {', '.join(kinds)}; wanted Transformer, Pooling, Normalize")
+        raise ExportError(f"{source.given} is made of {', '.join(kinds)}; expected Transformer, Pooling, Normalize")
     pooling = source.json(f"{modules[1].get('path', '1_Pooling')}/config.json")
     found = _named_pooling(source, pooling)
     if options.pooling not in (None, found):
@@ -216,7 +219,7 @@ def _pooling(source: Source, options: TextOptions) -> str:
 
 def _named_pooling(source: Source, config: Config) -> str:
     if config.get("include_prompt") is False:
-        raise ExportError(f"{source.given} leaves its prompts out of the pooling, which cannot be built")
+        raise ExportError(f"{source.given} excludes prompts from the pooling, which is not supported")
     if "pooling_mode" in config:
         modes = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else list(config["pooling_mode"])
     else:
@@ -225,18 +228,18 @@ def _named_pooling(source: Source, config: Config) -> str:
     modes = [names.get(mode, mode) for mode in modes if mode != "include_prompt"]
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise ExportError(
-            f"{source.given} pools by {', '.join(modes) or 'nothing'}; wanted one of {', '.join(POOLINGS)}"
+            f"{source.given} pools by {', '.join(modes) or 'nothing'}; expected one of {', '.join(POOLINGS)}"
         )
     return modes[0]
 
 
 def _max_tokens(source: Source, config: Any, kind: str, original: Any) -> int:
-    """Return how many tokens a text may have: as many as it was trained for, never more than there are places."""
-    places = config.max_position_embeddings
+    """Return the token limit: that of the model's files, at most the number of positions."""
+    positions = config.max_position_embeddings
     if kind in POSITIONS_AFTER_PADDING:
-        places -= config.pad_token_id + 1
-    said = source.json(SENTENCES_CONFIG).get("max_seq_length") or original.model_max_length
-    return int(min(places, said))
+        positions -= config.pad_token_id + 1
+    stated = source.json(SENTENCES_CONFIG).get("max_seq_length") or original.model_max_length
+    return int(min(positions, stated))
 
 
 def _lower_case(tokenizer: Any) -> Any:

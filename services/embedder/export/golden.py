@@ -1,4 +1,4 @@
-"""Golden inputs: what every built model is tried by, chosen for what goes wrong."""
+"""Golden inputs that every built model is checked with, chosen to reveal common errors."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -29,21 +29,21 @@ Sound = NDArray[np.float64]
 
 
 def pictures() -> dict[str, bytes]:
-    """Return files of pictures: of all proportions, tiny, grey, transparent, turned."""
-    scene = _scene((320, 200))
+    """Return picture files: of many aspect ratios, tiny, grey, transparent, rotated."""
+    scene = _draw_scene((320, 200))
     return {
-        "square": _file(_scene((224, 224))),
-        "wide": _file(_scene((500, 150))),
-        "tall": _file(_scene((97, 311))),
-        "odd": _file(_scene((225, 227))),
-        "tiny": _file(_scene((5, 3))),
-        "one pixel": _file(Image.new("RGB", (1, 1), (200, 30, 90))),
-        "grey": _file(scene.convert("L")),
-        "transparent": _file(_transparent(scene)),
-        "palette": _file(scene.quantize(16)),
-        "turned by EXIF": _turned(scene),
-        "photograph": _file(_scene((300, 260)), "JPEG", quality=92),
-        "noise": _file(Image.fromarray(np.random.default_rng(7).integers(0, 256, (180, 240, 3), np.uint8))),
+        "square": _encode(_draw_scene((224, 224))),
+        "wide": _encode(_draw_scene((500, 150))),
+        "tall": _encode(_draw_scene((97, 311))),
+        "odd": _encode(_draw_scene((225, 227))),
+        "tiny": _encode(_draw_scene((5, 3))),
+        "one pixel": _encode(Image.new("RGB", (1, 1), (200, 30, 90))),
+        "grey": _encode(scene.convert("L")),
+        "transparent": _encode(_make_transparent(scene)),
+        "palette": _encode(scene.quantize(16)),
+        "turned by EXIF": _rotated(scene),
+        "photograph": _encode(_draw_scene((300, 260)), "JPEG", quality=92),
+        "noise": _encode(Image.fromarray(np.random.default_rng(7).integers(0, 256, (180, 240, 3), np.uint8))),
     }
 
 
@@ -60,8 +60,8 @@ def sounds(sampling_rate: int) -> dict[str, Sound]:
     }
 
 
-def _scene(size: tuple[int, int]) -> Image.Image:
-    """Return a drawing: a sky, a ground, a round and a square thing, lines."""
+def _draw_scene(size: tuple[int, int]) -> Image.Image:
+    """Draw a scene: sky, ground, a circle, a rectangle, lines."""
     width, height = size
     slope = np.linspace(0, 1, height)[:, None, None]
     sky = np.array([60, 120, 220]) * (1 - slope) + np.array([240, 200, 120]) * slope
@@ -75,20 +75,20 @@ def _scene(size: tuple[int, int]) -> Image.Image:
     return picture
 
 
-def _transparent(picture: Image.Image) -> Image.Image:
+def _make_transparent(picture: Image.Image) -> Image.Image:
     shown = picture.convert("RGBA")
     mask = Image.linear_gradient("L").resize(picture.size)
     shown.putalpha(mask)
     return shown
 
 
-def _turned(picture: Image.Image) -> bytes:
+def _rotated(picture: Image.Image) -> bytes:
     tags = Image.Exif()
     tags[0x0112] = 6
-    return _file(picture, "JPEG", quality=92, exif=tags)
+    return _encode(picture, "JPEG", quality=92, exif=tags)
 
 
-def _file(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def _encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()

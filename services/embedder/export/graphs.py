@@ -1,4 +1,4 @@
-"""Towers as ONNX graphs, in three precisions."""
+"""Export of towers to ONNX graphs, in three precisions."""
 
 import tempfile
 import warnings
@@ -19,22 +19,22 @@ from services.embedder.export.precision import Precision
 
 OPSET = 17
 QUANTIZED_OPERATORS = ("MatMul", "Gather")
-"""Where nearly all weights are. ONNX Runtime has no int8 convolution for the CPU with int8 weights."""
+"""The operators with nearly all weights. ONNX Runtime has no int8 convolution for the CPU with int8 weights."""
 
 MAX_BYTES = 2**31 - 2**24
-"""What an ONNX file may have, being a protobuf message, with room for its operators."""
+"""Maximum size of an ONNX file, a protobuf message, with a margin for its operators."""
 
 MIN_CONVERTED_SIZE = 1024
-"""Weights of fewer numbers than this stay as they are: nothing would be saved."""
+"""Weights with fewer elements than this are not converted; it would save nothing."""
 
 
 def write(tower: Tower, example: Sequence[Tensor], names: Sequence[str], path: Path, precision: Precision) -> None:
-    """Write `tower` as a graph from inputs called `names`, unlike `example` in all their open lengths, to `vector`.
+    """Write `tower` as a graph from the inputs `names` to `vector`, traced with `example`.
 
-    Every input has any number of rows; one of the name of a token input any number of columns besides.
+    The number of rows of all inputs is dynamic, and the number of columns of token inputs.
 
     Raises:
-        ExportError: it cannot be written as a graph, or into one file.
+        ExportError: it cannot be exported to a graph, or not into one file.
     """
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / "fp32.onnx"
@@ -49,14 +49,14 @@ def write(tower: Tower, example: Sequence[Tensor], names: Sequence[str], path: P
 
 
 def is_dynamically_quantized(path: Path) -> bool:
-    """Return whether the graph scales activations while running, over the whole batch."""
+    """Return whether the graph scales activations at run time, over the whole batch."""
     return any(node.op_type == "DynamicQuantizeLinear" for node in onnx.load(str(path)).graph.node)
 
 
 def convert_to_fp16(source: Path, target: Path) -> None:
-    """Write the graph `source` with its weights in float16 as `target`; it reckons in float32 all the same.
+    """Write the graph `source` with its weights in float16 as `target`; it computes in float32.
 
-    Half the bytes on disk, nearly the same vectors, and the same speed: processors have no faster float16.
+    Half the size on disk, nearly the same vectors, and the same speed: CPUs have no faster float16.
     """
     model = onnx.load(str(source))
     casts = []
@@ -65,7 +65,7 @@ def convert_to_fp16(source: Path, target: Path) -> None:
         if weight.data_type != TensorProto.FLOAT or values.size < MIN_CONVERTED_SIZE:
             continue
         name = weight.name
-        with np.errstate(over="ignore"):  # a number beyond float16 shows in the golden vectors
+        with np.errstate(over="ignore"):  # an overflow is noticed in the golden vectors
             weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
@@ -76,7 +76,7 @@ def convert_to_fp16(source: Path, target: Path) -> None:
 
 
 def quantize_int8(source: Path, target: Path) -> None:
-    """Write the graph `source` with int8 weights, one scale a channel, as `target`; activations are scaled running."""
+    """Write the graph `source` with int8 weights, one scale per channel; activations are scaled dynamically."""
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -93,7 +93,7 @@ def _trace(tower: Tower, example: Sequence[Tensor], names: Sequence[str], path: 
     size = sum(weight.numel() * weight.element_size() for weight in tower.parameters())
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of lengths that become constants: golden inputs of others show them
+            warnings.simplefilter("ignore")  # about constant lengths: golden inputs of other lengths reveal them
             torch.onnx.export(
                 tower,
                 tuple(example),
@@ -104,12 +104,12 @@ def _trace(tower: Tower, example: Sequence[Tensor], names: Sequence[str], path: 
                 opset_version=OPSET,
                 dynamo=False,
             )
-    except Exception as error:  # torch raises many kinds, one for each thing a graph cannot say
+    except Exception as error:  # torch raises many kinds of errors
         raise ExportError(
-            f"cannot be written as an ONNX graph ({size} bytes of weights): {first_line(error)}"
+            f"cannot be exported to an ONNX graph ({size} bytes of weights): {first_line(error)}"
         ) from error
     if path.stat().st_size > MAX_BYTES or len(list(path.parent.iterdir())) > 1:
-        raise ExportError("is too large for one ONNX file: 2 GB of weights in float32 a tower")
+        raise ExportError("is too large for one ONNX file: at most 2 GB of float32 weights per tower")
 
 
 def _axes(names: Sequence[str]) -> Mapping[str, Mapping[int, str]]:

@@ -1,4 +1,4 @@
-"""The models in folders, as a table."""
+"""A table of the models in folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ HEADER = ("name", "inputs", "dimensions", "size", "fingerprint", "summary")
 
 
 def format_table(folders: Sequence[Path]) -> str:
-    """Return a table of the models in `folders`; none means those that the embedder would serve.
+    """Return a table of the models in `folders`; by default those of EMBEDDER_MODELS_DIR.
 
     Raises:
-        ModelFileError: a folder or a model in it is not what it should be.
+        ModelFileError: a folder has no models, or one of them is invalid.
     """
     catalog = ModelCatalog(read_models(*(folders or EmbedderSettings().models_dir)), OnnxRuntime.identity)
     rows = [HEADER, *(_row(model, catalog.fingerprint(model.name)) for model in catalog)]

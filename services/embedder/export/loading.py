@@ -1,4 +1,4 @@
-"""Models, tokenizers and processors from a folder, by transformers, which never fetches or runs anything else."""
+"""Loading of models, tokenizers and image processors by transformers, offline and without remote code."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from services.embedder.export.errors import ExportError, first_line
 from services.embedder.export.sources import Source
 
 INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}
-"""Pillow's numbers, as preprocessor_config.json has them, and our names."""
+"""Our names of Pillow's filters, by the numbers used in preprocessor_config.json."""
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 WHITE = (255, 255, 255)
@@ -27,7 +27,7 @@ logging.getLogger("transformers").propagate = False
 
 
 def model(kind: Any, source: Source, *, unused: Sequence[str] = (), **options: Any) -> nn.Module:
-    """Return the model of `source` in float32, all of whose weights were found, but for those of `unused` parts.
+    """Return the model of `source` in float32; all weights must be present, except those of `unused` parts.
 
     Raises:
         ExportError: the weights are missing, damaged, or of another model.
@@ -41,7 +41,7 @@ def model(kind: Any, source: Source, *, unused: Sequence[str] = (), **options: A
             **LOCAL,
             **options,
         )
-    except Exception as error:  # of transformers, safetensors and torch, without a common class
+    except Exception as error:  # transformers, safetensors and torch have no common error class
         raise ExportError(f"cannot load {source.given}: {first_line(error)}") from error
     missing = [name for name in report["missing_keys"] if not name.startswith(tuple(unused) or ("\0",))]
     if missing or report["mismatched_keys"]:
@@ -51,13 +51,13 @@ def model(kind: Any, source: Source, *, unused: Sequence[str] = (), **options: A
 
 
 def load_tokenizers(source: Source) -> tuple[Tokenizer, Any]:
-    """Return the tokenizer of `source` twice: free of padding and cutting, and as transformers uses it.
+    """Return the tokenizer of `source` twice: without padding and truncation, and as transformers uses it.
 
-    Where transformers has only a slow one, the tokenizer.json that is published beside it counts: the slow ones differ
-    from it by oddities of their own, such as a token for a space at the beginning.
+    If transformers has only a slow one, the published tokenizer.json is used: slow tokenizers differ from it in
+    details, such as a token for a leading space.
 
     Raises:
-        ExportError: there is none that works without its own code.
+        ExportError: there is none that works without remote code.
     """
     try:
         original = transformers.AutoTokenizer.from_pretrained(source.folder, **LOCAL)
@@ -72,7 +72,7 @@ def load_tokenizers(source: Source) -> tuple[Tokenizer, Any]:
 
 
 def _load_fast_tokenizer(source: Source, error: Exception | None) -> Any:
-    """Return the tokenizer that the source's tokenizer.json is."""
+    """Load the source's tokenizer.json."""
     if not (source.folder / "tokenizer.json").is_file():
         reason = f": {first_line(error)}" if error else ", and its tokenizer cannot be made into one"
         raise ExportError(f"{source.given} has no tokenizer.json{reason}") from error
@@ -85,35 +85,35 @@ def _load_fast_tokenizer(source: Source, error: Exception | None) -> Any:
 def reference_inputs(
     original: Any, inputs: Sequence[str], **options: Any
 ) -> Callable[[Sequence[str]], tuple[Tensor, ...]]:
-    """Return a function from texts to `inputs`, by the tokenizer `original` called with `options`."""
+    """Return a function that tokenizes texts to `inputs` with `original` and `options`."""
 
-    def made(texts: Sequence[str]) -> tuple[Tensor, ...]:
+    def tokenize(texts: Sequence[str]) -> tuple[Tensor, ...]:
         found = original(list(texts), truncation=True, return_attention_mask=True, return_tensors="pt", **options)
         return tuple(found[name] for name in inputs)
 
-    return made
+    return tokenize
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
     """Return the list of objects in the JSON file at `path`.
 
     Raises:
-        ExportError: it holds something else.
+        ExportError: it is not such a list.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ExportError(f"{path} is not JSON: {first_line(error)}") from error
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise ExportError(f"{path} is no list of objects")
+        raise ExportError(f"{path} is not a list of objects")
     return found
 
 
 def pictures(source: Source, size: int) -> tuple[Preprocessing, Any]:
-    """Return how pictures are made into the `size` by `size` pixels of a tower, and the original's code for that.
+    """Return the preprocessing of pictures to `size` by `size` pixels, and the original's image processor.
 
     Raises:
-        ExportError: they are made in a way that ours has no equal for.
+        ExportError: the original's preprocessing is not supported.
     """
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(source.folder, backend="pil", **LOCAL)
@@ -123,15 +123,15 @@ def pictures(source: Source, size: int) -> tuple[Preprocessing, Any]:
 
 
 def preprocessing(steps: dict[str, Any], size: int) -> Preprocessing:
-    """Return `steps`, as an image processor names them, in our words.
+    """Convert `steps`, the configuration of an image processor.
 
     Raises:
-        ExportError: ours has no equal for them.
+        ExportError: they are not supported.
     """
     if not steps.get("do_resize", True) or not steps.get("do_rescale", True):
         raise _unsupported("does not scale pictures or their values")
     if abs(steps.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6 or steps.get("rescale_offset"):
-        raise _unsupported("scales values otherwise than by 1/255")
+        raise _unsupported("scales values by another factor than 1/255")
     interpolation = INTERPOLATIONS.get(int(steps["resample"]))
     if interpolation is None:
         raise _unsupported(f"scales by resample {steps['resample']}")
@@ -155,8 +155,8 @@ def _resize(steps: dict[str, Any], size: int) -> Resize:
     raise _unsupported(f"scales to {wanted}{' and crops' if crop else ''}, and the model takes {size} by {size}")
 
 
-def _unsupported(what: str) -> ExportError:
+def _unsupported(problem: str) -> ExportError:
     return ExportError(
-        f"its image processor {what}; here a picture's shorter side becomes the size of the model, and its middle "
-        "is taken, or both sides do"
+        f"its image processor {problem}; supported are scaling the shorter side to the model's size and cropping the "
+        "centre, and scaling both sides"
     )

@@ -1,4 +1,4 @@
-"""A built model held against the original: the embedder's own code, and the exported graphs, beside torch's vectors."""
+"""Parity of a built model with the original: vectors of the embedder and the exported graphs, and those of torch."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ from services.embedder.export.precision import Precision
 from services.embedder.media.images import ImageLimits, decode_image
 
 MIN_COSINE: Mapping[Precision, float] = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.98}
-"""The least cosine, on any golden input, of an exported vector to the original's."""
+"""Minimum cosine, on any golden input, of an exported vector to the original's."""
 
 MIN_PIXEL_COSINE = 0.999
-"""The least cosine, on any golden picture, of a vector of our pixels to one of the original's pixels."""
+"""Minimum cosine, on any golden picture, between the original's vectors of our pixels and of its own pixels."""
 
 LIMITS = ImageLimits(max_bytes=2**26, max_pixels=2**26)
 
@@ -37,7 +37,7 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How close vectors are to the original's, over the golden inputs; `worst` is the input with the least cosine."""
+    """Cosines of vectors to the original's over the golden inputs; `worst` is the input with the least."""
 
     least: float
     mean: float
@@ -45,37 +45,37 @@ class Parity:
     worst: str
 
 
-def check_parity(model: Model, parts: Parts, sound: Path | None, least: float) -> dict[str, Parity]:
-    """Return how close the vectors of `model`, as read from its folder, are to those of `parts`.
+def check_parity(model: Model, parts: Parts, audio: Path | None, min_cosine: float) -> dict[str, Parity]:
+    """Compare the vectors of `model`, as read from its folder, with those of `parts`.
 
     Raises:
-        AccuracyError: some are further off than `least`, or than `MIN_PIXEL_COSINE` for the pixels alone.
-        ExportError: the tokens are not the original's.
+        AccuracyError: a cosine is below `min_cosine`, or below `MIN_PIXEL_COSINE` for the pixels alone.
+        ExportError: the tokens differ from the original's.
     """
     found: dict[str, Parity] = {}
     if parts.text is not None:
         found["text"] = _texts(model, parts.text)
     if parts.image is not None:
         found["image"] = _pictures(model, parts.image)
-    if parts.audio is not None and sound is not None:
-        found["audio"] = _sounds(sound, parts.audio)
+    if parts.audio is not None and audio is not None:
+        found["audio"] = _sounds(audio, parts.audio)
     for name, parity in found.items():
         _require_parity(
-            name, parity, least, "Try a higher --precision; or say a lower --min-cosine if you know it will do"
+            name, parity, min_cosine, "Try a higher --precision; or a lower --min-cosine if that is acceptable"
         )
     if parts.image is not None:
         found["pixels"] = _pixels(parts.image)
         _require_parity(
-            "pixels", found["pixels"], MIN_PIXEL_COSINE, "Its image processor does something that ours does not"
+            "pixels", found["pixels"], MIN_PIXEL_COSINE, "Its image processor does something that Medley's does not"
         )
     return found
 
 
-def _require_parity(name: str, parity: Parity, least: float, advice: str) -> None:
-    if not parity.least >= least:  # so that not a number is refused as well
+def _require_parity(name: str, parity: Parity, min_cosine: float, advice: str) -> None:
+    if not parity.least >= min_cosine:  # also refuses NaN
         raise AccuracyError(
             f"{name}: too far from the original: cosine {parity.least:.6f} on the golden input {parity.worst!r}, "
-            f"wanted {least} or more. {advice}."
+            f"expected at least {min_cosine}. {advice}."
         )
 
 
@@ -87,16 +87,16 @@ def _parity(names: Sequence[str], expected: Matrix, actual: Matrix) -> Parity:
 
 def _texts(model: Model, part: TextPart) -> Parity:
     tower = model.text
-    assert isinstance(tower, TextTower), "written so"
+    assert isinstance(tower, TextTower), "write_model writes it"
     texts = list(golden.TEXTS.values())
     _check_tokens(part)
     expected = np.concatenate([part.tower.vectors(*part.reference([text])) for text in texts])
 
-    async def encoded() -> Matrix:
+    async def encode() -> Matrix:
         async with BoundedExecutor("embedder", 1) as executor:
             return await OnnxRuntime(executor).text_encoder(tower).encode(texts)
 
-    return _parity(list(golden.TEXTS), expected, asyncio.run(encoded()))
+    return _parity(list(golden.TEXTS), expected, asyncio.run(encode()))
 
 
 def _check_tokens(part: TextPart) -> None:
@@ -113,7 +113,7 @@ def _check_tokens(part: TextPart) -> None:
 
 def _pictures(model: Model, part: ImagePart) -> Parity:
     tower = model.image
-    assert tower is not None, "written so"
+    assert tower is not None, "write_model writes it"
     files = golden.pictures()
     rows = _our_pixels(files, tower)
     expected = _original(part, rows)
@@ -136,9 +136,9 @@ def _original(part: ImagePart, rows: Pixels) -> Matrix:
 
 
 def _pixels(part: ImagePart) -> Parity:
-    """Compare our pixels with those of the original's processor by the vectors that the original makes of both.
+    """Compare our pixels with those of the original's processor by the original's vectors of both.
 
-    It is given each picture upright and without transparency: it knows of neither, and takes a file as it lies.
+    The processor gets each picture upright and without transparency, because it handles neither.
     """
     files = golden.pictures()
     ours = np.stack([decode_image(file, LIMITS, part.preprocessing).pixels for file in files.values()])
@@ -147,7 +147,7 @@ def _pixels(part: ImagePart) -> Parity:
 
 
 def process_reference(part: ImagePart, file: bytes) -> Pixels:
-    """Return the pixels that the original's processor makes of a picture's file, upright and without transparency."""
+    """Return the pixels that the original's processor computes from a file, made upright and opaque."""
     shown = flatten(ImageOps.exif_transpose(Image.open(BytesIO(file))), part.preprocessing.background)
     pixels: Pixels = np.asarray(part.processor(images=[shown], return_tensors="np")["pixel_values"][0], np.float32)
     return pixels
@@ -164,7 +164,7 @@ def _sounds(path: Path, part: AudioPart) -> Parity:
 
 
 def extract_features(part: AudioPart, sounds: Sequence[golden.Sound]) -> Rows:
-    """Return the spectrograms of `sounds` by the original's extractor, shape (sounds, 1, frames, bands)."""
+    """Return the spectrograms of `sounds` from the original's extractor, shape (sounds, 1, frames, bands)."""
     rate = int(part.features["sampling_rate"] or 0)
     rows: Rows = part.extractor(list(sounds), sampling_rate=rate, return_tensors="np")["input_features"]
     return rows.astype(np.float32)

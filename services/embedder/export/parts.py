@@ -1,4 +1,4 @@
-"""A model taken apart: towers in torch, and everything about them that a manifest needs."""
+"""The parts of a model: towers in torch, with everything that a manifest needs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ NO_PREFIXES = Prefixes()
 
 
 class Tower(nn.Module):
-    """A model's forward from inputs to unit vectors."""
+    """A module from a model's inputs to unit vectors; `forward` computes them before normalisation."""
 
     def __init__(self, model: nn.Module, forward: Callable[..., Tensor]) -> None:
         super().__init__()
         self.model = model
-        self._way = forward
-        self.eval()  # else writing a graph turns dropout on afterwards
+        self._forward = forward
+        self.eval()  # otherwise exporting a graph enables dropout afterwards
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return one unit vector a row."""
-        return functional.normalize(self._way(self.model, *inputs), dim=-1)
+        """Return one unit vector per row."""
+        return functional.normalize(self._forward(self.model, *inputs), dim=-1)
 
     def vectors(self, *inputs: Tensor) -> Any:
         """Return the unit vectors as an array."""
@@ -36,10 +36,9 @@ class Tower(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A tower of texts.
+    """A text tower.
 
-    `tokenizer` is what will be exported; `reference` makes of texts the inputs that the original wants, padded and cut
-    by its own code.
+    `tokenizer` will be exported; `reference` tokenizes texts as the original does, with its padding and truncation.
     """
 
     tower: Tower
@@ -53,7 +52,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """A tower of pictures, how their pixels are made, and the original's own code for that."""
+    """An image tower, its preprocessing, and the original's image processor."""
 
     tower: Tower
     preprocessing: Preprocessing
@@ -62,7 +61,7 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class AudioPart:
-    """A tower of spectrograms, what they are made by, and the original's own code for that."""
+    """An audio tower, the parameters of its spectrograms, and the original's feature extractor."""
 
     tower: Tower
     features: Mapping[str, str | int | float | bool | None]
@@ -71,7 +70,7 @@ class AudioPart:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A model: its family in words, its towers, and notes for its users."""
+    """A model: the name of its family, its towers, and notes for users."""
 
     family: str
     text: TextPart | None = None
@@ -81,5 +80,5 @@ class Parts:
 
 
 def pooled_output(output: Any) -> Tensor:
-    """Return the projected vectors of one of transformers' `get_…_features`, whose result depends on its release."""
+    """Return the vectors in the output of transformers' `get_…_features`, whose type depends on the release."""
     return output if torch.is_tensor(output) else output.pooler_output

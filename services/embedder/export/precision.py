@@ -1,4 +1,4 @@
-"""Precisions that a model may be built in."""
+"""The precisions of built models."""
 
 from typing import Literal
 

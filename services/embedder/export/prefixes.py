@@ -1,4 +1,4 @@
-"""What comes before a query or a document: as the model's folder says, or as its family is known to want."""
+"""Prefixes of queries and documents: from the model's folder, or those known for its family."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ KNOWN_FAMILIES = (
     (re.compile(r"(^|[-_/])bge-(small|base|large)-en(-v1\.5)?$"), Prefixes(BGE_ENGLISH, "")),
     (re.compile(r"(^|[-_/])bge-(small|base|large)-zh(-v1\.5)?$"), Prefixes(BGE_CHINESE, "")),
 )
-"""Prefixes that a family's authors ask for, by the name of the model. Its architecture says nothing about them."""
+"""Prefixes that a family's authors prescribe, by model name; the architecture does not determine them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,20 @@ def choose_prefixes(
 ) -> ChosenPrefixes:
     """Return the prefixes of a text model.
 
-    `query` and `document` are what the user says, None for nothing; `prompts` is config_sentence_transformers.json;
-    `names` are those the model goes by.
+    `query` and `document` are the user's, None if unset; `prompts` is config_sentence_transformers.json; `names` are
+    those of the model.
     """
-    said = (
+    default = (
         _from_config(prompts)
         or _from_name(names)
-        or ChosenPrefixes(Prefixes(), "none: neither its files nor its name ask for any")
+        or ChosenPrefixes(Prefixes(), "none: neither its files nor its name prescribe any")
     )
     if query is None and document is None:
-        return said
-    wanted = Prefixes(
-        said.prefixes.query if query is None else query, said.prefixes.document if document is None else document
+        return default
+    prefixes = Prefixes(
+        default.prefixes.query if query is None else query, default.prefixes.document if document is None else document
     )
-    return ChosenPrefixes(wanted, "as asked for")
+    return ChosenPrefixes(prefixes, "from the options")
 
 
 def _from_config(config: Mapping[str, Any]) -> ChosenPrefixes | None:
@@ -60,5 +60,5 @@ def _from_name(names: tuple[str, ...]) -> ChosenPrefixes | None:
     for name in names:
         for pattern, prefixes in KNOWN_FAMILIES:
             if pattern.search(name.lower().rstrip("/")):
-                return ChosenPrefixes(prefixes, f"what the family of {name} is trained with")
+                return ChosenPrefixes(prefixes, f"those of the family of {name}")
     return None

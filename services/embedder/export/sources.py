@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, or a repository of the hub, which becomes one."""
+"""Sources of models: folders, and repositories of the hub, which are downloaded."""
 
 import hashlib
 import json
@@ -14,31 +14,31 @@ from services.embedder.export.errors import ExportError, first_line
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DESCRIPTIONS = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*", "1_Pooling/config.json")
-"""What a model needs beside its weights, and what says under which licence it is."""
+"""Files that a model needs besides its weights, and those that state its licence."""
 
 WEIGHTS = (
     ("model.safetensors", "model-*-of-*.safetensors"),
     ("pytorch_model.bin", "pytorch_model-*-of-*.bin"),
 )
-"""Weights, the first kind that a repository has."""
+"""Weight files by format; the first format that a repository has is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model's folder, and what is known of where it came from."""
+    """A model's folder, and its provenance."""
 
     given: str
     folder: Path
     revision: str = ""
     licence: str = ""
     known_sha256: Mapping[str, str] = field(default_factory=dict)
-    """What the hub says of its files, by name."""
+    """SHA-256 of the files according to the hub, by name."""
 
     def json(self, name: str) -> dict[str, Any]:
-        """Return what the file called `name` holds; nothing where there is none.
+        """Return the JSON object in the file `name`; an empty one if there is no such file.
 
         Raises:
-            ExportError: it is not JSON, or no object.
+            ExportError: it is not a JSON object.
         """
         path = self.folder / name
         if not path.is_file():
@@ -48,12 +48,12 @@ class Source:
         except ValueError as error:
             raise ExportError(f"{path} is not JSON: {first_line(error)}") from error
         if not isinstance(found, dict):
-            raise ExportError(f"{path} is no JSON object")
+            raise ExportError(f"{path} is not a JSON object")
         return found
 
 
 def resolve_source(given: str, revision: str | None, console: Console) -> Source:
-    """Return the source that `given` names: a folder, or else a repository of the hub, which is downloaded.
+    """Return the source `given`: a folder, or else a repository of the hub, which is downloaded.
 
     Raises:
         ExportError: it is neither, or cannot be read or downloaded.
@@ -75,17 +75,17 @@ def sha256_of(path: Path) -> str:
 
 
 def hash_files(source: Source) -> dict[str, str]:
-    """Return the SHA-256 of every file that the source's model is made of, by name.
+    """Return the SHA-256 of every file of the source, by name.
 
     Raises:
-        ExportError: one is not what the hub says it is.
+        ExportError: one differs from that of the hub.
     """
     hashes = {str(path.relative_to(source.folder)): sha256_of(path) for path in _files(source.folder)}
-    for name, wanted in source.known_sha256.items():
-        if hashes.get(name, wanted) != wanted:
+    for name, expected in source.known_sha256.items():
+        if hashes.get(name, expected) != expected:
             raise ExportError(
-                f"{name} of {source.given} was damaged on its way; its sha256 is {hashes[name]}, the hub says "
-                f"{wanted}: delete {source.folder / name} and try again"
+                f"{name} of {source.given} was damaged in the download; its sha256 is {hashes[name]}, the hub's is "
+                f"{expected}: delete {source.folder / name} and try again"
             )
     return hashes
 
@@ -96,7 +96,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _licence(folder: Path) -> str:
-    """Return the licence that the front matter of the folder's README states; empty where it does not."""
+    """Return the licence in the front matter of the folder's README; empty if there is none."""
     card = folder / "README.md"
     if not card.is_file():
         return ""
@@ -114,11 +114,11 @@ def _download(repository: str, revision: str | None, console: Console) -> Source
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
     except GatedRepoError as error:
         raise ExportError(
-            f"{repository} asks for its terms to be accepted on its page, and then for a token: `hf auth login`"
+            f"{repository} requires accepting its terms on its page, and a token: `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ExportError(f"the hub has no {repository}{f' at {revision}' if revision else ''}") from error
-    except Exception as error:  # of the hub's client and of its transport, without a common class
+    except Exception as error:  # the hub's client and its transport have no common error class
         return _find_cached(repository, revision, error, console)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
     wanted = _select_files(repository, list(sizes))
@@ -148,15 +148,15 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _find_cached(repository: str, revision: str | None, error: Exception, console: Console) -> Source:
-    """Return what an earlier download left, the hub being out of reach."""
+    """Return an earlier download from the hub's cache, when the hub is unreachable."""
     from huggingface_hub import snapshot_download
 
     for weights in WEIGHTS:
-        with suppress(Exception):  # the client's, without a common class: it has not all of these, if anything
+        with suppress(Exception):  # no common error class: the cache lacks some of these files
             patterns = [*DESCRIPTIONS, *weights]
             kept = snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
             if _complete(Path(kept)):
-                console.print_line(f"{repository}: the hub is out of reach, using what was downloaded before")
+                console.print_line(f"{repository}: the hub is unreachable, using the earlier download")
                 return Source(repository, Path(kept), Path(kept).name, _licence(Path(kept)))
     raise ExportError(_download_advice(repository, [], error)) from error
 
@@ -168,12 +168,12 @@ def _complete(folder: Path) -> bool:
 
 def _download_advice(repository: str, wanted: Sequence[str], error: Exception) -> str:
     files = ", ".join(wanted) or (
-        "config.json, model.safetensors, and those that are there of tokenizer.json, tokenizer_config.json, "
+        "config.json, model.safetensors, and, if present, tokenizer.json, tokenizer_config.json, "
         "special_tokens_map.json, vocab.txt, vocab.json, merges.txt, preprocessor_config.json, modules.json, "
         "sentence_bert_config.json, config_sentence_transformers.json, 1_Pooling/config.json, README.md"
     )
     return (
         f"cannot download {repository} from the hub: {first_line(error)}. Download by hand, on a machine that can, "
         f"from https://huggingface.co/{repository}/tree/main: {files}; put them into one folder, and give that folder "
-        "instead of the name. What has been downloaded already is kept: trying again goes on from there."
+        "instead of the name. Files that are complete are kept, so a new attempt continues from there."
     )

@@ -1,4 +1,4 @@
-"""A model's folder: graphs, tokenizer, `model.json`, `provenance.json` and a card."""
+"""Writing a model's folder: graphs, tokenizer, `model.json`, `provenance.json` and a model card."""
 
 import json
 import platform
@@ -27,7 +27,7 @@ UNSTATED = "not stated by its source"
 
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
-    """What a model is made from, and how."""
+    """The source, name and precision of a build."""
 
     source: Source
     source_sha256: Mapping[str, str]
@@ -36,7 +36,7 @@ class BuildRecord:
 
 
 def write_model(folder: Path, parts: Parts, record: BuildRecord) -> dict[str, Any]:
-    """Write the files of the model into `folder`, which is there and empty; return what its model.json says."""
+    """Write the files of the model into `folder`, which is empty; return the content of its model.json."""
     towers: dict[str, Any] = {}
     lengths: set[int] = set()
     if parts.image is not None:
@@ -46,7 +46,7 @@ def write_model(folder: Path, parts: Parts, record: BuildRecord) -> dict[str, An
     if parts.audio is not None:
         towers["audio"] = _write_audio(folder, parts.audio, record.precision, lengths)
     if len(lengths) != 1:
-        raise ExportError(f"its towers end in vectors of {sorted(lengths)} dimensions, which are not one space")
+        raise ExportError(f"its towers have different dimensions: {sorted(lengths)}")
     (dimensions,) = lengths
     manifest = {
         "name": record.name,
@@ -64,7 +64,7 @@ def write_model(folder: Path, parts: Parts, record: BuildRecord) -> dict[str, An
 def write_provenance(
     folder: Path, parts: Parts, record: BuildRecord, parity: Mapping[str, Parity], fingerprint: str
 ) -> None:
-    """Write where the model comes from and how close it is, for machines and for people."""
+    """Write the provenance and parity of the model as provenance.json and as README.md."""
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
     provenance = {
         "source": record.source.given,
@@ -85,21 +85,21 @@ def write_provenance(
 
 
 def _write_image(folder: Path, part: ImagePart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
-    path, wanted = folder / "image.onnx", part.preprocessing
-    example = torch.zeros(2, 3, wanted.size, wanted.size)
+    path, preprocessing = folder / "image.onnx", part.preprocessing
+    example = torch.zeros(2, 3, preprocessing.size, preprocessing.size)
     graphs.write(part.tower, [example], ["pixels"], path, precision)
     lengths.add(part.tower.vectors(example).shape[1])
-    described: dict[str, Any] = {
+    manifest: dict[str, Any] = {
         "file": path.name,
         "sha256": sha256_of(path),
-        "size": wanted.size,
-        "resize": wanted.resize,
-        "background": list(wanted.background),
-        "interpolation": wanted.interpolation,
-        "mean": list(wanted.mean),
-        "std": list(wanted.std),
+        "size": preprocessing.size,
+        "resize": preprocessing.resize,
+        "background": list(preprocessing.background),
+        "interpolation": preprocessing.interpolation,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
     }
-    return {**described, "batch_sensitive": True} if graphs.is_dynamically_quantized(path) else described
+    return {**manifest, "batch_sensitive": True} if graphs.is_dynamically_quantized(path) else manifest
 
 
 def _write_text(folder: Path, part: TextPart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _write_text(folder: Path, part: TextPart, precision: Precision, lengths: set
     graphs.write(part.tower, example, part.inputs, path, precision)
     lengths.add(part.tower.vectors(*example).shape[1])
     part.tokenizer.save(str(tokenizer), pretty=False)
-    described: dict[str, Any] = {
+    manifest: dict[str, Any] = {
         "file": path.name,
         "sha256": sha256_of(path),
         "tokenizer": tokenizer.name,
@@ -119,10 +119,10 @@ def _write_text(folder: Path, part: TextPart, precision: Precision, lengths: set
         "inputs": list(part.inputs),
     }
     if part.padding is not None:
-        described |= {"pad_to": part.padding.length, "pad_id": part.padding.token_id}
+        manifest |= {"pad_to": part.padding.length, "pad_id": part.padding.token_id}
     if part.prefixes.query or part.prefixes.document:
-        described["prefixes"] = asdict(part.prefixes)
-    return described
+        manifest["prefixes"] = asdict(part.prefixes)
+    return manifest
 
 
 def _write_audio(folder: Path, part: AudioPart, precision: Precision, lengths: set[int]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _card(folder: Path, parts: Parts, record: BuildRecord, parity: Mapping[str, 
             f"Licence: {source.licence or UNSTATED}. Fingerprint: `{fingerprint}`.",
             *("", *parts.notes) * bool(parts.notes),
             "",
-            "Cosine of its vectors to the original's on the golden inputs; `pixels` compares Medley's preparation of",
+            "Cosine of its vectors to the original's on the golden inputs; `pixels` compares Medley's preprocessing of",
             "pictures with the original's.",
             "",
             "| tower | least | mean | worst input |",

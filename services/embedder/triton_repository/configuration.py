@@ -1,4 +1,4 @@
-"""`config.pbtxt` of a served tower. Each choice says its reason in the file itself, for whoever runs the server."""
+"""`config.pbtxt` of a served tower. Comments in the file explain its settings to the server's operator."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from services.embedder.core.catalog import ImageTower, TextProjection, TextTower
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """How a tower is to be served."""
+    """Serving options of a tower."""
 
     flavour: Flavour
     instances: int
@@ -26,7 +26,7 @@ class ServingOptions:
     graph_inputs: Sequence[str]
     """Names of the graph's inputs, in order."""
     batch_sensitive: bool
-    """Whether a row's vector would change with the rows beside it, so that each must run by itself."""
+    """Whether a row's vector depends on its batch, so that each row runs separately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def config_pbtxt(served: ServedTower, serving: ServingOptions, parameters: Mappi
         *(_tensor("input", tensor) for tensor in inputs),
         _tensor("output", _Tensor(VECTOR, "FP32", _row_dims(serving, (served.tower.dimensions,)), ())),
         _instances(serving),
-        _batching(serving) if batch else "# No batching: in a batch, a row's vector would depend on its neighbours.",
+        _batching(serving) if batch else "# No batching: in a batch, a row's vector would depend on the other rows.",
         _warm_up(inputs, batch),
         "# One version: other weights have another fingerprint, and belong to other collections.\n"
         "version_policy: { latest { num_versions: 1 } }",
@@ -61,7 +61,7 @@ def config_pbtxt(served: ServedTower, serving: ServingOptions, parameters: Mappi
 
 
 def _runs_unbatched(serving: ServingOptions) -> bool:
-    """The Python backend's model takes batches and runs the rows alone by itself."""
+    """Return whether Triton must not batch; the Python backend's model splits batches by itself."""
     return serving.batch_sensitive and serving.flavour != "python"
 
 
@@ -75,15 +75,15 @@ def _inputs(served: ServedTower, serving: ServingOptions) -> list[_Tensor]:
             return [_Tensor(name, "INT64", dims, warm) for name in inputs]
         case TextProjection():
             shape: tuple[int, ...] = (served.input_dimensions,)
-        case ImageTower(preprocessing=wanted):
-            shape = (3, wanted.size, wanted.size)
+        case ImageTower(preprocessing=preprocessing):
+            shape = (3, preprocessing.size, preprocessing.size)
     name = ROWS if serving.flavour == "python" else serving.graph_inputs[0]
     shape = shape if serving.flavour == "python" else _row_dims(serving, shape)
     return [_Tensor(name, "FP32", shape, shape)]
 
 
 def _row_dims(serving: ServingOptions, dims: tuple[int, ...]) -> tuple[int, ...]:
-    """Without batching Triton adds no first dimension; the graph has one all the same."""
+    """Add the graph's batch dimension if Triton does not batch."""
     return (1, *dims) if _runs_unbatched(serving) else dims
 
 
@@ -98,23 +98,23 @@ def _tensor(role: str, tensor: _Tensor) -> str:
 def _instances(serving: ServingOptions) -> str:
     if serving.flavour == "python":
         return (
-            "# Each copy is a process with one thread and its own weights: as many as there are cores to give.\n"
+            "# Each instance is a process with one thread and its own weights; use as many as cores are free.\n"
             f"instance_group [ {{ count: {serving.instances} kind: KIND_CPU }} ]"
         )
     return (
-        "# Copies on each GPU overlap copying in with computing; on a server without GPUs they run on its CPU.\n"
+        "# Several instances on a GPU overlap input copies and computation; without GPUs they run on the CPU.\n"
         f"instance_group [ {{ count: {serving.instances} kind: KIND_AUTO }} ]"
     )
 
 
 def _batching(serving: ServingOptions) -> str:
     return f"""\
-# No delay: nothing waits for company, and what comes while a copy is busy makes its next batch (160 -> 660 requests/s
-# from 1 to 32 callers). No preferred sizes: none measured better than any.
+# No batching delay: requests that arrive while an instance is busy form its next batch (160 -> 660 requests/s
+# from 1 to 32 callers). No preferred sizes: none was measurably better.
 dynamic_batching {{
   max_queue_delay_microseconds: 0
   default_queue_policy {{
-    # A full queue refuses at once; a request whose caller's deadline passed while it waited is never run.
+    # A full queue refuses requests; a request whose deadline passes in the queue is not executed.
     max_queue_size: {serving.max_queue}
     timeout_action: REJECT
     allow_timeout_override: true
@@ -125,16 +125,15 @@ dynamic_batching {{
 def _warm_up(inputs: Sequence[_Tensor], batch: int) -> str:
     sizes = [1, batch] if batch > 1 else [batch]
     samples = ",\n".join(_sample(inputs, size) for size in sizes)
-    return f"# Ready means warm: the first request takes no longer than the next.\nmodel_warmup [\n{samples}\n]"
+    return f"# Warm-up, so that the first request takes no longer than later ones.\nmodel_warmup [\n{samples}\n]"
 
 
 def _sample(inputs: Sequence[_Tensor], size: int) -> str:
-    # A zero is a token too, and an empty string a text; a mask must be ones, or a mean divides by nothing.
     return f'  {{ name: "{size} rows" batch_size: {size} {" ".join(map(_warm_input, inputs))} }}'
 
 
 def _warm_input(tensor: _Tensor) -> str:
-    # A zero is a token too, and an empty string a text; a mask must be ones, or a mean divides by nothing.
+    # Zeros are valid tokens, empty strings valid texts; a mask must be ones, as a mean over no token divides by zero.
     content = f"input_data_file: {json.dumps(_ones(tensor))}" if tensor.name == ATTENTION_MASK else "zero_data: true"
     kind = f"data_type: TYPE_{tensor.kind} dims: {list(tensor.warm_dims)}"
     return f'inputs {{ key: "{tensor.name}" value: {{ {kind} {content} }} }}'
@@ -149,8 +148,8 @@ def _parameter(key: str, value: str) -> str:
 
 
 TENSORRT = """\
-# TensorRT through ONNX Runtime: takes the same file, builds its engines on the GPU it finds, and leaves to CUDA what it
-# cannot run. FP32, so that the golden vectors hold; the engines are kept, since building them takes minutes.
+# TensorRT through ONNX Runtime: it builds engines for the GPU from the same file; CUDA runs unsupported operators.
+# FP32, to reproduce the golden vectors; engines are cached, because building them takes minutes.
 optimization { execution_accelerators { gpu_execution_accelerator: [ {
   name: "tensorrt"
   parameters { key: "precision_mode" value: "FP32" }

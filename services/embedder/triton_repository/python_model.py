@@ -1,7 +1,7 @@
-"""A tower of a Medley model in Triton's Python backend: ONNX Runtime as the embedder itself runs it.
+"""A tower of a Medley model in Triton's Python backend, run by ONNX Runtime as the embedder runs it.
 
-Copied into each model's version folder. It runs in the backend's stub, with numpy (under 2), onnxruntime and tokenizers
-and nothing of Medley beside it.
+This file is copied into each model's version folder. It needs numpy (under 2), onnxruntime and tokenizers, and nothing
+of Medley.
 """
 
 import json
@@ -16,7 +16,7 @@ LEVELS = onnxruntime.GraphOptimizationLevel
 
 
 class TritonPythonModel:
-    """What the backend calls."""
+    """The interface of the Python backend."""
 
     def initialize(self, args):
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -30,7 +30,7 @@ class TritonPythonModel:
         try:
             vectors = self._tower.vectors(np.concatenate(tensors))
         except Exception as error:
-            # Not the default code: that one says that the process is broken.
+            # Not the default code, which means that the process is broken.
             failure = pb_utils.TritonError(f"{type(error).__name__}: {error}", pb_utils.TritonError.INVALID_ARG)
             return [pb_utils.InferenceResponse(error=failure) for _ in requests]
         ends = np.cumsum([len(tensor) for tensor in tensors])[:-1]
@@ -38,10 +38,10 @@ class TritonPythonModel:
 
 
 class Text:
-    """Texts, shape (n, 1), each tokenised and run alone, unpadded unless the tower says otherwise.
+    """Texts, shape (n, 1), each tokenized and run in a batch of one, padded only if the tower has padding.
 
-    Where activations are quantised while running, their scale is that of the whole tensor: in a batch, a text's vector
-    would depend on the texts beside it.
+    If activations are quantised at run time, their scale is that of the whole tensor, so in a batch a text's vector
+    would depend on the other texts.
     """
 
     def __init__(self, folder, settings):
@@ -65,7 +65,7 @@ class Text:
 
 
 class Rows:
-    """Rows of numbers: pictures' pixels in one run, or vectors for a text head each alone, as the tower says."""
+    """Rows of numbers, run in one batch, or one by one if the tower is batch-sensitive."""
 
     def __init__(self, folder, settings):
         self._batch_sensitive = settings["batch_sensitive"]
@@ -87,7 +87,7 @@ def _response(vectors):
 
 def _graph(folder, level):
     options = onnxruntime.SessionOptions()
-    # One thread a copy: copies run side by side, and two threads inside a call collapse where cores are shared.
+    # One thread per instance: instances run in parallel, and two threads inside a call degrade when cores are shared.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = level
     options.log_severity_level = 3

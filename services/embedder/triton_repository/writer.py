@@ -1,4 +1,4 @@
-"""Folders of models to a Triton model repository: files alone, no server."""
+"""Writing a Triton model repository from folders of models; needs no server."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ PYTHON_MODEL = Path(__file__).with_name("python_model.py")
 VERSION = "1"
 
 QUANTIZE_OPERATOR = b"DynamicQuantizeLinear"
-"""The operator that scales activations while running; a graph spells its operators out."""
+"""The operator that scales activations at run time; a graph's file contains the names of its operators."""
 
 
 def write_repository(
@@ -47,11 +47,11 @@ def write_repository(
 ) -> list[str]:
     """Write a Triton model for each tower of the models in `models_dir` into the repository `out`; return their names.
 
-    Golden vectors are made on the way, by ONNX Runtime in this process. A Triton model of the same name is replaced;
-    what else is in `out` stays. Each appears whole or not at all. Not to be called from a running event loop.
+    Golden vectors are computed by ONNX Runtime in this process. A Triton model of the same name is replaced atomically;
+    other files in `out` are kept. Do not call it from a running event loop.
 
     Raises:
-        ModelFileError: a folder or file of a model is not what it should be.
+        ModelFileError: a folder has no models, or one of them is invalid.
         OSError: `out` cannot be written.
     """
     models = read_models(*([models_dir] if isinstance(models_dir, Path) else models_dir))
@@ -92,17 +92,17 @@ def _is_dynamically_quantized(served: ServedTower) -> bool:
 
 
 def _parameters(served: ServedTower, fingerprint: str) -> dict[str, str]:
-    least = QUANTIZED_COSINE if _is_dynamically_quantized(served) else EXACT_COSINE
-    golden = Golden(asyncio.run(_golden_vectors(served)), least)
+    min_cosine = QUANTIZED_COSINE if _is_dynamically_quantized(served) else EXACT_COSINE
+    golden = Golden(asyncio.run(_golden_vectors(served)), min_cosine)
     return {FINGERPRINT: fingerprint, GOLDEN: golden.to_text(), TOWER: json.dumps(_tower(served))}
 
 
 def _tower(served: ServedTower) -> dict[str, object]:
-    """Return what the Python backend's model must know of its tower."""
+    """Return the parameters of a tower for the model of the Python backend."""
     match served.tower:
         case TextTower(max_tokens=max_tokens, padding=padding, inputs=inputs):
-            filling = [padding.length, padding.token_id] if padding else None
-            return {"max_tokens": max_tokens, "padding": filling, "inputs": list(inputs)}
+            fill = [padding.length, padding.token_id] if padding else None
+            return {"max_tokens": max_tokens, "padding": fill, "inputs": list(inputs)}
         case TextProjection():
             return {"batch_sensitive": True, "extended": True}
         case ImageTower(batch_sensitive=batch_sensitive):
@@ -115,10 +115,10 @@ async def _golden_vectors(served: ServedTower) -> Matrix:
         match served.tower:
             case TextTower() as tower:
                 return await runtime.text_encoder(tower).encode(TEXTS)
-            case TextProjection() as head:
-                return await runtime.projection_encoder(head).encode(golden_rows(served.input_dimensions))
-            case ImageTower(preprocessing=wanted) as tower:
-                return await runtime.image_encoder(tower).encode(golden_rows(3, wanted.size, wanted.size))
+            case TextProjection() as projection:
+                return await runtime.projection_encoder(projection).encode(golden_rows(served.input_dimensions))
+            case ImageTower(preprocessing=preprocessing) as tower:
+                return await runtime.image_encoder(tower).encode(golden_rows(3, preprocessing.size, preprocessing.size))
 
 
 def _write(folder: Path, served: ServedTower, flavour: Flavour, config: str) -> None:
