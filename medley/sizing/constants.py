@@ -4,16 +4,16 @@ Measured with one core of an AMD EPYC with 24 GiB (faiss-cpu 1.15.1, numpy 2.4.6
 centres; anything else is said where it stands.
 """
 
-BYTES_A_DIMENSION = {"float32": 4.00, "float16": 6.06, "int8": 5.03}
+BYTES_A_DIMENSION = {"float32": 4.00, "int8": 5.03}
 """What an exact index takes: float32 vectors, and beside them what a scan reads."""
 
-SCANNED_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+SCANNED_BYTES = {"float32": 4, "int8": 1}
 """What a scan reads of each dimension."""
 
-SCANNED_BYTES_A_SECOND = {"float32": 2.8e10, "float16": 2.8e10, "int8": 2.1e10}
+SCANNED_BYTES_A_SECOND = {"float32": 2.8e10, "int8": 2.1e10}
 """How fast one query scans, over 200,000 vectors."""
 
-INDEXED_FLOATS_A_SECOND = {"float32": 1.5e8, "float16": 6.0e7, "int8": 1.0e8}
+INDEXED_FLOATS_A_SECOND = {"float32": 1.5e8, "int8": 1.0e8}
 """How fast vectors are taken into an exact index, as when a snapshot is loaded."""
 
 NEIGHBOURS = 32

@@ -205,7 +205,7 @@ def _engine(settings: SearchSettings) -> MakeVectorIndex:
 
             return lambda _, space: MemoryIndex(space.dimensions, space.metric)
         case "faiss":
-            from services.search.adapters.faiss import FaissIndex
+            from services.search.engines.faiss.vector_index import FaissIndex
 
             threads = settings.threads_per_search
             return lambda _, space: FaissIndex(
