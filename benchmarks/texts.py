@@ -1,4 +1,4 @@
-"""Vectors of texts by minilm, cached on disk."""
+"""Names and pictures as the built-in models embed them, kept on disk."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.floors import Matrix, RawEncoder
+from benchmarks.floors import BATCH, Matrix, RawEncoder
 
 MODELS = Path(__file__).parents[1] / "models"
 THREADS = 2
@@ -26,3 +26,20 @@ def encoded(texts: Sequence[str], cache: Path) -> Matrix:
         np.save(file, vectors)
     cached: Matrix = np.load(file)
     return cached
+
+
+def pictured(pictures: Sequence[bytes], captions: Sequence[str], cache: Path) -> tuple[Matrix, Matrix]:
+    """Return medley-mini vectors of `pictures` and `captions`, shapes (n, 256), from the folder `cache` if present."""
+    digest = hashlib.sha256((MODELS / "medley-mini/model.json").read_bytes() + "\n".join(captions).encode())
+    for picture in pictures:
+        digest.update(picture)
+    file = cache / f"medley-mini-{digest.hexdigest()[:16]}.npz"
+    if not file.exists():
+        encoder = RawEncoder(MODELS, threads=1)
+        parts = [pictures[begin : begin + BATCH] for begin in range(0, len(pictures), BATCH)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            vectors = np.concatenate(list(pool.map(encoder.pictures, parts)))
+        cache.mkdir(parents=True, exist_ok=True)
+        np.savez(file, pictures=vectors, captions=np.stack([encoder.caption(text) for text in captions]))
+    with np.load(file) as kept:
+        return kept["pictures"], kept["captions"]

@@ -7,6 +7,8 @@ from typing import Any, Literal
 VectorStorage = Literal["float32", "float16", "int8"]
 """Type of the vectors that a search scans first; candidates are always ranked by float32 vectors."""
 
+ExactStorage = Literal["float32", "int8"]
+
 IndexState = Literal["ready", "building", "degraded", "failed", "waiting"]
 
 
@@ -14,7 +16,7 @@ IndexState = Literal["ready", "building", "degraded", "failed", "waiting"]
 class ExactIndex:
     """Every candidate is compared: recall is 1, under filters too. `storage` defaults to the server's choice."""
 
-    storage: VectorStorage | None = None
+    storage: ExactStorage | None = None
     kind: Literal["exact"] = field(default="exact", init=False)
 
 

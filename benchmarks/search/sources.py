@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.fashion import METADATA
+from benchmarks.fashion import METADATA, products
 from benchmarks.search.conditions import CONDITIONS
 from benchmarks.search.corpus import Corpus, Matrix
-from benchmarks.texts import encoded
+from benchmarks.texts import encoded, pictured
 
 SEED = 7
 CLUSTERS = 256
@@ -40,6 +40,18 @@ def real(path: Path, items: int, queries: int, cache: Path) -> Corpus:
     again = f", {items - len(kept):,} of them made of others by a little noise" if items > len(kept) else ""
     name = f"product names embedded by minilm{again}"
     return Corpus(name, _unit(found), fields, np.stack([vectors[each] for each in asked]))
+
+
+def captioned(path: Path, queries: int, cache: Path) -> Corpus:
+    """Return the pictures of `path` as medley-mini embeds them, and captions as queries: names of some of the products.
+
+    Captions lie elsewhere than pictures do. Embedding takes minutes, so its outcome is kept in `cache`.
+    """
+    found = list(products(path, pq.read_metadata(path).num_rows))
+    names = sorted({each.name for each in found}, key=lambda name: hashlib.sha256(name.encode()).digest())[:queries]
+    fields = {name: np.array([each.metadata.get(name, "") for each in found]) for name in METADATA}
+    vectors, asked = pictured([each.picture for each in found], names, cache)
+    return Corpus("pictures embedded by medley-mini, searched by captions", vectors, fields, asked)
 
 
 def generated(items: int, dimensions: int, queries: int, seed: int = SEED) -> Corpus:

@@ -11,6 +11,7 @@ from medley._transport.encode import COLLECTIONS, enum_prefix
 from medley.errors import from_status
 from medley.indexes import (
     ExactIndex,
+    ExactStorage,
     HnswIndex,
     IndexConfig,
     IndexRecall,
@@ -249,7 +250,7 @@ def _index_config(message: index_config_pb2.IndexConfig) -> IndexConfig | None:
     shares = {"exact_below_selectivity": message.exact_below_selectivity, "recall_floor": message.recall_floor}
     match message.WhichOneof("kind"):
         case "exact":
-            return ExactIndex(_storage(message.exact.storage))
+            return ExactIndex(cast(ExactStorage | None, _storage(message.exact.storage)))
         case "hnsw":
             hnsw = message.hnsw
             storage = _storage(hnsw.storage)

@@ -4,16 +4,16 @@ Measured with one core of an AMD EPYC with 24 GiB (faiss-cpu 1.15.1, numpy 2.4.6
 centres, unless noted otherwise.
 """
 
-BYTES_PER_DIMENSION = {"float32": 4.00, "float16": 6.06, "int8": 5.03}
+BYTES_PER_DIMENSION = {"float32": 4.00, "int8": 5.03}
 """Memory of an exact index: float32 vectors, and the codes that a scan reads."""
 
-SCANNED_BYTES_PER_DIMENSION = {"float32": 4, "float16": 2, "int8": 1}
+SCANNED_BYTES_PER_DIMENSION = {"float32": 4, "int8": 1}
 """Bytes that a scan reads per dimension."""
 
-SCANNED_BYTES_PER_SECOND = {"float32": 2.8e10, "float16": 2.8e10, "int8": 2.1e10}
+SCANNED_BYTES_PER_SECOND = {"float32": 2.8e10, "int8": 2.1e10}
 """Speed of one query's scan, over 200,000 vectors."""
 
-INDEXED_FLOATS_PER_SECOND = {"float32": 1.5e8, "float16": 6.0e7, "int8": 1.0e8}
+INDEXED_FLOATS_PER_SECOND = {"float32": 1.5e8, "int8": 1.0e8}
 """Speed of adding vectors to an exact index, as when a snapshot is loaded."""
 
 HNSW_M = 32

@@ -72,6 +72,8 @@ def validate_index_config(config: IndexConfig, dimensions: int) -> IndexConfig:
     _check("index.exact_below_selectivity", config.exact_below_selectivity, 0, 1)
     _check("index.recall_floor", config.recall_floor, 0, 1)
     match config.kind:
+        case Exact(VectorStorage.FLOAT16):
+            raise ArgumentError("index.exact.storage", "float16", "must be int8 or float32")
         case Hnsw(m, ef_construction, ef_search):
             _check("index.hnsw.m", m, 4, 128)
             _check("index.hnsw.ef_construction", ef_construction, 8, 2000)

@@ -205,7 +205,7 @@ def _engine(settings: SearchSettings) -> MakeVectorIndex:
 
             return lambda _, space: MemoryIndex(space.dimensions, space.metric)
         case "faiss":
-            from services.search.adapters.faiss import FaissIndex
+            from services.search.engines.faiss.vector_index import FaissIndex
 
             threads = settings.threads_per_search
             return lambda _, space: FaissIndex(
@@ -233,7 +233,7 @@ def _faiss_gpu_engine(settings: SearchSettings) -> MakeVectorIndex:
         from services.search.engines.faiss.gpu_vector_index import FaissDevice, FaissGpuIndex
 
         device = FaissDevice(settings.device, settings.gpu_memory_bytes)
-    from services.search.adapters.faiss import FaissIndex
+    from services.search.engines.faiss.vector_index import FaissIndex
 
     def make_index(name: str, space: Space) -> FaissGpuIndex:
         host = FaissIndex(space.dimensions, space.metric)

@@ -4,7 +4,6 @@ import pytest
 
 from services.common.index_config import Hnsw, IndexConfig, Ivf, VectorStorage
 from services.common.vectors import Metric
-from services.search.adapters.faiss import FaissIndex
 from services.search.ann.build_scheduler import BuildScheduler
 from services.search.ann.manager import BuildContext, RefreshPolicy
 from services.search.ann.recall_monitor import RecallMonitor
@@ -14,6 +13,7 @@ from services.search.core.change_feed import Space, Table
 from services.search.core.collection_index import Mode, Search
 from services.search.core.vector_index import VectorIndex
 from services.search.engines.faiss.factory import FaissAnnFactory
+from services.search.engines.faiss.vector_index import FaissIndex
 from services.search.engines.memory.candidate_index import MemoryAnnFactory
 from services.search.engines.memory.vector_index import MemoryIndex
 from tests.contract.collection_index import ORIGIN, CollectionIndexContract, MakeCollection, Mirror, at

@@ -6,12 +6,10 @@ import pytest
 
 from services.common.index_config import VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.adapters import faiss, faiss_packing, faiss_segments
-from services.search.adapters.faiss import FaissIndex
-from services.search.adapters.faiss_axes import Axes
-from services.search.adapters.faiss_choice import Trial
-from services.search.adapters.faiss_codes import Coding
-from services.search.core.vector_index import Numbers, Ranking, Selection
+from services.search.core.vector_index import Ranking, Selection
+from services.search.engines.faiss import filters, fitting, segment, vector_index
+from services.search.engines.faiss.projection import BLOCK, PcaProjection, Projection, Rotation
+from services.search.engines.faiss.vector_index import FaissIndex
 from services.search.engines.memory.vector_index import MemoryIndex
 from tests.contract.vector_index import MakeIndex, VectorIndexContract, everything, filled
 
@@ -29,15 +27,6 @@ class TestFaissIndexOfFloat32(VectorIndexContract):
         return partial(FaissIndex, storage=VectorStorage.FLOAT32)
 
 
-@pytest.mark.slow
-class TestFaissIndexOfFloat16(VectorIndexContract):
-    MEMORY_AT_MOST = 1.6
-
-    @pytest.fixture
-    def make_index(self) -> MakeIndex:
-        return partial(FaissIndex, storage=VectorStorage.FLOAT16)
-
-
 class TestFaissIndexOfInt8(VectorIndexContract):
     @pytest.fixture
     def make_index(self) -> MakeIndex:
@@ -46,47 +35,36 @@ class TestFaissIndexOfInt8(VectorIndexContract):
 
 @pytest.mark.slow
 class TestFaissIndexOfManySegments(VectorIndexContract):
-    """All storages in segments of 64 rows, searched by two threads; any vectors are coded, and codes packed at once."""
+    """Segments of 64 rows, searched by two threads; codes are scanned however few there are, and copied at once."""
 
     MEMORY_AT_MOST = 1.6
 
-    @pytest.fixture(params=VectorStorage, ids=lambda storage: storage.value.lower())
+    @pytest.fixture(params=[VectorStorage.FLOAT32, VectorStorage.INT8], ids=lambda storage: storage.value.lower())
     def make_index(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MakeIndex:
-        monkeypatch.setattr(faiss, "EXPANSION_AT_MOST", 100)
-        monkeypatch.setattr(faiss_packing, "PACKED_AT", 1)
-        monkeypatch.setattr(faiss_segments, "PACKED_SHARE", 1)
-        monkeypatch.setattr(faiss_segments, "PACKED_UP_TO", 100)
-
-        def make(dimensions: int, metric: Metric) -> FaissIndex:
-            monkeypatch.setattr(faiss_segments, "SEGMENT_BYTES", 64 * 4 * dimensions)
-            return FaissIndex(dimensions, metric, storage=request.param, threads=2)
-
-        return make
+        monkeypatch.setattr(vector_index, "SEGMENT_ROWS", 64)
+        monkeypatch.setattr(segment, "LEAST_SPARE", 1)
+        monkeypatch.setattr(segment, "SCANNED_SHARE", 1)
+        monkeypatch.setattr(filters, "COPIED_AT_ONCE", 1)
+        return partial(FaissIndex, storage=request.param, threads=2)
 
 
 @pytest.mark.slow
 class TestFaissIndexOfNarrowCodes(VectorIndexContract):
-    """Vectors of any dimension narrowed along axes that do not suit them: bounds are loose, and answers right."""
+    """Vectors of any dimension projected along axes that do not suit them: bounds are loose, and answers right."""
 
     @pytest.fixture
     def make_index(self, monkeypatch: pytest.MonkeyPatch) -> MakeIndex:
-        def narrow(trial: Trial, current: Coding, wide: Coding, metric: Metric) -> Coding:
-            dimensions = trial.vectors.shape[1]
-            numbers = np.random.default_rng(dimensions).standard_normal((dimensions, dimensions // 3 + 1))
-            axes = np.linalg.qr(numbers)[0].T.astype(np.float32)
-            return Coding(dimensions, metric, VectorStorage.INT8, Axes(axes))
+        def choose(vectors: Matrix, rotation: Rotation, least_width: int = 0) -> Projection:
+            dimensions = vectors.shape[1]
+            if dimensions < BLOCK:
+                return rotation
+            axes = np.linalg.qr(np.random.default_rng(dimensions).standard_normal((dimensions, BLOCK - 1)))[0]
+            return PcaProjection(axes.T, BLOCK)
 
-        monkeypatch.setattr(faiss, "EXPANSION_AT_MOST", 100)
-        monkeypatch.setattr(faiss, "CHOICE_ROWS", 32)
-        monkeypatch.setattr(faiss, "narrowable", lambda dimensions: True)
-        monkeypatch.setattr(faiss, "chosen", narrow)
-        return ChoosingAtOnce
-
-
-class ChoosingAtOnce(FaissIndex):
-    def write(self, slots: Numbers, vectors: Matrix) -> None:
-        super().write(slots, vectors)
-        self.settle()
+        monkeypatch.setattr(fitting, "CHOICE_ROWS", 32)
+        monkeypatch.setattr(fitting, "choose_projection", choose)
+        monkeypatch.setattr(segment, "LEAST_SPARE", 4)
+        return FaissIndex
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -110,14 +88,14 @@ def test_storage_can_change_under_searches(metric: Metric) -> None:
     for reader in readers:
         reader.start()
     sizes = {}
-    for storage in [VectorStorage.FLOAT32, VectorStorage.FLOAT16, VectorStorage.INT8] * 3:
+    for storage in [VectorStorage.FLOAT32, VectorStorage.INT8] * 3:
         index.store_as(storage)
         sizes[storage] = index.memory_bytes
     changed.set()
     for reader in readers:
         reader.join()
     assert all(each == wanted for each in found)
-    assert sizes[VectorStorage.FLOAT32] == 4000 * 1000 < sizes[VectorStorage.INT8] < sizes[VectorStorage.FLOAT16]
+    assert sizes[VectorStorage.FLOAT32] == 4000 * 1000 < sizes[VectorStorage.INT8]
 
 
 def spelt(ranking: Ranking) -> dict[int, float]:

@@ -11,7 +11,7 @@ from medley.cli.printing import print_json, print_table
 from medley.sizing import Estimate, Machine, Plan, Workload, build_plan, parse_count, parse_spaces
 
 INDEXES = ("exact", "hnsw", "ivf", "gpu", "milvus")
-STORAGES = ("float32", "float16", "int8")
+STORAGES = ("float32", "int8")
 _UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _TIMES = ((172_800, 86_400, "days"), (7200, 3600, "h"), (120, 60, "min"), (1, 1, "s"), (1e-3, 1e-3, "ms"))
 

@@ -22,7 +22,7 @@ from services.common.index_config import Hnsw, Ivf, ProductQuantization, VectorS
 from services.common.index_config import IndexConfig as ServerConfig
 
 CHOICES: list[IndexConfig] = [
-    ExactIndex("float16"),
+    ExactIndex("float32"),
     HnswIndex(48, 300, 200, "float32", 0.25, 0.95),
     IvfIndex(256, 16, "int8", 0, 0.25, 0.95),
     IvfIndex(product_bytes=8, exact_below_selectivity=0.25, recall_floor=0.95),

@@ -14,7 +14,6 @@ from services.common.filters import Comparison, Filter, Operator
 from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf, ProductQuantization
 from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
-from services.search.adapters.faiss import FaissIndex
 from services.search.ann.build_scheduler import BuildScheduler
 from services.search.ann.manager import BuildContext, Generation, RefreshPolicy
 from services.search.ann.recall_monitor import ENOUGH, RecallMonitor
@@ -23,6 +22,7 @@ from services.search.core.candidate_index import Kind
 from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
 from services.search.core.collection_index import Mode, Search, SearchResult, SpaceState, State
 from services.search.engines.faiss.factory import FaissAnnFactory
+from services.search.engines.faiss.vector_index import FaissIndex
 from services.search.engines.memory.vector_index import MemoryIndex
 from services.search.replication.replica import Replica
 from tests.support.change_feed import MemoryChangeFeed

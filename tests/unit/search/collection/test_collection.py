@@ -10,10 +10,10 @@ from services.common.errors import SpaceNotFoundError
 from services.common.filters import Comparison, Operator
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.adapters.faiss import FaissIndex
 from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.core.vector_index import VectorIndex
+from services.search.engines.faiss.vector_index import FaissIndex
 from services.search.engines.memory.vector_index import MemoryIndex
 from tests.unit.search.feeds import found_by
 

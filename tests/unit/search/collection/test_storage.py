@@ -5,7 +5,6 @@ import numpy as np
 from services.common.index_config import Exact, Hnsw, IndexConfig, VectorStorage
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.adapters.faiss import FaissIndex
 from services.search.ann.build_scheduler import BuildScheduler
 from services.search.ann.manager import BuildContext, RefreshPolicy
 from services.search.ann.recall_monitor import RecallMonitor
@@ -13,6 +12,7 @@ from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors
 from services.search.core.collection_index import Mode, Search
 from services.search.engines.faiss.factory import FaissAnnFactory
+from services.search.engines.faiss.vector_index import FaissIndex
 
 DIMENSIONS, COUNT = 128, 2000
 FLOAT32_BYTES = 4 * DIMENSIONS * COUNT

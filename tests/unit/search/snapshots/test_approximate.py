@@ -11,7 +11,6 @@ import pytest
 from services.common.index_config import Exact, Hnsw, IndexConfig, Ivf
 from services.common.vectors import Metric
 from services.common.versions import Version
-from services.search.adapters.faiss import FaissIndex
 from services.search.ann.build_scheduler import BuildScheduler
 from services.search.ann.manager import BuildContext, RefreshPolicy
 from services.search.ann.recall_monitor import RecallMonitor
@@ -19,6 +18,7 @@ from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
 from services.search.core.collection_index import Mode, Search, SearchResult, State
 from services.search.engines.faiss.factory import FaissAnnFactory
+from services.search.engines.faiss.vector_index import FaissIndex
 from services.search.snapshots import format
 from services.search.snapshots.catalog import SnapshotCatalog
 from services.search.snapshots.repository import SnapshotRepository
