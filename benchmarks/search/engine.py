@@ -32,7 +32,7 @@ ENGINE = "services.search.engines.faiss.vector_index:FaissIndex"
 FILTERED = [f"search {number} 1" for number in range(len(CONDITIONS))]
 CASES = ["search all 1", *FILTERED, "once 0 1", "once 1 1", "search all 8", "search all 64", "search all 1000"]
 CHANGING = ["write all 1", "unlike all 1"]  # they change the index, so they come last
-TURNS, WORKS, QUERIES = 8, 25, 400
+WORKS, QUERIES = 25, 400
 
 Ask = Callable[..., Mapping[str, Any]]
 

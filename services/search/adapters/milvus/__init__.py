@@ -1,1 +1,0 @@
-"""Collections whose vectors lie in Milvus."""
