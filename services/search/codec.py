@@ -13,7 +13,7 @@ from services.search.core.collection_index import Mode, Recall, SearchResult
 from services.search.core.errors import BatchDimensionError, BatchVectorError
 from services.search.core.hits import columns_of
 from services.search.query.arrow import from_arrow
-from services.search.query.requests import Encoded, Options, Query
+from services.search.query.requests import EncodedVectors, Query, SearchOptions
 from services.search.replication.status import IndexReport
 
 IDS_A_MESSAGE = 10_000
@@ -23,35 +23,35 @@ _MODES = {mode: pb.SearchMode.Value(f"SEARCH_MODE_{mode.value}") for mode in Mod
 
 @dataclass(frozen=True, slots=True)
 class Float32Vectors:
-    """`Encoded` as float32 end to end."""
+    """`EncodedVectors` as float32 end to end."""
 
     data: bytes
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def decoded(self, dimensions: int, place: int) -> Matrix:
-        """See `Encoded`."""
+    def decode(self, dimensions: int, offset: int) -> Matrix:
+        """See `EncodedVectors`."""
         whole, rest = divmod(len(self.data), 4 * dimensions)
         if rest % 4:
-            raise BatchVectorError(place + whole, f"ends within a component: {len(self.data)} bytes came")
+            raise BatchVectorError(offset + whole, f"ends within a component: {len(self.data)} bytes came")
         if rest:
-            raise BatchDimensionError(place + whole, dimensions, rest // 4)
+            raise BatchDimensionError(offset + whole, dimensions, rest // 4)
         return rows_from_bytes(self.data, dimensions)
 
 
 @dataclass(frozen=True, slots=True)
 class ArrowVectors:
-    """`Encoded` as an Arrow IPC stream."""
+    """`EncodedVectors` as an Arrow IPC stream."""
 
     data: bytes
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def decoded(self, dimensions: int, place: int) -> Matrix:
-        """See `Encoded`."""
-        return from_arrow(self.data, dimensions, place)
+    def decode(self, dimensions: int, offset: int) -> Matrix:
+        """See `EncodedVectors`."""
+        return from_arrow(self.data, dimensions, offset)
 
 
 def to_query(request: pb.SearchIndexRequest) -> Query:
@@ -66,7 +66,9 @@ def to_query(request: pb.SearchIndexRequest) -> Query:
     return Query(_options(request, request.ids), vector, paged=request.paged, page_token=request.page_token)
 
 
-async def to_parts(requests: AsyncIterable[pb.SearchIndexBatchRequest]) -> AsyncIterator[Options | Encoded]:
+async def to_parts(
+    requests: AsyncIterable[pb.SearchIndexBatchRequest],
+) -> AsyncIterator[SearchOptions | EncodedVectors]:
     """Yield the options and the vectors of a batch, in the order of `requests`.
 
     Raises:
@@ -93,16 +95,16 @@ def from_ids(ids: Sequence[str], version: Version) -> Iterator[pb.ListIndexItems
         yield pb.ListIndexItemsResponse(ids=ids[start : start + IDS_A_MESSAGE], version=str(version))
 
 
-def from_found(found: SearchResult, next_page_token: str = "") -> pb.SearchIndexResponse:
-    """Return `found` as a response."""
+def from_found(result: SearchResult, next_page_token: str = "") -> pb.SearchIndexResponse:
+    """Return `result` as a response."""
     response = pb.SearchIndexResponse(
-        version=str(found.version),
-        mode=_MODES[found.mode],
-        candidates=found.candidates,
-        compared=found.compared,
+        version=str(result.version),
+        mode=_MODES[result.mode],
+        candidates=result.candidates,
+        compared=result.compared,
         next_page_token=next_page_token,
     )
-    hits = columns_of(found.hits)
+    hits = columns_of(result.hits)
     for item_id, score, spaces in zip(hits.ids, hits.scores.tolist(), hits.spaces, strict=True):
         hit = response.hits.add()  # one made apart would be copied, which takes three times as long
         hit.id, hit.score = item_id, score
@@ -110,11 +112,11 @@ def from_found(found: SearchResult, next_page_token: str = "") -> pb.SearchIndex
     return response
 
 
-def from_rankings(found: Sequence[SearchResult]) -> Sequence[pb.SearchIndexBatchResponse]:
+def from_rankings(result: Sequence[SearchResult]) -> Sequence[pb.SearchIndexBatchResponse]:
     """Return what the vectors of a part of a batch found as responses, one at least, none of them very large."""
     responses: list[pb.SearchIndexBatchResponse] = []
     room = 0
-    for each in found:
+    for each in result:
         ranking = _ranking(each)
         if room <= 0:
             responses.append(pb.SearchIndexBatchResponse(version=str(each.version), candidates=each.candidates))
@@ -129,8 +131,8 @@ def from_reports(reports: Sequence[IndexReport], next_page_token: str) -> pb.Lis
     return pb.ListIndexesResponse(indexes=map(_from_report, reports), next_page_token=next_page_token)
 
 
-def _options(message: pb.SearchIndexRequest | pb.SearchIndexBatchOptions, ids: Sequence[str] = ()) -> Options:
-    return Options(
+def _options(message: pb.SearchIndexRequest | pb.SearchIndexBatchOptions, ids: Sequence[str] = ()) -> SearchOptions:
+    return SearchOptions(
         collection=message.collection,
         space=message.space,
         fingerprint=message.fingerprint,
@@ -143,7 +145,7 @@ def _options(message: pb.SearchIndexRequest | pb.SearchIndexBatchOptions, ids: S
     )
 
 
-def _part(request: pb.SearchIndexBatchRequest) -> Options | Encoded:
+def _part(request: pb.SearchIndexBatchRequest) -> SearchOptions | EncodedVectors:
     if request.WhichOneof("part") == "options":
         return _options(request.options)
     match request.vectors.WhichOneof("encoding"):
@@ -155,13 +157,13 @@ def _part(request: pb.SearchIndexBatchRequest) -> Options | Encoded:
             raise ArgumentError("part", "", "must be options, or vectors as float32_le or arrow_ipc")
 
 
-def _ranking(found: SearchResult) -> pb.IndexRanking:
-    hits = columns_of(found.hits)
+def _ranking(result: SearchResult) -> pb.IndexRanking:
+    hits = columns_of(result.hits)
     return pb.IndexRanking(
         ids=hits.ids,
         scores_float32_le=to_bytes(hits.scores),
-        mode=_MODES[found.mode],
-        compared=found.compared,
+        mode=_MODES[result.mode],
+        compared=result.compared,
     )
 
 

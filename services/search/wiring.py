@@ -66,35 +66,35 @@ async def search_servicer_over(
 ) -> AsyncIterator[SearchServicer]:
     """Build the service over any feed."""
     async with AsyncExitStack() as stack:
-        following = _milvus_followers if settings.engine == "milvus" else _local_followers
-        followers, drop_snapshots = await following(settings, feed, stack)
-        await stack.enter_async_context(followers.following(settings.discover_seconds, settings.warm_seconds))
+        following = _milvus_replicas if settings.engine == "milvus" else _local_replicas
+        replicas, drop_snapshots = await following(settings, feed, stack)
+        await stack.enter_async_context(replicas.running(settings.discover_seconds, settings.warm_seconds))
         if metrics is not None:
-            metrics.register(IndexCollector(followers))
-        meter = NoMetrics() if metrics is None else PrometheusMetrics(metrics)
-        searcher = await stack.enter_async_context(searcher_over(settings, followers, meter))
+            metrics.register(IndexCollector(replicas))
+        search_metrics = NoMetrics() if metrics is None else PrometheusMetrics(metrics)
+        searcher = await stack.enter_async_context(searcher_over(settings, replicas, search_metrics))
         yield SearchServicer(searcher, drop_snapshots)
 
 
-async def _local_followers(
+async def _local_replicas(
     settings: SearchSettings, feed: ChangeFeed, stack: AsyncExitStack
 ) -> tuple[Replicas, DropSnapshots]:
     """Let indexes be in this process, saved as snapshots where there is a place for them."""
     make_index = _engine(settings)
-    workshop = await stack.enter_async_context(_workshop(settings))
+    context = await stack.enter_async_context(_build_context(settings))
 
     def collection_index(table: Table) -> LocalCollectionIndex:
-        return LocalCollectionIndex(table.spaces, partial(make_index, table.collection), workshop)
+        return LocalCollectionIndex(table.spaces, partial(make_index, table.collection), context)
 
-    snapshotter = await _snapshotter(settings, collection_index, stack)
-    if snapshotter is None:
+    snapshot_scheduler = await _snapshot_scheduler(settings, collection_index, stack)
+    if snapshot_scheduler is None:
         return Replicas(feed, collection_index), no_snapshots
-    followers = Replicas(feed, collection_index, snapshotter.restored)
-    await stack.enter_async_context(snapshotter.saving(feed, followers))
-    return followers, snapshotter.drop
+    replicas = Replicas(feed, collection_index, snapshot_scheduler.restore)
+    await stack.enter_async_context(snapshot_scheduler.saving(feed, replicas))
+    return replicas, snapshot_scheduler.drop
 
 
-async def _milvus_followers(
+async def _milvus_replicas(
     settings: SearchSettings, feed: ChangeFeed, stack: AsyncExitStack
 ) -> tuple[Replicas, DropSnapshots]:
     """Let indexes be in Milvus, which keeps them itself."""
@@ -116,18 +116,18 @@ async def _milvus_followers(
         gpu=settings.milvus_gpu,
     )
     collections = stack.enter_context(closing(MilvusCollectionFactory(options)))
-    return Replicas(feed, collections.fresh, collections.kept), collections.erase
+    return Replicas(feed, collections.create, collections.restore), collections.erase
 
 
 @asynccontextmanager
-async def _workshop(settings: SearchSettings) -> AsyncIterator[BuildContext]:
+async def _build_context(settings: SearchSettings) -> AsyncIterator[BuildContext]:
     """Have approximate indexes built and watched while the block runs."""
-    builders, guard = BuildScheduler(), RecallMonitor(settings.recall_sample_rate)
-    async with builders.working(), guard.working():
-        yield BuildContext(_candidate_maker(settings), builders, guard)
+    scheduler, monitor = BuildScheduler(), RecallMonitor(settings.recall_sample_rate)
+    async with scheduler.running(), monitor.running():
+        yield BuildContext(_ann_factory(settings), scheduler, monitor)
 
 
-def _candidate_maker(settings: SearchSettings) -> AnnFactory:
+def _ann_factory(settings: SearchSettings) -> AnnFactory:
     if settings.engine == "memory":
         from services.search.engines.memory.candidate_index import MemoryAnnFactory
 
@@ -138,24 +138,24 @@ def _candidate_maker(settings: SearchSettings) -> AnnFactory:
 
 
 @asynccontextmanager
-async def searcher_over(settings: SearchSettings, followers: Replicas, meter: Metrics) -> AsyncIterator[Searcher]:
+async def searcher_over(settings: SearchSettings, replicas: Replicas, metrics: Metrics) -> AsyncIterator[Searcher]:
     """Build the searcher over any indexes."""
     processors = os.cpu_count() or 2
     async with AsyncExitStack() as stack:
         single = await stack.enter_async_context(BoundedExecutor("search", settings.threads or max(2, processors // 2)))
         bulk = await stack.enter_async_context(BoundedExecutor("bulk", settings.bulk_threads or processors))
-        cursors = Cursors(bulk, at_most=settings.max_cursors, seconds=settings.cursor_seconds)
+        cursors = Cursors(bulk, max_cursors=settings.max_cursors, seconds=settings.cursor_seconds)
         stack.callback(cursors.close)
         yield Searcher(
-            followers,
-            merged=SearchBatcher(single, max_batch=settings.max_batch),
+            replicas,
+            batcher=SearchBatcher(single, max_batch=settings.max_batch),
             cursors=cursors,
-            bulk=BatchSearcher(bulk),
+            batch_searcher=BatchSearcher(bulk),
             executor=bulk,
             searches=ConcurrencyLimiter("searches", settings.max_searches),
             batches=ConcurrencyLimiter("batches", settings.max_batch_calls),
             wait_seconds=settings.wait_seconds,
-            meter=meter,
+            metrics=metrics,
         )
 
 
@@ -163,7 +163,7 @@ def _channel(settings: SearchSettings) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(settings.store_address, options=[*message_limits(settings), *_CHANNEL_OPTIONS])
 
 
-async def _snapshotter(
+async def _snapshot_scheduler(
     settings: SearchSettings, make_index: MakeIndex, stack: AsyncExitStack
 ) -> SnapshotScheduler | None:
     store = _snapshot_store(settings, stack)
@@ -171,8 +171,8 @@ async def _snapshotter(
         return None
     files = await stack.enter_async_context(BoundedExecutor("snapshot-files", 4))
     snapshots = await stack.enter_async_context(BoundedExecutor("snapshots", 3))
-    pace = Schedule(settings.snapshot_seconds, settings.snapshot_load_seconds, settings.drain_seconds)
-    return SnapshotScheduler(SnapshotRepository(SnapshotCatalog(store), files), make_index, snapshots, pace)
+    schedule = Schedule(settings.snapshot_seconds, settings.snapshot_load_seconds, settings.drain_seconds)
+    return SnapshotScheduler(SnapshotRepository(SnapshotCatalog(store), files), make_index, snapshots, schedule)
 
 
 def _snapshot_store(settings: SearchSettings, stack: AsyncExitStack) -> SnapshotStore | None:

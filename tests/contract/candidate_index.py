@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Matrix, Metric
-from services.search.core.candidate_index import AnnFactory, CandidateDraft, CandidateIndex, Kind
+from services.search.core.candidate_index import AnnBuilder, AnnFactory, AnnKind, CandidateIndex
 from services.search.core.change_feed import Space
 from services.search.core.scoring import prepared, ranked, scores_of
 from services.search.core.vector_index import Numbers, Selection
@@ -28,26 +28,26 @@ def clustered(seed: int, count: int = COUNT, clusters: int = 40) -> tuple[Matrix
     return vectors.astype(np.float32), of
 
 
-def started(maker: AnnFactory, kind: Kind, vectors: Matrix, metric: Metric) -> CandidateDraft:
+def start_builder(factory: AnnFactory, kind: AnnKind, vectors: Matrix, metric: Metric) -> AnnBuilder:
     space = Space("a", vectors.shape[1], metric)
     order = np.random.default_rng(1).permutation(len(vectors))
-    steps = maker.draft(space, kind, len(vectors), lambda count: vectors[order[:count]])
+    steps = factory.new_builder(space, kind, len(vectors), lambda count: vectors[order[:count]])
     while True:
         try:
             assert next(steps) == 0
         except StopIteration as end:
-            draft: CandidateDraft = end.value
-            return draft
+            builder: AnnBuilder = end.value
+            return builder
 
 
 def built(
-    maker: AnnFactory, kind: Kind, vectors: Matrix, metric: Metric, slots: Numbers | None = None
+    factory: AnnFactory, kind: AnnKind, vectors: Matrix, metric: Metric, slots: Numbers | None = None
 ) -> CandidateIndex:
-    draft = started(maker, kind, vectors, metric)
+    builder = start_builder(factory, kind, vectors, metric)
     numbers = np.arange(len(vectors)) if slots is None else slots
     for part in np.array_split(np.arange(len(vectors)), 7):
-        draft.add(numbers[part], vectors[part])
-    return draft.finished()
+        builder.add(numbers[part], vectors[part])
+    return builder.finish()
 
 
 def everything(count: int = COUNT) -> Selection:
@@ -74,12 +74,12 @@ def recall(
 class CandidateIndexContract:
     @pytest.fixture(scope="class")
     @classmethod
-    def maker(cls) -> AnnFactory:
+    def factory(cls) -> AnnFactory:
         raise NotImplementedError
 
     @pytest.fixture(scope="class")
     @classmethod
-    def kind(cls) -> Kind:
+    def kind(cls) -> AnnKind:
         raise NotImplementedError
 
     @pytest.fixture
@@ -88,18 +88,18 @@ class CandidateIndexContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def index_by(cls, maker: AnnFactory, kind: Kind) -> Callable[[Metric], CandidateIndex]:
+    def index_by(cls, factory: AnnFactory, kind: AnnKind) -> Callable[[Metric], CandidateIndex]:
         """Gives an index by a metric, built once and for reading only."""
-        return cache(lambda metric: built(maker, kind, prepared(clustered(1)[0], metric), metric))
+        return cache(lambda metric: built(factory, kind, prepared(clustered(1)[0], metric), metric))
 
     @pytest.fixture
     def index(self, index_by: Callable[[Metric], CandidateIndex]) -> CandidateIndex:
         return index_by(Metric.COSINE)
 
     @pytest.fixture
-    def own_index(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> CandidateIndex:
+    def own_index(self, factory: AnnFactory, kind: AnnKind, vectors: Matrix) -> CandidateIndex:
         """An index that the test may extend."""
-        return built(maker, kind, vectors, Metric.COSINE)
+        return built(factory, kind, vectors, Metric.COSINE)
 
     @pytest.mark.parametrize("metric", Metric)
     def test_the_nearest_are_proposed(self, index_by: Callable[[Metric], CandidateIndex], metric: Metric) -> None:
@@ -151,19 +151,19 @@ class CandidateIndexContract:
         near, far = index.candidates(np.stack([query * np.float32(1e-20), query * 1e18]), TOP_K, everything())
         assert set(near.tolist()) == set(far.tolist())
 
-    def test_slots_are_what_the_caller_says(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> None:
+    def test_slots_are_what_the_caller_says(self, factory: AnnFactory, kind: AnnKind, vectors: Matrix) -> None:
         slots = np.random.default_rng(5).permutation(3 * COUNT)[:COUNT]
-        index = built(maker, kind, vectors, Metric.COSINE, slots)
+        index = built(factory, kind, vectors, Metric.COSINE, slots)
         proposals = index.candidates(vectors[:50], 1, Selection.of(slots, 3 * COUNT))
         assert all(slot in proposed for slot, proposed in zip(slots[:50], proposals, strict=True))
 
     def test_a_slot_added_again_is_proposed_for_its_new_vector_alone(
-        self, maker: AnnFactory, kind: Kind, vectors: Matrix
+        self, factory: AnnFactory, kind: AnnKind, vectors: Matrix
     ) -> None:
-        draft = started(maker, kind, vectors, Metric.COSINE)
-        draft.add(np.arange(COUNT), vectors)
-        draft.add(np.arange(50), vectors[-50:])
-        index = draft.finished()
+        builder = start_builder(factory, kind, vectors, Metric.COSINE)
+        builder.add(np.arange(COUNT), vectors)
+        builder.add(np.arange(50), vectors[-50:])
+        index = builder.finish()
         for slot, proposed in enumerate(index.candidates(vectors[-50:], 5, everything())):
             assert slot in proposed
             assert len(set(proposed.tolist())) == len(proposed)
@@ -176,10 +176,10 @@ class CandidateIndexContract:
         more = prepared(clustered(9, 500)[0], Metric.COSINE)
         current = np.ones(COUNT, np.bool_)
         current[:300] = False
-        draft = index.extending(current, 500)
-        assert draft is not None
-        draft.add(np.arange(COUNT, COUNT + 500), more)
-        extended = draft.finished()
+        builder = index.extend(current, 500)
+        assert builder is not None
+        builder.add(np.arange(COUNT, COUNT + 500), more)
+        extended = builder.finish()
         together = np.concatenate([vectors, more])
         slots = np.arange(300, COUNT + 500)
         queries = clustered(2, 60)[0]
@@ -192,12 +192,12 @@ class CandidateIndexContract:
     def test_what_is_mostly_dead_is_not_extended(self, own_index: CandidateIndex) -> None:
         current = np.ones(COUNT, np.bool_)
         current[: COUNT // 3] = False
-        assert own_index.extending(current, 1) is None
+        assert own_index.extend(current, 1) is None
 
     def test_searches_go_on_while_it_is_extended(self, own_index: CandidateIndex, vectors: Matrix) -> None:
         index = own_index
-        draft = index.extending(np.ones(COUNT, np.bool_), 2000)
-        assert draft is not None
+        builder = index.extend(np.ones(COUNT, np.bool_), 2000)
+        assert builder is not None
         queries = vectors[:20]
         expected = [proposed.tolist() for proposed in index.candidates(queries, TOP_K, everything())]
         done, wrong = threading.Event(), list[Sequence[int]]()
@@ -211,53 +211,55 @@ class CandidateIndexContract:
         for thread in searches:
             thread.start()
         for part in np.array_split(np.arange(2000), 10):
-            draft.add(COUNT + part, vectors[part])
+            builder.add(COUNT + part, vectors[part])
         done.set()
         for thread in searches:
             thread.join()
         assert wrong == []
 
-    def test_it_is_saved_and_loaded(self, maker: AnnFactory, index: CandidateIndex) -> None:
+    def test_it_is_saved_and_loaded(self, factory: AnnFactory, index: CandidateIndex) -> None:
         file = io.BytesIO()
         index.save(file)
         file.write(b"behind it")
         file.seek(0)
-        loaded = maker.load(file)
+        loaded = factory.load(file)
         queries = clustered(2, 30)[0]
         assert [proposed.tolist() for proposed in loaded.candidates(queries, TOP_K, everything())] == (
             [proposed.tolist() for proposed in index.candidates(queries, TOP_K, everything())]
         )
         assert (loaded.engine, loaded.size) == (index.engine, index.size)
-        draft = loaded.extending(np.ones(COUNT, np.bool_), 1)
-        assert draft is not None
+        builder = loaded.extend(np.ones(COUNT, np.bool_), 1)
+        assert builder is not None
 
-    def test_what_was_not_saved_whole_is_refused(self, maker: AnnFactory, index: CandidateIndex) -> None:
+    def test_what_was_not_saved_whole_is_refused(self, factory: AnnFactory, index: CandidateIndex) -> None:
         file = io.BytesIO()
         index.save(file)
         for kept in (0, 1, 40, 2000, -1):
             with pytest.raises(ValueError, match="can be read"):
-                maker.load(io.BytesIO(file.getvalue()[:kept]))
+                factory.load(io.BytesIO(file.getvalue()[:kept]))
 
     def test_retuned_for_the_same_kind_it_proposes_the_same_or_is_to_be_built(
-        self, index: CandidateIndex, kind: Kind
+        self, index: CandidateIndex, kind: AnnKind
     ) -> None:
-        retuned = index.retuned(kind)
-        if retuned is not None:
-            (one,), (other,) = (each.candidates(clustered(2, 1)[0], TOP_K, everything()) for each in (index, retuned))
+        tuned = index.with_search_params(kind)
+        if tuned is not None:
+            (one,), (other,) = (each.candidates(clustered(2, 1)[0], TOP_K, everything()) for each in (index, tuned))
             assert one.tolist() == other.tolist()
 
-    def test_equal_and_zero_vectors_do_no_harm(self, maker: AnnFactory, kind: Kind, vectors: Matrix) -> None:
+    def test_equal_and_zero_vectors_do_no_harm(self, factory: AnnFactory, kind: AnnKind, vectors: Matrix) -> None:
         same = vectors.copy()
         same[:2000] = same[0]
         same[2000:3000] = 0
-        index = built(maker, kind, same, Metric.COSINE)
+        index = built(factory, kind, same, Metric.COSINE)
         assert all(len(each) >= 10 for each in index.candidates(same[[0, 3001, 4000]], 10, everything()))
 
     @pytest.mark.parametrize("metric", [Metric.DOT_PRODUCT, Metric.EUCLIDEAN])
     @pytest.mark.parametrize("size", [1e-15, 1e18, 1e35])
-    def test_vectors_of_any_size_are_found(self, maker: AnnFactory, kind: Kind, metric: Metric, size: float) -> None:
+    def test_vectors_of_any_size_are_found(
+        self, factory: AnnFactory, kind: AnnKind, metric: Metric, size: float
+    ) -> None:
         small, queries = clustered(1)[0], clustered(2, 30)[0]
-        index = built(maker, kind, small * np.float32(size), metric)
+        index = built(factory, kind, small * np.float32(size), metric)
         proposals = index.candidates(queries * np.float32(size), TOP_K, everything())
         found = [
             len(best(small, metric, query, np.arange(COUNT)) & set(proposed.tolist())) / TOP_K

@@ -30,16 +30,21 @@ def faiss(storage: VectorStorage, space: Space) -> VectorIndex:
     return FaissIndex(space.dimensions, space.metric, storage=storage)
 
 
-def approximate(maker: AnnFactory, config: IndexConfig) -> MakeCollection:
+def approximate(factory: AnnFactory, config: IndexConfig) -> MakeCollection:
     """Collections whose approximate indexes are whole after each version, and search all there is."""
-    builders = BuildScheduler()
+    scheduler = BuildScheduler()
 
     def make(table: Table) -> LocalCollectionIndex:
-        workshop = BuildContext(maker, builders, RecallMonitor(0.0), RefreshPolicy(least=1, share=0.0, rest=0.0))
-        return LocalCollectionIndex(table.spaces, memory, workshop)
+        context = BuildContext(
+            factory,
+            scheduler,
+            RecallMonitor(0.0),
+            RefreshPolicy(min_modified=1, max_modified_share=0.0, rest_factor=0.0),
+        )
+        return LocalCollectionIndex(table.spaces, memory, context)
 
     def settle() -> None:
-        while builders.step() is not None:
+        while scheduler.step() is not None:
             pass
 
     return MakeCollection(make, config, settle)

@@ -19,4 +19,4 @@ def collections() -> Iterator[MilvusCollectionFactory]:
 class TestMilvus(CollectionIndexContract):
     @pytest.fixture
     def make_collection(self, collections: MilvusCollectionFactory) -> MakeCollection:
-        return MakeCollection(collections.fresh)
+        return MakeCollection(collections.create)

@@ -27,7 +27,7 @@ from services.search.engines.milvus.errors import MilvusLostError, MilvusUnavail
 from services.search.engines.milvus.factory import MilvusCollectionFactory
 from services.search.engines.milvus.metadata_encoding import MAX_TOKENS
 from services.search.engines.milvus.options import MilvusOptions
-from services.search.engines.milvus.version_pointer import Markers
+from services.search.engines.milvus.version_pointer import VersionPointers
 from services.search.replication.replica import Replica
 from services.search.replication.replicas import Replicas
 from services.search.settings import SearchSettings
@@ -81,14 +81,14 @@ def server(tmp_path: Path) -> Iterator[MilvusServer]:
 
 
 def filled(connect: Connect) -> Mirror:
-    mirror = Mirror(MakeCollection(connect().fresh), LINE)
+    mirror = Mirror(MakeCollection(connect().create), LINE)
     mirror.commit({"x": at(1, {"n": 1}), "y": at(2, {"n": 2}), "z": at(3)})
     return mirror
 
 
 async def reopened(mirror: Mirror, collections: MilvusCollectionFactory) -> MilvusCollectionIndex:
     """Return the index that another process finds."""
-    index = await collections.kept(mirror.table)
+    index = await collections.restore(mirror.table)
     assert index is not None
     return index
 
@@ -107,7 +107,7 @@ async def test_a_restart_goes_on_from_the_version_it_finds(connect: Connect) -> 
 
 
 async def test_there_is_nothing_to_go_on_from_at_first(connect: Connect) -> None:
-    assert await connect().kept(Table(PHOTOS, [LINE], Version("u", 5))) is None
+    assert await connect().restore(Table(PHOTOS, [LINE], Version("u", 5))) is None
 
 
 async def test_what_a_crash_left_of_a_change_is_undone(connect: Connect) -> None:
@@ -120,10 +120,10 @@ async def test_what_a_crash_left_of_a_change_is_undone(connect: Connect) -> None
 
 
 async def test_a_crash_while_building_leaves_nothing_behind(connect: Connect, milvus: Milvus) -> None:
-    mirror = Mirror(MakeCollection(connect().fresh), LINE)
+    mirror = Mirror(MakeCollection(connect().create), LINE)
     mirror.index.write(part_of({"x": at(9)}))
     half_built = of_prefix(milvus)
-    mirror.index = connect().fresh(mirror.table)
+    mirror.index = connect().create(mirror.table)
     mirror.commit({"y": at(1)})
     assert mirror.ids() == {"y"}
     assert not set(half_built) & set(of_prefix(milvus))
@@ -133,7 +133,7 @@ async def test_a_rebuilt_collection_replaces_the_old_at_its_first_version(connec
     mirror = filled(connect)
     before = of_prefix(milvus)
     old = mirror.index
-    mirror.index, mirror.items = connect().fresh(mirror.table), {}
+    mirror.index, mirror.items = connect().create(mirror.table), {}
     mirror.index.write(part_of({"x": at(5)}))
     (found,) = old.search(Search("line", 5), ORIGIN)
     assert len(found.hits) == 3
@@ -150,7 +150,7 @@ async def test_a_collection_made_again_replaces_its_namesake(connect: Connect, m
     before = of_prefix(milvus)
     filled(connect)
     assert len(of_prefix(milvus)) == len(before)
-    assert len(Markers(milvus).all()) == 1
+    assert len(VersionPointers(milvus).all()) == 1
 
 
 async def test_a_dropped_collection_is_removed(connect: Connect, milvus: Milvus) -> None:
@@ -158,11 +158,11 @@ async def test_a_dropped_collection_is_removed(connect: Connect, milvus: Milvus)
     assert isinstance(mirror.index, MilvusCollectionIndex)
     mirror.index.discard()
     assert of_prefix(milvus) == [f"{milvus.options.prefix}_versions"]
-    assert Markers(milvus).all() == []
+    assert VersionPointers(milvus).all() == []
 
 
 async def test_rows_that_no_version_shows_are_removed(connect: Connect, milvus: Milvus) -> None:
-    mirror = Mirror(MakeCollection(connect(grace_seconds=0.0).fresh), LINE)
+    mirror = Mirror(MakeCollection(connect(grace_seconds=0.0).create), LINE)
     for number in range(5):
         mirror.commit(({"x": at(number), "y": at(9)}, ["z"]))
     (name,) = (name for name in of_prefix(milvus) if "_line_" in name)
@@ -181,7 +181,7 @@ async def test_what_milvus_lost_is_noticed(connect: Connect, milvus: Milvus, har
             mirror.commit({"w": at(4)})
             mirror.ids()
     assert mirror.index.version is None
-    mirror.index = connect().fresh(mirror.table)
+    mirror.index = connect().create(mirror.table)
     mirror.items = {}
     mirror.commit({"x": at(1)})
     assert mirror.ids() == {"x"}
@@ -189,10 +189,10 @@ async def test_what_milvus_lost_is_noticed(connect: Connect, milvus: Milvus, har
 
 async def test_an_old_state_put_in_its_place_is_noticed(connect: Connect, milvus: Milvus) -> None:
     mirror = filled(connect)
-    old = Markers(milvus).read(mirror.uid)
+    old = VersionPointers(milvus).read(mirror.uid)
     assert old is not None
     mirror.commit({"w": at(4)})
-    Markers(milvus).write(old)
+    VersionPointers(milvus).write(old)
     with pytest.raises(MilvusLostError):
         mirror.index.write(part_of({"v": at(1)}))
     assert mirror.index.version is None
@@ -240,7 +240,7 @@ async def test_of_two_writers_the_last_to_begin_writes(connect: Connect, caplog:
 
 @pytest.mark.parametrize("kind", [Hnsw(8, 40, 200), Ivf(16, 16), Ivf(8, 8, ProductQuantization(4))])
 async def test_a_space_can_be_indexed_otherwise_at_any_time(connect: Connect, milvus: Milvus, kind: Hnsw | Ivf) -> None:
-    mirror = Mirror(MakeCollection(connect().fresh), space := Space("space", 8, Metric.COSINE))
+    mirror = Mirror(MakeCollection(connect().create), space := Space("space", 8, Metric.COSINE))
     chance = np.random.default_rng(3)
     vectors = chance.standard_normal((400, 8)).astype(np.float32)
     mirror.commit({f"i{row}": Item({"space": vector}) for row, vector in enumerate(vectors)})
@@ -295,7 +295,7 @@ def private(server: MilvusServer, **changes: object) -> MilvusCollectionFactory:
 
 def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -> None:
     collections = private(server, seconds=5.0)
-    mirror = Mirror(MakeCollection(collections.fresh), LINE)
+    mirror = Mirror(MakeCollection(collections.create), LINE)
     mirror.commit({"x": at(1), "y": at(2)})
     server.kill()
     for call in (mirror.ids, lambda: mirror.index.item_ids("line"), lambda: mirror.index.write(part_of({"z": at(1)}))):
@@ -313,7 +313,7 @@ def test_a_killed_milvus_is_unavailable_and_then_goes_on(server: MilvusServer) -
 
 def test_milvus_killed_in_the_middle_of_a_change(server: MilvusServer) -> None:
     collections = private(server, seconds=5.0)
-    mirror = Mirror(MakeCollection(collections.fresh), LINE)
+    mirror = Mirror(MakeCollection(collections.create), LINE)
     mirror.commit({f"i{x}": at(x) for x in range(50)})
     mirror.index.write(part_of({f"i{x}": at(x + 9) for x in range(25)}, ["i40"]))
     server.kill()
@@ -329,7 +329,7 @@ def test_milvus_killed_in_the_middle_of_a_change(server: MilvusServer) -> None:
 
 def test_a_milvus_that_hangs_is_given_up_in_time(server: MilvusServer) -> None:
     collections = private(server, seconds=3.0)
-    mirror = Mirror(MakeCollection(collections.fresh), LINE)
+    mirror = Mirror(MakeCollection(collections.create), LINE)
     mirror.commit({"x": at(1)})
     server.hang()
     with pytest.raises(MilvusUnavailableError, match="does not answer in time"):
@@ -342,7 +342,7 @@ def test_a_milvus_that_hangs_is_given_up_in_time(server: MilvusServer) -> None:
 def test_a_network_that_cuts_and_holds_back_leaves_whole_versions(server: MilvusServer) -> None:
     with TcpProxy(server.port) as proxy:
         collections = MilvusCollectionFactory(MilvusOptions(proxy.uri, seconds=1.0, write_seconds=1.0))
-        mirror = Mirror(MakeCollection(collections.fresh), LINE)
+        mirror = Mirror(MakeCollection(collections.create), LINE)
         change: tuple[dict[str, Item], Sequence[str]] = ({f"i{x}": at(x) for x in range(20)}, [])
         _until(partial(_committed, mirror, change), mirror.index.rollback)
         for round_number in range(12):
@@ -396,9 +396,9 @@ class World:
     @asynccontextmanager
     async def process(self, options: MilvusOptions, warm_seconds: float = 5.0) -> AsyncIterator[Replica]:
         collections = MilvusCollectionFactory(options)
-        followers = Replicas(self.feed, collections.fresh, collections.kept)
-        async with followers.following(0.1, warm_seconds):
-            yield await followers.follower(PHOTOS)
+        replicas = Replicas(self.feed, collections.create, collections.restore)
+        async with replicas.running(0.1, warm_seconds):
+            yield await replicas.get(PHOTOS)
         collections.close()
 
 
@@ -407,9 +407,9 @@ async def found(index: CollectionIndex) -> set[str]:
     return {hit.item_id for hit in each.hits}
 
 
-async def reached(follower: Replica, version: Version | None) -> CollectionIndex:
+async def wait_for_version(replica: Replica, version: Version | None) -> CollectionIndex:
     async with asyncio.timeout(HANG_SECONDS):
-        return await follower.reached(version)
+        return await replica.wait_for_version(version)
 
 
 async def test_a_milvus_that_is_down_at_the_start_is_followed_once_it_is_back(server: MilvusServer) -> None:
@@ -417,10 +417,10 @@ async def test_a_milvus_that_is_down_at_the_start_is_followed_once_it_is_back(se
     world.feed.create(PHOTOS, [LINE])
     version = world.commit(1)
     server.kill()
-    async with world.process(MilvusOptions(server.uri, seconds=1.0), warm_seconds=0.5) as follower:
-        assert follower.index is None
+    async with world.process(MilvusOptions(server.uri, seconds=1.0), warm_seconds=0.5) as replica:
+        assert replica.index is None
         server.start()
-        assert await found(await reached(follower, version)) == {"i1"}
+        assert await found(await wait_for_version(replica, version)) == {"i1"}
 
 
 async def test_a_milvus_that_is_down_at_a_restart_is_not_built_anew(server: MilvusServer) -> None:
@@ -428,15 +428,15 @@ async def test_a_milvus_that_is_down_at_a_restart_is_not_built_anew(server: Milv
     world.feed.create(PHOTOS, [LINE])
     version = world.commit(1)
     options = MilvusOptions(server.uri, seconds=1.0)
-    async with world.process(options) as follower:
-        await reached(follower, version)
+    async with world.process(options) as replica:
+        await wait_for_version(replica, version)
     milvus = Milvus(options)
     names = of_prefix(milvus)
     milvus.close()
     server.kill()
-    async with world.process(options, warm_seconds=0.5) as follower:
+    async with world.process(options, warm_seconds=0.5) as replica:
         server.start()
-        assert await found(await reached(follower, world.commit(2))) == {"i1", "i2"}
+        assert await found(await wait_for_version(replica, world.commit(2))) == {"i1", "i2"}
         assert of_prefix(milvus) == names
     milvus.close()
 
@@ -444,15 +444,15 @@ async def test_a_milvus_that_is_down_at_a_restart_is_not_built_anew(server: Milv
 async def test_following_resumes_when_milvus_is_back(server: MilvusServer) -> None:
     world = World()
     world.feed.create(PHOTOS, [LINE])
-    async with world.process(MilvusOptions(server.uri, seconds=1.0)) as follower:
-        await reached(follower, world.commit(1))
+    async with world.process(MilvusOptions(server.uri, seconds=1.0)) as replica:
+        await wait_for_version(replica, world.commit(1))
         server.kill()
         version = world.commit(2)
         await asyncio.sleep(0.5)
         with pytest.raises(ServiceUnavailableError):
-            await found(await reached(follower, None))
+            await found(await wait_for_version(replica, None))
         server.start()
-        assert await found(await reached(follower, version)) == {"i1", "i2"}
+        assert await found(await wait_for_version(replica, version)) == {"i1", "i2"}
 
 
 async def test_a_lost_collection_is_built_anew_by_the_searches_that_miss_it(
@@ -460,28 +460,28 @@ async def test_a_lost_collection_is_built_anew_by_the_searches_that_miss_it(
 ) -> None:
     world = World()
     world.feed.create(PHOTOS, [LINE])
-    async with world.process(options) as follower:
+    async with world.process(options) as replica:
         version = world.commit(1)
-        await reached(follower, version)
+        await wait_for_version(replica, version)
         for name in of_prefix(milvus):
             milvus.drop(name)
         with pytest.raises(MilvusLostError):
-            await found(await reached(follower, version))
-        assert await found(await reached(follower, version)) == {"i1"}
+            await found(await wait_for_version(replica, version))
+        assert await found(await wait_for_version(replica, version)) == {"i1"}
 
 
 async def test_a_dropped_collection_leaves_nothing_in_milvus(options: MilvusOptions, milvus: Milvus) -> None:
     world = World()
     world.feed.create(PHOTOS, [LINE])
-    async with world.process(options) as follower:
-        await reached(follower, world.commit(1))
+    async with world.process(options) as replica:
+        await wait_for_version(replica, world.commit(1))
         world.feed.drop(PHOTOS)
-        await until(lambda: of_prefix(milvus) == [f"{options.prefix}_versions"] and not Markers(milvus).all())
+        await until(lambda: of_prefix(milvus) == [f"{options.prefix}_versions"] and not VersionPointers(milvus).all())
 
 
 async def test_what_was_deleted_is_erased_at_once(connect: Connect, milvus: Milvus) -> None:
     collections = connect()
-    mirror = Mirror(MakeCollection(collections.fresh), LINE)
+    mirror = Mirror(MakeCollection(collections.create), LINE)
     mirror.commit({"x": at(1), "y": at(2)})
     with pytest.raises(MilvusUnavailableError, match="does not hold version"):
         await collections.erase("collections/contract", Version(mirror.uid, 2))
@@ -529,5 +529,5 @@ async def test_replicas_follow_the_one_that_writes(options: MilvusOptions) -> No
     ):
         for x in range(5):
             version = world.commit(x)
-            for follower in (reader, writer):
-                assert await found(await reached(follower, version)) == {f"i{each}" for each in range(x + 1)}
+            for replica in (reader, writer):
+                assert await found(await wait_for_version(replica, version)) == {f"i{each}" for each in range(x + 1)}

@@ -31,30 +31,30 @@ class PrometheusMetrics:
             buckets=BUCKETS,
         )
 
-    def searched(self, collection: str, space: str, found: SearchResult, seconds: float) -> None:
+    def record_search(self, collection: str, space: str, result: SearchResult, seconds: float) -> None:
         """See `Meter`."""
-        mode = found.mode.value.lower()
+        mode = result.mode.value.lower()
         self._searches.labels(collection, space, mode).inc()
-        self._compared.labels(collection, space).inc(found.compared)
+        self._compared.labels(collection, space).inc(result.compared)
         self._seconds.labels(collection, space, mode).observe(seconds)
 
-    def searched_in_batch(self, collection: str, space: str, found: Sequence[SearchResult]) -> None:
+    def record_batch(self, collection: str, space: str, result: Sequence[SearchResult]) -> None:
         """See `Meter`."""
-        tally: Tally[Mode] = Tally(each.mode for each in found)
+        tally: Tally[Mode] = Tally(each.mode for each in result)
         for mode, number in tally.items():
             self._searches.labels(collection, space, mode.value.lower()).inc(number)
-        self._compared.labels(collection, space).inc(sum(each.compared for each in found))
+        self._compared.labels(collection, space).inc(sum(each.compared for each in result))
 
 
 class IndexCollector(Collector):
     """The state of each index, asked for when it is collected."""
 
-    def __init__(self, followers: Replicas) -> None:
-        self._followers = followers
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
 
     def collect(self) -> Iterator[Metric]:
         """Yield a gauge for each thing that is told of an index."""
-        reports = index_reports(self._followers.all())
+        reports = index_reports(self._replicas.all())
         yield _gauge("vectors", "Vectors held.", reports, lambda report: report.state.vectors)
         yield _gauge("memory_bytes", "Memory taken.", reports, lambda report: report.state.memory_bytes)
         yield _gauge(
@@ -68,9 +68,9 @@ class IndexCollector(Collector):
 
 
 def _gauge(
-    name: str, told: str, reports: Sequence[IndexReport], value: Callable[[IndexReport], float]
+    name: str, description: str, reports: Sequence[IndexReport], value: Callable[[IndexReport], float]
 ) -> GaugeMetricFamily:
-    gauge = GaugeMetricFamily(f"medley_index_{name}", told, labels=SPACE)
+    gauge = GaugeMetricFamily(f"medley_index_{name}", description, labels=SPACE)
     for report in reports:
         gauge.add_metric(_space(report), value(report))
     return gauge

@@ -1,4 +1,4 @@
-"""Builds that go on behind the searches: one thread for the whole process, a step of each at a time."""
+"""Builds indexes in the background: one thread for the whole process runs one step of a build at a time."""
 
 import asyncio
 import heapq
@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 log = logging.getLogger(__name__)
 
 Build = Generator[float, None, None]
-"""A build, step by step. What it yields are the seconds that it wants to wait before its next step."""
+"""A build, step by step. It yields the seconds to wait before its next step."""
 
 
 class BuildScheduler:
-    """Takes builds forward in turns, so that a long one holds up no short one, and any can be stopped after a step."""
+    """Runs builds in turns, so that a long one does not hold up short ones and each can be stopped after a step."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[float, int, Build]] = []
@@ -26,9 +26,9 @@ class BuildScheduler:
         self._closing = False
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """Build while the block runs; afterwards nothing does, once the step under way is done."""
-        thread = threading.Thread(target=self._work, name="build")
+    async def running(self) -> AsyncIterator[None]:
+        """Run builds while the block runs; on exit, wait for the current step and stop."""
+        thread = threading.Thread(target=self._run, name="build")
         thread.start()
         try:
             yield
@@ -39,12 +39,12 @@ class BuildScheduler:
             await asyncio.to_thread(thread.join)
 
     def start(self, build: Build) -> None:
-        """Let `build` go on until it ends."""
+        """Run `build` to its end."""
         with self._changed:
-            self._wait(build, 0)
+            self._enqueue(build, 0)
 
     def stop(self, build: Build) -> None:
-        """Let `build` take no other step, and close it; one that has ended is passed over."""
+        """Run no further step of `build` and close it; does nothing if it has ended."""
         with self._changed:
             if self._running is build:
                 self._running = None
@@ -54,22 +54,22 @@ class BuildScheduler:
         build.close()
 
     def step(self) -> float | None:
-        """Take the build that is due a step forward; return the seconds until one is due, None if none is left."""
+        """Run a step of the build that is due; return the seconds until one is due, None if none is left."""
         with self._changed:
             delay = self._delay()
             if delay != 0:
                 return delay
             self._running = build = heapq.heappop(self._waiting)[2]
-        delay = _stepped(build)
+        delay = _step(build)
         with self._changed:
             stopped, self._running = self._running is None, None
             if delay is not None and not stopped:
-                self._wait(build, delay)
+                self._enqueue(build, delay)
         if stopped:
             build.close()
         return 0.0
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._closing:
             self.step()
             with self._changed:
@@ -79,7 +79,7 @@ class BuildScheduler:
         for _, _, build in self._waiting:
             build.close()
 
-    def _wait(self, build: Build, delay: float) -> None:
+    def _enqueue(self, build: Build, delay: float) -> None:
         heapq.heappush(self._waiting, (time.monotonic() + delay, next(self._numbers), build))
         self._changed.notify()
 
@@ -88,8 +88,8 @@ class BuildScheduler:
         return max(0.0, self._waiting[0][0] - time.monotonic()) if self._waiting else None
 
 
-def _stepped(build: Build) -> float | None:
-    """Take `build` a step forward; return the seconds it wants to wait, None at its end."""
+def _step(build: Build) -> float | None:
+    """Run a step of `build`; return the seconds to wait before the next, None at its end."""
     try:
         return next(build)
     except StopIteration:

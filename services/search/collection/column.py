@@ -20,24 +20,24 @@ from services.common.filters import ORDERINGS, Operator, Scalar
 from services.search.core.vector_index import Mask, Numbers
 
 PRESENT, BOOLEAN, NUMBER, BIG, STRING = range(5)
-EXACT_INTEGERS_UP_TO = 2**53
+MAX_EXACT_INTEGER = 2**53
 _ENTRY_BYTES = 120  # of a dictionary, lists and arrays, and the code
 _FLOAT_MAX = np.finfo(np.float64).max
 
 _KINDS = {bool: BOOLEAN, str: STRING, int: NUMBER, float: NUMBER}
-UNSORTED_SHARE = 1 / 8
-UNSORTED_SPARE = 1024
+MAX_UNSORTED_SHARE = 1 / 8
+MAX_UNSORTED = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class _SortedValues:
     """Values in their order, and their numbers."""
 
     values: Sequence[Any]
     numbers: Numbers
 
 
-class Distinct:
+class ValueDictionary:
     """Values of one type kept once each, numbered in order of arrival; it only grows.
 
     One writer; a question may be asked at any time, by any number of threads. What was there when most of the values
@@ -48,7 +48,7 @@ class Distinct:
         self.values: list[Any] = []
         self.memory_bytes = 0
         self._codes: dict[object, int] = {}
-        self._sorted = _Order([], np.empty(0, np.int64))
+        self._sorted = _SortedValues([], np.empty(0, np.int64))
 
     def code(self, value: str | int) -> int:
         """Return the number of `value`, a new one if it is new."""
@@ -62,7 +62,7 @@ class Distinct:
         """Return the number of what equals `value`; None where nothing does."""
         return self._codes.get(value)
 
-    def ordered(self, operator: Operator, operand: Any) -> Mask:
+    def comparison_mask(self, operator: Operator, operand: Any) -> Mask:
         """Return for each number whether its value is on the side of `operand` that `operator` asks for."""
         order = self._order()
         left, right = bisect_left(order.values, operand), bisect_right(order.values, operand)
@@ -73,34 +73,36 @@ class Distinct:
             Operator.GREATER_OR_EQUAL: (left, len(order.values)),
         }
         compare = ORDERINGS[operator]
-        return self._said(order, spans[operator], lambda value: compare(value, operand))
+        return self._mask(order, spans[operator], lambda value: compare(value, operand))
 
-    def starting_with(self, prefix: str) -> Mask:
+    def prefix_mask(self, prefix: str) -> Mask:
         """Return for each number whether its value, a string, starts with `prefix`."""
         order = self._order()
         begin = bisect_left(order.values, prefix)
         end = bisect_left(order.values, True, lo=begin, key=lambda value: not value.startswith(prefix))
-        return self._said(order, (begin, end), lambda value: value.startswith(prefix))
+        return self._mask(order, (begin, end), lambda value: value.startswith(prefix))
 
-    def _said(self, order: _Order, span: tuple[int, int], says: Callable[[Any], bool]) -> Mask:
-        """Return a mask by number: what lies in `span` of `order`, and what has come since and `says` is true of."""
+    def _mask(self, order: _SortedValues, span: tuple[int, int], matches: Callable[[Any], bool]) -> Mask:
+        """Return a mask by number: what lies in `span` of `order`, and what has come since and `matches` is true of."""
         unsorted = self.values[len(order.values) :]
-        said = np.zeros(len(order.values) + len(unsorted), np.bool_)
-        said[order.numbers[slice(*span)]] = True
-        said[len(order.values) :] = [says(value) for value in unsorted]
-        return said
+        mask = np.zeros(len(order.values) + len(unsorted), np.bool_)
+        mask[order.numbers[slice(*span)]] = True
+        mask[len(order.values) :] = [matches(value) for value in unsorted]
+        return mask
 
-    def _order(self) -> _Order:
+    def _order(self) -> _SortedValues:
         order, count = self._sorted, len(self.values)
-        if count - len(order.values) > UNSORTED_SPARE + len(order.values) * UNSORTED_SHARE:
+        if count - len(order.values) > MAX_UNSORTED + len(order.values) * MAX_UNSORTED_SHARE:
             numbers = sorted(range(count), key=self.values.__getitem__)
-            order = self._sorted = _Order([self.values[number] for number in numbers], np.array(numbers, np.int64))
+            order = self._sorted = _SortedValues(
+                [self.values[number] for number in numbers], np.array(numbers, np.int64)
+            )
         return order
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The elements at one path, in no order. It never changes: `updated` returns another.
+    """The elements at one path, in no order. It never changes: `with_values` returns another.
 
     `rows[i]` is the row that element i belongs to, `kinds[i]` its kind, `values[i]` the number, 0 or 1 for a boolean,
     or the code of a string or big number.
@@ -109,8 +111,8 @@ class Column:
     rows: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     kinds: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0, np.float64))
-    strings: Distinct = field(default_factory=Distinct)
-    bigs: Distinct = field(default_factory=Distinct)
+    strings: ValueDictionary = field(default_factory=ValueDictionary)
+    bigs: ValueDictionary = field(default_factory=ValueDictionary)
 
     @property
     def memory_bytes(self) -> int:
@@ -123,10 +125,10 @@ class Column:
         """Whether the tables hold mostly values that no element has any more."""
         return len(self.strings.values) + len(self.bigs.values) > 2 * len(self.rows) + 1024
 
-    def updated(self, rows: Numbers, values: Iterable[object]) -> "Column":
+    def with_values(self, rows: Numbers, values: Iterable[object]) -> "Column":
         """Return the column with `values` as those of `rows`, in place of what they had."""
         fresh_rows, kinds, numbers = self._elements(rows.tolist(), values)
-        kept = ~_marked(rows, self.rows)[self.rows]
+        kept = ~_mask_by_row(rows, self.rows)[self.rows]
         return Column(
             np.concatenate([self.rows[kept], np.array(fresh_rows, np.int32)]),
             np.concatenate([self.kinds[kept], np.array(kinds, np.uint8)]),
@@ -146,7 +148,7 @@ class Column:
         """Return for each row below `extent` whether it has a value, null being none."""
         return self.rows_where(np.ones(len(self.rows), np.bool_), extent)
 
-    def holding(self, operator: Operator, operands: tuple[Scalar, ...], extent: int) -> Mask:
+    def matching(self, operator: Operator, operands: tuple[Scalar, ...], extent: int) -> Mask:
         """Return for each row below `extent` whether `operator` holds between its value and one of `operands`.
 
         The negated operators are not among those asked.
@@ -155,9 +157,9 @@ class Column:
             case Operator.EQUAL | Operator.IN:
                 hits = self._equal(operands)
             case Operator.STARTS_WITH:
-                hits = self._told(STRING, self.strings.starting_with(str(operands[0])))
+                hits = self._elements_with(STRING, self.strings.prefix_mask(str(operands[0])))
             case _:
-                hits = self._ordered(operator, operands[0])
+                hits = self._compare(operator, operands[0])
         return self.rows_where(hits, extent)
 
     def _equal(self, operands: tuple[Scalar, ...]) -> Mask:
@@ -184,10 +186,10 @@ class Column:
             if below == above:
                 yield NUMBER, below
 
-    def _ordered(self, operator: Operator, operand: Scalar) -> Mask:
+    def _compare(self, operator: Operator, operand: Scalar) -> Mask:
         compare = ORDERINGS[operator]
         if isinstance(operand, str):
-            return self._told(STRING, self.strings.ordered(operator, operand))
+            return self._elements_with(STRING, self.strings.comparison_mask(operator, operand))
         below, above = _floats_around(operand)
         if below == above:
             numbers: Mask = np.asarray(compare(self.values, below))
@@ -196,12 +198,14 @@ class Column:
         else:
             numbers = self.values <= below
         hits: Mask = numbers & (self.kinds == NUMBER)
-        return hits | self._told(BIG, self.bigs.ordered(operator, operand)) if self.bigs.values else hits
+        return (
+            hits | self._elements_with(BIG, self.bigs.comparison_mask(operator, operand)) if self.bigs.values else hits
+        )
 
-    def _told(self, kind: int, said: Mask) -> Mask:
-        """Return which elements of `kind` point to a value that is `said` to be a hit."""
+    def _elements_with(self, kind: int, mask: Mask) -> Mask:
+        """Return which elements of `kind` point to a value that is `mask` to be a hit."""
         hits: Mask = self.kinds == kind
-        hits[hits] = said[self.values[hits].astype(np.int64)]
+        hits[hits] = mask[self.values[hits].astype(np.int64)]
         return hits
 
     def _elements(
@@ -225,7 +229,7 @@ class Column:
 
     def _kind(self, value: object) -> int | None:
         kind = _KINDS.get(type(value))
-        return BIG if kind == NUMBER and type(value) is int and abs(value) > EXACT_INTEGERS_UP_TO else kind
+        return BIG if kind == NUMBER and type(value) is int and abs(value) > MAX_EXACT_INTEGER else kind
 
     def _number(self, kind: int, value: Any) -> float:
         if kind == STRING:
@@ -233,7 +237,7 @@ class Column:
         return self.bigs.code(value) if kind == BIG else float(value)
 
 
-def _marked(rows: Numbers, others: NDArray[np.int32]) -> Mask:
+def _mask_by_row(rows: Numbers, others: NDArray[np.int32]) -> Mask:
     """Return a table by row that says which are among `rows`, long enough for `others`."""
     table = np.zeros(max(int(rows.max(initial=-1)), int(others.max(initial=-1))) + 1, np.bool_)
     table[rows] = True

@@ -14,8 +14,8 @@ from services.common.filters import NEGATIONS, AllOf, AnyOf, Comparison, Exists,
 from services.search.collection.column import Column
 from services.search.core.vector_index import Mask, Numbers
 
-COLUMNS_AT_MOST = 64
-PARSED_TOGETHER = 1024
+MAX_COLUMNS = 64
+PARSE_BATCH_SIZE = 1024
 _POINTER_BYTES = 8
 
 
@@ -44,8 +44,8 @@ class MetadataColumns:
     def write(self, rows: Numbers, metadata: Sequence[str], round_number: int) -> None:
         """Keep the JSON object metadata[i], "" meaning the empty one, as that of rows[i]."""
         self._reserve(int(rows.max(initial=-1)) + 1)
-        for row, spelt in zip(rows.tolist(), metadata, strict=True):
-            self._put(row, "" if spelt == "{}" else spelt)
+        for row, text in zip(rows.tolist(), metadata, strict=True):
+            self._put(row, "" if text == "{}" else text)
         self._round_of_row[rows] = round_number
 
     def release(self, rows: Numbers) -> None:
@@ -57,13 +57,13 @@ class MetadataColumns:
         """Return the JSON of `rows`, "" for the empty object."""
         return list(map(self._json.__getitem__, rows.tolist()))
 
-    def satisfying(self, condition: Filter, extent: int, round_number: int) -> Mask:
+    def matches(self, condition: Filter, extent: int, round_number: int) -> Mask:
         """Return for each row below `extent` whether its metadata satisfies `condition`, as of `round_number`.
 
         It agrees with `services.common.filters.matches`.
         """
         paths = dict.fromkeys(_paths(condition))
-        return _evaluated(condition, dict(zip(paths, self._current(list(paths), round_number), strict=True)), extent)
+        return _evaluate(condition, dict(zip(paths, self._current(list(paths), round_number), strict=True)), extent)
 
     def _current(self, paths: Sequence[Path], round_number: int) -> list[Column]:
         """Return the columns of `paths`, with everything written up to `round_number`."""
@@ -75,7 +75,7 @@ class MetadataColumns:
             columns = [self._columns[path][1] for path in paths]
             for path in paths:
                 self._columns.move_to_end(path)
-            while len(self._columns) > max(COLUMNS_AT_MOST, len(paths)):
+            while len(self._columns) > max(MAX_COLUMNS, len(paths)):
                 self._columns.popitem(last=False)
         return columns
 
@@ -84,12 +84,12 @@ class MetadataColumns:
         rows = np.flatnonzero(rounds > since)
         columns = [self._columns.get(path, (since, Column()))[1] for path in paths]
         values: list[list[object]] = [[] for _ in paths]
-        for begin in range(0, len(rows), PARSED_TOGETHER):
-            read = _parsed([self._json[row] for row in rows[begin : begin + PARSED_TOGETHER].tolist()])
+        for begin in range(0, len(rows), PARSE_BATCH_SIZE):
+            read = _parse([self._json[row] for row in rows[begin : begin + PARSE_BATCH_SIZE].tolist()])
             for path, column_values in zip(paths, values, strict=True):
                 column_values.extend(value_at(path, metadata) for metadata in read)
         for path, column, column_values in zip(paths, columns, values, strict=True):
-            self._columns[path] = (round_number, column.updated(rows, column_values))
+            self._columns[path] = (round_number, column.with_values(rows, column_values))
 
     def _round_of(self, path: Path) -> int:
         """Return the round up to which the column of `path` is made; -1 where there is none worth keeping."""
@@ -99,9 +99,9 @@ class MetadataColumns:
             return -1
         return since
 
-    def _put(self, row: int, spelt: str) -> None:
-        self._json_bytes += _size(spelt) - _size(self._json[row])
-        self._json[row] = spelt
+    def _put(self, row: int, text: str) -> None:
+        self._json_bytes += _size(text) - _size(self._json[row])
+        self._json[row] = text
 
     def _reserve(self, extent: int) -> None:
         missing = extent - len(self._json)
@@ -115,13 +115,13 @@ class MetadataColumns:
             self._round_of_row = grown
 
 
-def _size(spelt: str) -> int:
-    return sys.getsizeof(spelt) if spelt else 0  # the empty string is shared
+def _size(text: str) -> int:
+    return sys.getsizeof(text) if text else 0  # the empty string is shared
 
 
-def _parsed(spelt: Sequence[str]) -> Sequence[Mapping[str, object]]:
-    """Return what objects are spelt, all read at once, which takes half the time."""
-    read: Sequence[Mapping[str, object]] = json.loads(f"[{','.join(metadata or '{}' for metadata in spelt)}]")
+def _parse(texts: Sequence[str]) -> Sequence[Mapping[str, object]]:
+    """Return the objects of `texts`, parsed together, which takes half the time."""
+    read: Sequence[Mapping[str, object]] = json.loads(f"[{','.join(metadata or '{}' for metadata in texts)}]")
     return read
 
 
@@ -135,21 +135,21 @@ def _paths(condition: Filter) -> list[Path]:
             return [path]
 
 
-def _evaluated(condition: Filter, columns: Mapping[Path, Column], extent: int) -> Mask:
+def _evaluate(condition: Filter, columns: Mapping[Path, Column], extent: int) -> Mask:
     match condition:
         case AllOf(filters):
-            return reduce(np.bitwise_and, [_evaluated(child, columns, extent) for child in filters], _all(extent))
+            return reduce(np.bitwise_and, [_evaluate(child, columns, extent) for child in filters], _all(extent))
         case AnyOf(filters):
-            return reduce(np.bitwise_or, [_evaluated(child, columns, extent) for child in filters], ~_all(extent))
+            return reduce(np.bitwise_or, [_evaluate(child, columns, extent) for child in filters], ~_all(extent))
         case Not(child):
-            return ~_evaluated(child, columns, extent)
+            return ~_evaluate(child, columns, extent)
         case Exists(path, exists):
             present = columns[path].present(extent)
             return present if exists else ~present
         case Comparison(path, operator, operands) if operator in NEGATIONS:
-            return ~columns[path].holding(NEGATIONS[operator], operands, extent)
+            return ~columns[path].matching(NEGATIONS[operator], operands, extent)
         case Comparison(path, operator, operands):
-            return columns[path].holding(operator, operands, extent)
+            return columns[path].matching(operator, operands, extent)
 
 
 def _all(extent: int) -> Mask:

@@ -27,9 +27,9 @@ class RowIds:
         """Return the ids of `rows`."""
         return list(map(self._ids.__getitem__, rows.tolist()))
 
-    def take(self, ids: Iterable[str]) -> list[int]:
+    def allocate(self, ids: Iterable[str]) -> list[int]:
         """Return a row of its own for each of `ids`, a freed one where there is one; `row_of` does not know it yet."""
-        return [self._take(item_id) for item_id in ids]
+        return [self._allocate(item_id) for item_id in ids]
 
     def release(self, rows: Numbers) -> None:
         """Let `rows` be taken again."""
@@ -42,14 +42,14 @@ class RowIds:
         """Return the row that holds the item now; None where there is none."""
         return self._rows.get(item_id)
 
-    def move(self, item_id: str, row: int | None) -> int | None:
+    def assign(self, item_id: str, row: int | None) -> int | None:
         """Say which row holds the item from now on, None for none; return the row that did."""
         before = self._rows.pop(item_id, None)
         if row is not None:
             self._rows[item_id] = row
         return before
 
-    def _take(self, item_id: str) -> int:
+    def _allocate(self, item_id: str) -> int:
         self.memory_bytes += sys.getsizeof(item_id) + _ENTRY_BYTES
         if self._free:
             row = self._free.pop()

@@ -1,4 +1,4 @@
-"""What search asks of an approximate index: which slots are worth comparing exactly."""
+"""The port of approximate (ANN) indexes, which propose the slots that are then compared exactly."""
 
 from collections.abc import Callable, Generator, Sequence
 from typing import BinaryIO, Protocol
@@ -8,53 +8,54 @@ from services.common.vectors import Matrix
 from services.search.core.change_feed import Space
 from services.search.core.vector_index import Mask, Numbers, Selection
 
-Kind = Hnsw | Ivf
+AnnKind = Hnsw | Ivf
 
-DEAD_SHARE = 0.3
-"""An index more of which is dead than this is built anew rather than extended."""
+MAX_DEAD_SHARE = 0.3
+"""An index with a larger share of dead entries is rebuilt rather than extended."""
 
-GROWTH_AT_MOST = 4
-"""An index that learnt from its vectors is built anew once it holds this many times as many."""
+MAX_GROWTH = 4
+"""An index trained on its vectors is rebuilt once it would hold this many times as many as it was trained for."""
 
 
 class CandidateIndex(Protocol):
-    """Proposes slots that are likely nearest. It never changes. Implementations pass `tests.contract.candidate_index`.
+    """An immutable index that proposes the slots likely to be nearest.
 
-    Calls block, and may come from several threads. Vectors are as `VectorIndex.vectors` returns them, queries as they
-    came. What it proposes under a slot is the vector that the slot had when it was added.
+    Implementations pass `tests.contract.candidate_index`. Calls block, and may come from several threads. Vectors are
+    as `VectorIndex.vectors` returns them, queries as callers sent them. A slot stands for the vector it held when it
+    was added, even if it has been overwritten since.
     """
 
     @property
     def engine(self) -> str:
-        """Name of the engine, as the API tells it."""
+        """Name of the engine, as the API reports it."""
         ...
 
     @property
     def size(self) -> int:
-        """Vectors in it, dead ones among them: those dropped, and those whose slot was added again."""
+        """Number of vectors, including dead ones: those of slots that were dropped or added again."""
         ...
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory it takes."""
+        """Bytes of memory that the index takes."""
         ...
 
     def candidates(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Numbers]:
         """Return for each of `queries`, shape (n, dimensions), slots of `selection`, likely with its `top_k` nearest.
 
-        Each slot comes once, in any order. None at all where so few near ones are selected that this index cannot
-        tell, or where it would be slower than comparing all.
+        Each slot comes once, in any order. The result is empty where so few of the near ones are selected that this
+        index cannot find them, or where finding them is slower than comparing all.
         """
         ...
 
-    def retuned(self, kind: Kind) -> "CandidateIndex | None":
-        """Return an index of the same vectors that is searched as `kind` says; None if that takes building one."""
+    def with_search_params(self, kind: AnnKind) -> "CandidateIndex | None":
+        """Return an index of the same vectors with the search parameters of `kind`; None if that needs a rebuild."""
         ...
 
-    def extending(self, current: Mask, more: int) -> "CandidateDraft | None":
-        """Return a draft that begins with what this holds, but for the slots that are not in `current`, a mask by slot.
+    def extend(self, current: Mask, added: int) -> "AnnBuilder | None":
+        """Return a builder that starts with the slots of this index that are set in `current`, a mask by slot.
 
-        None if an index built anew would be better for what is left and `more` vectors.
+        None if a rebuild is better for what is left together with `added` new vectors.
         """
         ...
 
@@ -63,33 +64,35 @@ class CandidateIndex(Protocol):
         ...
 
 
-class CandidateDraft(Protocol):
-    """An index in the making, in the hands of one thread."""
+class AnnBuilder(Protocol):
+    """Builds a `CandidateIndex`; used by one thread."""
 
     def add(self, slots: Numbers, vectors: Matrix) -> None:
-        """Add row i of `vectors` as slots[i], instead of what was there; slots differ. It takes time for each."""
+        """Add row i of `vectors` as slots[i], in place of its old vector; slots differ. Takes time for each vector."""
         ...
 
-    def finished(self) -> CandidateIndex:
-        """Return the index; nothing is added any more."""
+    def finish(self) -> CandidateIndex:
+        """Return the index; call nothing after this."""
         ...
 
 
 Sampler = Callable[[int], Matrix]
-"""Returns that many of a space's vectors, or all where there are fewer, taken at random."""
+"""Returns the given number of a space's vectors at random, or all if there are fewer."""
 
 
 class AnnFactory(Protocol):
-    """Makes the approximate indexes that a space can be configured to have."""
+    """Creates the approximate indexes that a space can be configured with."""
 
-    def least(self, kind: Kind) -> int:
-        """Return how many vectors an index of `kind` needs at least."""
+    def min_vectors(self, kind: AnnKind) -> int:
+        """Return the smallest number of vectors that an index of `kind` can be built from."""
         ...
 
-    def draft(self, space: Space, kind: Kind, count: int, draw: Sampler) -> Generator[float, None, CandidateDraft]:
-        """Return an empty draft, made for about `count` vectors like those that `draw` draws.
+    def new_builder(
+        self, space: Space, kind: AnnKind, count: int, sampler: Sampler
+    ) -> Generator[float, None, AnnBuilder]:
+        """Return an empty builder for about `count` vectors, trained on what `sampler` returns.
 
-        Yields 0 where it can be stopped.
+        Yields 0 at each point where training can be stopped.
         """
         ...
 
@@ -97,6 +100,6 @@ class AnnFactory(Protocol):
         """Return the index that `CandidateIndex.save` wrote.
 
         Raises:
-            ValueError: no such index was written there.
+            ValueError: the file holds no such index.
         """
         ...

@@ -168,7 +168,7 @@ class Discardable(Protocol):
 class Page:
     """Hits somewhere in a ranking, and whether there are more behind them."""
 
-    found: SearchResult
+    result: SearchResult
     more: bool
 
 
@@ -179,7 +179,7 @@ class Pages(Protocol):
         """Return `size` hits from place `begin` on, counted from 0; fewer where the ranking ends.
 
         Raises:
-            KeepLapsedError: the version is no longer held.
+            LeaseExpiredError: the version is no longer held.
         """
         ...
 
@@ -197,7 +197,7 @@ class ReadView(Protocol):
 
         Raises:
             SpaceNotFoundError: there is no such space.
-            KeepLapsedError: the version is no longer held: too much was written meanwhile.
+            LeaseExpiredError: the version is no longer held because too much was written since.
         """
         ...
 
@@ -221,6 +221,6 @@ class SupportsReadViews(Protocol):
     Without it a collection has no pages, and a batch is one call of `search`.
     """
 
-    def keep(self) -> ReadView:
+    def open_view(self) -> ReadView:
         """Hold the version published last."""
         ...

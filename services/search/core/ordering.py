@@ -10,7 +10,7 @@ from services.common.vectors import Metric
 from services.search.core.vector_index import Ranking, Scores
 
 
-def in_order(ranking: Ranking, top_k: int, id_of: Callable[[int], str]) -> Ranking:
+def break_ties(ranking: Ranking, top_k: int, id_of: Callable[[int], str]) -> Ranking:
     """Return the `top_k` best of `ranking`, whose slots are rows and tie in any order, equal scores by `id_of` row."""
     runs = list(_tied(ranking.scores, top_k))
     if not runs:
@@ -22,7 +22,7 @@ def in_order(ranking: Ranking, top_k: int, id_of: Callable[[int], str]) -> Ranki
     return replace(ranking, slots=rows[:top_k], scores=ranking.scores[:top_k])
 
 
-def within(ranking: Ranking, limit: float, metric: Metric) -> Ranking:
+def apply_score_limit(ranking: Ranking, limit: float, metric: Metric) -> Ranking:
     """Return those of `ranking` that are at least as near as `limit` by the direction of `metric`."""
     scores = ranking.scores.astype(np.float64)  # the limit may lie between two float32
     near = np.count_nonzero(scores <= limit if metric is Metric.EUCLIDEAN else scores >= limit)

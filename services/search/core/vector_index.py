@@ -15,8 +15,8 @@ Mask = NDArray[np.bool_]
 Bits = NDArray[np.uint8]
 Scores = NDArray[np.float32]
 
-LISTED_AT_MOST = 4096
-LISTED_SHARE = 1 / 64
+MAX_LISTED = 4096
+MAX_LISTED_SHARE = 1 / 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Selection:
     def of(cls, slots: Numbers, extent: int) -> Self:
         """Select `slots`, each once and below `extent`."""
         count = len(slots)
-        if count <= min(LISTED_AT_MOST, extent * LISTED_SHARE):
+        if count <= min(MAX_LISTED, extent * MAX_LISTED_SHARE):
             return cls(count, extent, listed=np.sort(slots))
         if count == extent:
             return cls(count, extent)
@@ -116,7 +116,7 @@ class VectorIndex(Protocol):
 
 
 @runtime_checkable
-class StoresCompactly(Protocol):
+class SupportsVectorStorage(Protocol):
     """A `VectorIndex` that scans its vectors in a form of their own, which can be changed while it is searched."""
 
     def store_as(self, storage: VectorStorage) -> None:

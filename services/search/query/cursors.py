@@ -24,19 +24,19 @@ from services.search.core.collection_index import (
     SupportsReadViews,
 )
 from services.search.core.errors import LeaseExpiredError, PageTokenError
-from services.search.query.requests import Options, Query
+from services.search.query.requests import Query, SearchOptions
 
-Told = TypeVar("Told")
-Tell = Callable[[SearchResult, str], Told]
+Response = TypeVar("Response")
+Serialize = Callable[[SearchResult, str], Response]
 
 
 @dataclass(frozen=True, slots=True)
 class PageToken:
-    """Where a page begins: at `place`, from 0, of the ranking `ranking` that `process` keeps in `version`."""
+    """Where a page begins: at `offset`, from 0, of the ranking `ranking` that `process` keeps in `version`."""
 
     process: str
     ranking: str
-    place: int
+    offset: int
     version: Version
 
     @classmethod
@@ -46,16 +46,16 @@ class PageToken:
         Raises:
             TokenError: it is no token of a page.
         """
-        process, ranking, place, version = [*token.split("-", 3), "", "", "", ""][:4]
-        if not (process.isalnum() and ranking.isalnum() and place.isascii() and place.isdigit()):
+        process, ranking, offset, version = [*token.split("-", 3), "", "", "", ""][:4]
+        if not (process.isalnum() and ranking.isalnum() and offset.isascii() and offset.isdigit()):
             raise TokenError(token)
         try:
-            return cls(process, ranking, int(place), Version.parse(version))
+            return cls(process, ranking, int(offset), Version.parse(version))
         except TokenError as error:
             raise TokenError(token) from error
 
     def __str__(self) -> str:
-        return f"{self.process}-{self.ranking}-{self.place}-{self.version}"
+        return f"{self.process}-{self.ranking}-{self.offset}-{self.version}"
 
 
 @dataclass(slots=True, eq=False)
@@ -72,11 +72,11 @@ class _Cursor:
 
 
 class Cursors:
-    """The rankings being read, `at_most` of them, each for `seconds` after its last page."""
+    """The rankings being read, `max_cursors` of them, each for `seconds` after its last page."""
 
-    def __init__(self, executor: BoundedExecutor, *, at_most: int, seconds: float) -> None:
+    def __init__(self, executor: BoundedExecutor, *, max_cursors: int, seconds: float) -> None:
         self._executor = executor
-        self._at_most = at_most
+        self._max_cursors = max_cursors
         self._seconds = seconds
         self._process = secrets.token_hex(4)
         self._cursors: dict[str, _Cursor] = {}
@@ -84,10 +84,12 @@ class Cursors:
     def close(self) -> None:
         """Forget every ranking."""
         for cursor in list(self._cursors.values()):
-            self._forget(cursor)
+            self._close(cursor)
 
-    async def first(self, index: CollectionIndex, search: Search, query: Query, tell: Tell[Told]) -> Told:
-        """Return what `tell`, run in a thread, makes of the first page and the token of the next, "" after the last.
+    async def first(
+        self, index: CollectionIndex, search: Search, query: Query, serialize: Serialize[Response]
+    ) -> Response:
+        """Return what `serialize`, run in a thread, makes of the first page and the next token, "" after the last.
 
         Raises:
             ArgumentError: what keeps this collection cannot keep a version.
@@ -95,21 +97,23 @@ class Cursors:
         """
         if not isinstance(index, SupportsReadViews):
             raise ArgumentError("paged", True, "the engine of this collection has no pages")
-        self._make_room()
-        version = index.keep()
+        self._evict_ended()
+        version = index.open_view()
         cursor = _Cursor(secrets.token_hex(8), query, version, version.pages(search, query.vector))
         self._cursors[cursor.name] = cursor
         try:
-            told = await self._page(cursor, 0, search.top_k, tell)
+            response = await self._page(cursor, 0, search.top_k, serialize)
         except BaseException:  # nobody has a token of it
-            self._forget(cursor)
+            self._close(cursor)
             raise
         if cursor.ended:
-            self._forget(cursor)
-        return told
+            self._close(cursor)
+        return response
 
-    async def next(self, newest: Version | None, search: Search, query: Query, tell: Tell[Told]) -> Told:
-        """Return what `tell` makes of the page that the query's token names, as `first` does.
+    async def next(
+        self, newest: Version | None, search: Search, query: Query, serialize: Serialize[Response]
+    ) -> Response:
+        """Return what `serialize` makes of the page that the query's token names, as `first` does.
 
         Raises:
             TokenError: the token is none, or of another search.
@@ -123,17 +127,19 @@ class Cursors:
         if newest is not None and newest.uid != token.version.uid:
             raise VersionUnknownError(query.options.collection, str(token.version))
         _check_same(query, cursor.query)
-        return await self._page(cursor, token.place, search.top_k, tell)
+        return await self._page(cursor, token.offset, search.top_k, serialize)
 
-    async def _page(self, cursor: _Cursor, begin: int, size: int, tell: Tell[Told]) -> Told:
+    async def _page(self, cursor: _Cursor, offset: int, size: int, serialize: Serialize[Response]) -> Response:
         async with self._using(cursor):
-            told, cursor.ended = await self._executor.run(self._made, cursor, begin, size, tell)
-            return told
+            response, cursor.ended = await self._executor.run(self._serialize_page, cursor, offset, size, serialize)
+            return response
 
-    def _made(self, cursor: _Cursor, begin: int, size: int, tell: Tell[Told]) -> tuple[Told, bool]:
-        page = cursor.pages.page(begin, size)
-        token = PageToken(self._process, cursor.name, begin + size, cursor.version.version) if page.more else ""
-        return tell(page.found, str(token)), not page.more
+    def _serialize_page(
+        self, cursor: _Cursor, offset: int, size: int, serialize: Serialize[Response]
+    ) -> tuple[Response, bool]:
+        page = cursor.pages.page(offset, size)
+        token = PageToken(self._process, cursor.name, offset + size, cursor.version.version) if page.more else ""
+        return serialize(page.result, str(token)), not page.more
 
     @asynccontextmanager
     async def _using(self, cursor: _Cursor) -> AsyncIterator[None]:
@@ -143,27 +149,27 @@ class Cursors:
         try:
             yield
         except LeaseExpiredError as error:
-            self._forget(cursor)
+            self._close(cursor)
             raise VersionExpiredError(cursor.query.options.collection, str(cursor.version.version)) from error
         except Exception:
-            self._forget(cursor)
+            self._close(cursor)
             raise
         finally:
             cursor.uses -= 1
             if not cursor.uses and cursor.name in self._cursors:
-                cursor.expiry = asyncio.get_running_loop().call_later(self._seconds, self._forget, cursor)
+                cursor.expiry = asyncio.get_running_loop().call_later(self._seconds, self._close, cursor)
 
-    def _make_room(self) -> None:
+    def _evict_ended(self) -> None:
         """See to it that one more ranking can be kept: one that was read to its end is given up for it."""
-        if len(self._cursors) < self._at_most:
+        if len(self._cursors) < self._max_cursors:
             return
         ended = next((cursor for cursor in self._cursors.values() if cursor.ended and not cursor.uses), None)
         if ended is None:
-            limit = str(self._at_most)
+            limit = str(self._max_cursors)
             raise OverloadedError(f"{limit} rankings are being read in pages", queue="cursors", limit=limit)
-        self._forget(ended)
+        self._close(ended)
 
-    def _forget(self, cursor: _Cursor) -> None:
+    def _close(self, cursor: _Cursor) -> None:
         if cursor.expiry:
             cursor.expiry.cancel()
         if self._cursors.pop(cursor.name, None):
@@ -176,13 +182,13 @@ def _check_same(query: Query, first: Query) -> None:
     Raises:
         PageTokenError: it does.
     """
-    asked, known = _compared(query.options), _compared(first.options)
-    for name, value in {**asked, "vector": query.vector.tobytes()}.items():
-        if value != {**known, "vector": first.vector.tobytes()}[name]:
+    given, first_fields = _comparable_fields(query.options), _comparable_fields(first.options)
+    for name, value in {**given, "vector": query.vector.tobytes()}.items():
+        if value != {**first_fields, "vector": first.vector.tobytes()}[name]:
             raise PageTokenError(query.page_token, name)
 
 
-def _compared(options: Options) -> dict[str, object]:
+def _comparable_fields(options: SearchOptions) -> dict[str, object]:
     return {
         "collection": options.collection,
         "space": options.space,

@@ -9,11 +9,11 @@ from services.search.core.collection_index import SearchResult
 class Metrics(Protocol):
     """Takes note of searches; any thread may call it."""
 
-    def searched(self, collection: str, space: str, found: SearchResult, seconds: float) -> None:
+    def record_search(self, collection: str, space: str, result: SearchResult, seconds: float) -> None:
         """A vector was searched for alone, in so many seconds, waiting included."""
         ...
 
-    def searched_in_batch(self, collection: str, space: str, found: Sequence[SearchResult]) -> None:
+    def record_batch(self, collection: str, space: str, result: Sequence[SearchResult]) -> None:
         """Vectors of a batch were searched for."""
         ...
 
@@ -21,8 +21,8 @@ class Metrics(Protocol):
 class NoMetrics:
     """A `Metrics` that takes no note."""
 
-    def searched(self, collection: str, space: str, found: SearchResult, seconds: float) -> None:
+    def record_search(self, collection: str, space: str, result: SearchResult, seconds: float) -> None:
         """Do nothing."""
 
-    def searched_in_batch(self, collection: str, space: str, found: Sequence[SearchResult]) -> None:
+    def record_batch(self, collection: str, space: str, result: Sequence[SearchResult]) -> None:
         """Do nothing."""

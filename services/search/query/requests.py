@@ -24,13 +24,13 @@ MAX_BATCH_VECTORS = 10_000
 MAX_BATCH_HITS = 10_000_000
 
 
-class Encoded(Protocol):
+class EncodedVectors(Protocol):
     """Some vectors of a batch, as they came. Its length is that of its bytes."""
 
     def __len__(self) -> int: ...
 
-    def decoded(self, dimensions: int, place: int) -> Matrix:
-        """Return the vectors, shape (n, dimensions), the first of which is at `place` of its batch.
+    def decode(self, dimensions: int, offset: int) -> Matrix:
+        """Return the vectors, shape (n, dimensions), the first of which is at `offset` of its batch.
 
         Components may be NaN or infinite.
 
@@ -43,7 +43,7 @@ class Encoded(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class SearchOptions:
     """In what to search: a space of a collection, once the index holds `version`.
 
     Query vectors are of `fingerprint`, "" is not checked; `top_k` 0 means `DEFAULT_TOP_K`; the rest is as in
@@ -60,7 +60,7 @@ class Options:
     score_limit: float | None = None
     exact: bool = False
 
-    def checked(self) -> Search:
+    def validate(self) -> Search:
         """Return the search this asks for.
 
         Raises:
@@ -96,7 +96,7 @@ class Options:
 class Query:
     """One search: `vector` has shape (dimensions,). `paged` keeps the version; `page_token` goes on in one kept."""
 
-    options: Options
+    options: SearchOptions
     vector: Matrix
     paged: bool = False
     page_token: str = ""
@@ -128,23 +128,23 @@ def check_batch_size(count: int, top_k: int) -> None:
         raise ArgumentError("vectors", count, problem)
 
 
-def decoded_vectors(encoded: Encoded, space: Space, place: int, top_k: int) -> Matrix:
-    """Return the vectors of `encoded`, the first of them at `place` of its batch, if `space` can compare them.
+def decode_vectors(encoded: EncodedVectors, space: Space, offset: int, top_k: int) -> Matrix:
+    """Return the vectors of `encoded`, the first of them at `offset` of its batch, if `space` can compare them.
 
     Raises:
         ArgumentError: there are too many of them, or the encoding is wrong.
         BatchDimensionError: one has another length.
         BatchVectorError: one is NaN or infinite, or has a length of zero under cosine.
     """
-    vectors = encoded.decoded(space.dimensions, place)
-    check_batch_size(place + len(vectors), top_k)
-    _refuse_first(np.isfinite(vectors).all(axis=1), place, "has a NaN or infinite component")
+    vectors = encoded.decode(space.dimensions, offset)
+    check_batch_size(offset + len(vectors), top_k)
+    _reject_first(np.isfinite(vectors).all(axis=1), offset, "has a NaN or infinite component")
     if space.metric is Metric.COSINE:
-        _refuse_first(vectors.any(axis=1), place, "has length zero, which cosine cannot compare")
+        _reject_first(vectors.any(axis=1), offset, "has length zero, which cosine cannot compare")
     return vectors
 
 
-def _refuse_first(right: NDArray[np.bool_] | np.bool_, place: int, problem: str) -> None:
-    wrong = np.flatnonzero(~right)
-    if len(wrong):
-        raise BatchVectorError(place + int(wrong[0]), problem)
+def _reject_first(valid: NDArray[np.bool_] | np.bool_, offset: int, problem: str) -> None:
+    invalid = np.flatnonzero(~valid)
+    if len(invalid):
+        raise BatchVectorError(offset + int(invalid[0]), problem)

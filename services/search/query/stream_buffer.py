@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 60.0
 
 
 class StreamBuffer:
-    """What has arrived from a stream of matrices, as one row of rows. Use `arriving`."""
+    """What has arrived from a stream of matrices, as one row of rows. Use `open_buffer`."""
 
     def __init__(self, ahead: int) -> None:
         self._ahead = ahead
@@ -33,15 +33,15 @@ class StreamBuffer:
             DeadlineError: nothing came for `TIMEOUT_SECONDS`.
         """
         async with self._changed:
-            await self._patiently(lambda: self._ended or self._count >= at_least)
+            await self._wait_until(lambda: self._ended or self._count >= at_least)
             if self._error:
                 raise self._error
             self._changed.notify_all()
-            return self._taken(at_most) if self._count else None
+            return self._pop(at_most) if self._count else None
 
-    async def _patiently(self, arrived: Callable[[], bool]) -> None:
-        """Wait until `arrived`, as long as anything comes now and then."""
-        while not arrived():
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition`, as long as anything comes now and then."""
+        while not condition():
             try:
                 async with asyncio.timeout(TIMEOUT_SECONDS):
                     await self._changed.wait()
@@ -63,7 +63,7 @@ class StreamBuffer:
             self._ended = True
             self._changed.notify_all()
 
-    def _taken(self, at_most: int) -> Matrix:
+    def _pop(self, at_most: int) -> Matrix:
         parts: list[Matrix] = []
         while self._waiting and at_most:
             part, rest = np.split(self._waiting.popleft(), [at_most])
@@ -71,14 +71,14 @@ class StreamBuffer:
             parts.append(part)
             if len(rest):
                 self._waiting.appendleft(rest)
-        taken = np.concatenate(parts)
-        self._count -= len(taken)
-        return taken
+        rows = np.concatenate(parts)
+        self._count -= len(rows)
+        return rows
 
 
 @asynccontextmanager
-async def arriving(source: AsyncIterator[Matrix], ahead: int) -> AsyncIterator[StreamBuffer]:
+async def open_buffer(source: AsyncIterator[Matrix], ahead: int) -> AsyncIterator[StreamBuffer]:
     """Read `source` while the block runs, not further when `ahead` rows wait."""
-    arrivals = StreamBuffer(ahead)
-    async with background_tasks(arrivals.read(source)):
-        yield arrivals
+    buffer = StreamBuffer(ahead)
+    async with background_tasks(buffer.read(source)):
+        yield buffer

@@ -16,33 +16,33 @@ class Lag:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._applied: Version | None = None
-        self._coming_since: float | None = None
-        self._named: tuple[Version, float] | None = None
+        self._change_since: float | None = None
+        self._observed: tuple[Version, float] | None = None
 
     @property
     def seconds(self) -> float:
         """The time since then; 0 where the newest version known is applied."""
-        named_since = self._named[1] if self._named else None
-        known = [since for since in (self._coming_since, named_since) if since is not None]
+        observed_since = self._observed[1] if self._observed else None
+        known = [since for since in (self._change_since, observed_since) if since is not None]
         return self._clock() - min(known) if known else 0.0
 
-    def coming(self) -> None:
+    def change_started(self) -> None:
         """A part of a change has come that is not applied yet."""
-        if self._coming_since is None:
-            self._coming_since = self._clock()
+        if self._change_since is None:
+            self._change_since = self._clock()
 
-    def named(self, newest: Version) -> None:
+    def observe(self, newest: Version) -> None:
         """The store says that `newest` is its newest version."""
-        if self._named and self._named[0].uid != newest.uid:
-            self._named = None  # of a collection dropped since, or of one not made yet when this was said
-        if self._named is None and not self._holds(newest):
-            self._named = newest, self._clock()
+        if self._observed and self._observed[0].uid != newest.uid:
+            self._observed = None  # of a collection dropped since, or of one not made yet when this was said
+        if self._observed is None and not self._holds(newest):
+            self._observed = newest, self._clock()
 
     def applied(self, version: Version) -> None:
         """The index holds `version`, and all that has come."""
-        self._applied, self._coming_since = version, None
-        if self._named and (self._named[0].uid != version.uid or self._holds(self._named[0])):
-            self._named = None
+        self._applied, self._change_since = version, None
+        if self._observed and (self._observed[0].uid != version.uid or self._holds(self._observed[0])):
+            self._observed = None
 
     def _holds(self, version: Version) -> bool:
         applied = self._applied

@@ -20,11 +20,11 @@ class Replicas:
         self._feed = feed
         self._make_index = make_index
         self._restore = restore
-        self._followers: dict[str, Replica] = {}
+        self._replicas: dict[str, Replica] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def following(self, discover_seconds: float, warm_seconds: float) -> AsyncIterator[None]:
+    async def running(self, discover_seconds: float, warm_seconds: float) -> AsyncIterator[None]:
         """Follow while the block runs, looking for new collections, and new versions, every `discover_seconds`.
 
         The block begins once each collection there is has an index, or after `warm_seconds`.
@@ -34,7 +34,7 @@ class Replicas:
             try:
                 async with asyncio.timeout(warm_seconds):
                     await discovered.wait()
-                    await asyncio.gather(*(follower.settled() for follower in self.all()))
+                    await asyncio.gather(*(replica.until_ready() for replica in self.all()))
             except TimeoutError:
                 log.warning("not every index is filled after %g s; searches wait for theirs", warm_seconds)
             yield
@@ -45,16 +45,16 @@ class Replicas:
 
     def all(self) -> Sequence[Replica]:
         """Return the followers, by collection; any thread may ask."""
-        return sorted(list(self._followers.values()), key=lambda follower: follower.collection)
+        return sorted(list(self._replicas.values()), key=lambda replica: replica.collection)
 
-    async def follower(self, collection: str) -> Replica:
+    async def get(self, collection: str) -> Replica:
         """Return the follower of `collection`.
 
         Raises:
             CollectionNotFoundError: there is no such collection.
             UnavailableError: it is not followed yet, and the store does not answer.
         """
-        if collection not in self._followers:
+        if collection not in self._replicas:
             await self._feed.table(collection)
         return self._follow(collection)
 
@@ -71,14 +71,14 @@ class Replicas:
             await asyncio.sleep(seconds)
 
     def _follow(self, collection: str) -> Replica:
-        if collection not in self._followers:
-            self._followers[collection] = Replica(collection, self._feed, self._make_index, self._restore)
-            self._spawn(self._run(self._followers[collection]))
-        return self._followers[collection]
+        if collection not in self._replicas:
+            self._replicas[collection] = Replica(collection, self._feed, self._make_index, self._restore)
+            self._spawn(self._run(self._replicas[collection]))
+        return self._replicas[collection]
 
-    async def _run(self, follower: Replica) -> None:
-        await follower.run()
-        del self._followers[follower.collection]
+    async def _run(self, replica: Replica) -> None:
+        await replica.run()
+        del self._replicas[replica.collection]
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run `work` in a context of its own: the deadline of the call that asked for it is not its deadline."""

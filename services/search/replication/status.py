@@ -23,12 +23,12 @@ class IndexReport:
         return f"{self.collection}{_BEFORE_ALL_NAMES}{self.state.space.name}"
 
 
-def index_reports(followers: Sequence[Replica]) -> list[IndexReport]:
+def index_reports(replicas: Sequence[Replica]) -> list[IndexReport]:
     """Return a report of each index, by collection and space; blocks, in any thread."""
     reports = [
-        IndexReport(follower.collection, state, follower.lag_seconds)
-        for follower in followers
-        if (index := follower.index)
+        IndexReport(replica.collection, state, replica.lag_seconds)
+        for replica in replicas
+        if (index := replica.index)
         for state in index.states()
     ]
     return sorted(reports, key=lambda report: report.key)

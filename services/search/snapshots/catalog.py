@@ -18,10 +18,10 @@ from services.common.versions import Version
 from services.search.snapshots.object_store import SnapshotStore, StoredFile
 
 MANIFEST = "manifest.json"
-KEPT = 2
+RETAINED_SNAPSHOTS = 2
 """Who is just reading a snapshot still finds its files when the next one is complete."""
 
-ABANDONED = timedelta(minutes=15)
+ABANDONED_AFTER = timedelta(minutes=15)
 """A snapshot that is not complete is given up when nothing was added to it for so long."""
 
 DROP_SECONDS = 60.0
@@ -74,7 +74,7 @@ class SnapshotCatalog:
 
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store
-        self._useless: set[str] = set()
+        self._corrupt: set[str] = set()
 
     def collections(self) -> set[str]:
         """Return the collections that have snapshots, complete or not."""
@@ -86,18 +86,18 @@ class SnapshotCatalog:
 
     def complete(self, collection: str, uid: str) -> Sequence[Snapshot]:
         """Return the complete snapshots of the collection that was made with `uid`, newest first, but useless ones."""
-        found = [snapshot for snapshot in self.snapshots(collection) if snapshot.folder not in self._useless]
+        found = [snapshot for snapshot in self.snapshots(collection) if snapshot.folder not in self._corrupt]
         return [snapshot for snapshot in found if snapshot.complete and snapshot.version.uid == uid]
 
-    def condemn(self, snapshot: Snapshot) -> None:
+    def mark_corrupt(self, snapshot: Snapshot) -> None:
         """Let a snapshot that cannot be used count for nothing, and go when there is a newer one."""
-        self._useless.add(snapshot.folder)
+        self._corrupt.add(snapshot.folder)
 
     def folder(self, snapshot: Snapshot) -> Folder:
         """Return the files of a snapshot."""
         return Folder(self._store, snapshot.folder)
 
-    def fresh_folder(self, collection: str, version: Version) -> Folder:
+    def new_folder(self, collection: str, version: Version) -> Folder:
         """Return an empty folder for a snapshot that will be newer than those there are."""
         sequence = max((snapshot.sequence for snapshot in self.snapshots(collection)), default=0) + 1
         name = f"{sequence:010d}-{version}-{uuid4().hex[:8]}"
@@ -114,14 +114,14 @@ class SnapshotCatalog:
         except ServiceError as error:
             log.warning("an incomplete snapshot is left in %s: %s", folder.path, error)
 
-    def tidy(self, collection: str, uid: str) -> None:
+    def prune(self, collection: str, uid: str) -> None:
         """Remove what nobody needs: complete snapshots that are replaced or of another `uid`, and abandoned ones."""
-        kept = [snapshot.folder for snapshot in self.complete(collection, uid)[:KEPT]]
+        kept = [snapshot.folder for snapshot in self.complete(collection, uid)[:RETAINED_SNAPSHOTS]]
         others = [snapshot for snapshot in self.snapshots(collection) if snapshot.folder not in kept]
-        young = datetime.now(UTC) - ABANDONED
+        young = datetime.now(UTC) - ABANDONED_AFTER
         self._remove(snapshot for snapshot in others if snapshot.complete or snapshot.written < young)
 
-    def forget(self, collection: str) -> None:
+    def remove_all(self, collection: str) -> None:
         """Remove all snapshots of a collection."""
         self._remove(self.snapshots(collection))
 

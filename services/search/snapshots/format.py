@@ -6,19 +6,19 @@ import numpy as np
 import pyarrow
 
 from services.common.vectors import Matrix
-from services.search.core.portable_index import Content, SpaceContent
+from services.search.core.portable_index import CollectionExport, SpaceExport
 from services.search.core.vector_index import Numbers
-from services.search.snapshots.manifest import UnusableError
+from services.search.snapshots.manifest import UnusableSnapshotError
 
 PART_BYTES = 16 * 2**20
-ROWS_AT_MOST = 2**16
+MAX_ROWS = 2**16
 _STEP = 128
 _NUMBER, _FLOAT = np.dtype("<i4"), np.dtype("<f4")
 
 Rows = tuple[Sequence[str], Sequence[str]]
 
 
-def row_portions(content: Content) -> Iterator[Rows]:
+def row_chunks(content: CollectionExport) -> Iterator[Rows]:
     """Yield the ids and metadata of all items, so that no portion is much over `PART_BYTES`."""
     ids: list[str] = []
     metadata: list[str] = []
@@ -28,7 +28,7 @@ def row_portions(content: Content) -> Iterator[Rows]:
         ids += more_ids
         metadata += more_metadata
         size += sum(map(len, more_ids)) + sum(map(len, more_metadata))
-        if size >= PART_BYTES or len(ids) >= ROWS_AT_MOST:
+        if size >= PART_BYTES or len(ids) >= MAX_ROWS:
             yield ids, metadata
             ids, metadata, size = [], [], 0
     if ids:
@@ -56,23 +56,23 @@ def decode_rows(content: bytes, count: int) -> Rows:
         table = pyarrow.ipc.open_stream(content).read_all()
         rows = table["id"].to_pylist(), table["metadata"].to_pylist()
     except (pyarrow.ArrowException, KeyError) as error:
-        raise UnusableError(f"rows cannot be read: {error}") from error
+        raise UnusableSnapshotError(f"rows cannot be read: {error}") from error
     if len(rows[0]) != count:
-        raise UnusableError(f"{len(rows[0])} rows where {count} are said to be")
+        raise UnusableSnapshotError(f"{len(rows[0])} rows where {count} are said to be")
     return rows
 
 
-def slot_portions(space: SpaceContent) -> Iterator[slice]:
+def slot_chunks(space: SpaceExport) -> Iterator[slice]:
     """Yield which of the vectors of `space` go into one file."""
     size = max(1, PART_BYTES // (_FLOAT.itemsize * space.space.dimensions + 2 * _NUMBER.itemsize))
     return (slice(begin, min(begin + size, len(space.slots))) for begin in range(0, len(space.slots), size))
 
 
-def encode_vectors(space: SpaceContent, portion: slice) -> bytes:
+def encode_vectors(space: SpaceExport, chunk: slice) -> bytes:
     """Return the items' numbers, the slots, and the vectors."""
-    slots = space.slots[portion]
+    slots = space.slots[chunk]
     vectors = np.ascontiguousarray(space.vectors(slots), _FLOAT)
-    columns = space.items[portion].astype(_NUMBER), slots.astype(_NUMBER), vectors
+    columns = space.items[chunk].astype(_NUMBER), slots.astype(_NUMBER), vectors
     return b"".join(column.data.cast("B") if column.size else b"" for column in columns)
 
 
@@ -88,7 +88,7 @@ def decode_slots(content: bytes, count: int) -> Numbers:
         UnusableError: it is not of `count` slots.
     """
     if len(content) != count * _NUMBER.itemsize:
-        raise UnusableError(f"{len(content)} bytes are not {count} slots")
+        raise UnusableSnapshotError(f"{len(content)} bytes are not {count} slots")
     return np.frombuffer(content, _NUMBER).astype(np.int64)
 
 
@@ -100,7 +100,7 @@ def decode_vectors(content: bytes, count: int, dimensions: int) -> tuple[Numbers
     """
     tables = 2 * count * _NUMBER.itemsize
     if len(content) != tables + count * dimensions * _FLOAT.itemsize:
-        raise UnusableError(f"{len(content)} bytes are not {count} vectors of {dimensions} dimensions")
+        raise UnusableSnapshotError(f"{len(content)} bytes are not {count} vectors of {dimensions} dimensions")
     items, slots = np.frombuffer(content, _NUMBER, 2 * count).reshape(2, count).astype(np.int64)
     vectors: Matrix = np.frombuffer(content, _FLOAT, offset=tables).reshape(count, dimensions)
     return items, slots, vectors

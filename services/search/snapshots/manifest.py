@@ -16,12 +16,12 @@ FORMAT = 1
 IndexKind = Exact | Hnsw | Ivf
 
 
-class UnusableError(Exception):
+class UnusableSnapshotError(Exception):
     """A snapshot, or a part of it, cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SnapshotFile:
     """A file of the snapshot, and how many items or vectors it holds."""
 
     file: str
@@ -31,12 +31,12 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class SavedBuild:
+class SavedAnnIndex:
     """An approximate index: how it was built, as JSON, the slots that it knows, and its own file, in parts."""
 
     kind: Mapping[str, Any]
-    current: Sequence[Part]
-    parts: Sequence[Part]
+    current: Sequence[SnapshotFile]
+    parts: Sequence[SnapshotFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class SavedSpace:
     dimensions: int
     metric: str
     fingerprint: str
-    parts: Sequence[Part]
-    built: SavedBuild | None
+    parts: Sequence[SnapshotFile]
+    built: SavedAnnIndex | None
 
-    def built_for(self, config: IndexConfig) -> SavedBuild | None:
+    def ann_index_for(self, config: IndexConfig) -> SavedAnnIndex | None:
         """Return the approximate index if it is as `config` asks for."""
-        return self.built if self.built and self.built.kind == spelt_kind(config.kind) else None
+        return self.built if self.built and self.built.kind == encode_kind(config.kind) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ class Manifest:
     collection: str
     version: Version
     items: int
-    rows: Sequence[Part]
+    rows: Sequence[SnapshotFile]
     spaces: Sequence[SavedSpace]
 
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[SnapshotFile]:
         """Return all files but the manifest."""
         of_spaces = [part for space in self.spaces for part in space.parts]
         built = [space.built for space in self.spaces if space.built]
@@ -78,16 +78,16 @@ class Manifest:
             UnusableError: it is of another one, or of a version that is still to come.
         """
         if self.collection != table.collection or self.version.uid != table.version.uid:
-            raise UnusableError(f"it is of {self.collection} {self.version.uid}, made anew since")
+            raise UnusableSnapshotError(f"it is of {self.collection} {self.version.uid}, made anew since")
         if self.version.number > table.version.number:
-            raise UnusableError(f"it is of version {self.version}, the store is at {table.version}")
+            raise UnusableSnapshotError(f"it is of version {self.version}, the store is at {table.version}")
         saved = {space.name: (space.dimensions, space.metric, space.fingerprint) for space in self.spaces}
         now = {space.name: (space.dimensions, space.metric.value, space.fingerprint) for space in table.spaces}
         if saved != now:
-            raise UnusableError(f"its spaces are {saved}, the collection has {now}")
+            raise UnusableSnapshotError(f"its spaces are {saved}, the collection has {now}")
 
 
-def spelt_kind(kind: IndexKind) -> Mapping[str, Any]:
+def encode_kind(kind: IndexKind) -> Mapping[str, Any]:
     """Return `kind` as JSON can spell it; only equal ones are spelt alike."""
     plain: Mapping[str, Any] = json.loads(json.dumps({"kind": type(kind).__name__, **asdict(kind)}, default=_value))
     return plain
@@ -110,20 +110,20 @@ def decode(content: bytes) -> Manifest:
         spaces = [_space(space) for space in read["spaces"]]
         return Manifest(read["collection"], version, read["items"], _parts(read["rows"]), spaces)
     except ManifestError as error:
-        raise UnusableError(f"its manifest {error}") from error
+        raise UnusableSnapshotError(f"its manifest {error}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UnusableError(f"its manifest is none: {error!r}") from error
+        raise UnusableSnapshotError(f"its manifest is none: {error!r}") from error
 
 
 def _space(read: dict[str, Any]) -> SavedSpace:
     built = read["built"]
     if built is not None:
-        built = SavedBuild(built["kind"], _parts(built["current"]), _parts(built["parts"]))
+        built = SavedAnnIndex(built["kind"], _parts(built["current"]), _parts(built["parts"]))
     return SavedSpace(**{**read, "parts": _parts(read["parts"]), "built": built})
 
 
-def _parts(read: Sequence[dict[str, Any]]) -> Sequence[Part]:
-    return [Part(**part) for part in read]
+def _parts(read: Sequence[dict[str, Any]]) -> Sequence[SnapshotFile]:
+    return [SnapshotFile(**part) for part in read]
 
 
 def _value(value: object) -> object:

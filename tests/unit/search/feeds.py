@@ -27,7 +27,7 @@ def make_index(table: Table) -> LocalCollectionIndex:
     return LocalCollectionIndex(table.spaces, lambda space: MemoryIndex(space.dimensions, space.metric))
 
 
-def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangeBatch:
+def batch(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangeBatch:
     """Items at (x, 0) in the space "flat"."""
     vectors = np.array([[x, 0] for x in items.values()], np.float32).reshape(-1, 2)
     found = {"flat": SpaceVectors(np.arange(len(items)), vectors)}

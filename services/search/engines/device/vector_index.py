@@ -134,9 +134,9 @@ class DeviceIndex:
     def _search(self, queries: Matrix, top_k: int, wanted: int, selection: Selection) -> Iterator[Ranking]:
         proposals = self._device.nearest(queries, wanted, selection)
         for query, slots, floor in zip(queries, proposals.slots, proposals.floors.tolist(), strict=True):
-            yield self._settle(query, slots[slots >= 0], floor, top_k, selection)
+            yield self._prove(query, slots[slots >= 0], floor, top_k, selection)
 
-    def _settle(self, query: Matrix, near: Numbers, floor: float, top_k: int, selection: Selection) -> Ranking:
+    def _prove(self, query: Matrix, near: Numbers, floor: float, top_k: int, selection: Selection) -> Ranking:
         """Return the answer, given the slots `near` and that no other selected one has a key over `floor`."""
         if len(near) >= top_k:
             ranking = self._host.rank(query, top_k, near)

@@ -23,7 +23,7 @@ from medley.v1 import index_config_pb2
 from services.common import index_config_codec
 from services.common.index_config import IndexConfig
 from services.common.vectors import Matrix, Metric
-from services.search.core.candidate_index import DEAD_SHARE, GROWTH_AT_MOST, Kind
+from services.search.core.candidate_index import MAX_DEAD_SHARE, MAX_GROWTH, AnnKind
 from services.search.core.scoring import lengths_of, prepared
 from services.search.core.slot_table import EMPTY, SlotTable, grow
 from services.search.core.vector_index import Mask, Numbers, Selection
@@ -88,7 +88,7 @@ class Layout:
 class Ground:
     """What an index was made from: `learnt_from` vectors laid out so; 0 where it learnt nothing from them."""
 
-    kind: Kind
+    kind: AnnKind
     layout: Layout
     learnt_from: int = 0
 
@@ -104,7 +104,7 @@ class Ground:
         message = json_format.ParseDict(values["kind"], index_config_pb2.IndexConfig())
         kind = index_config_codec.from_message(message).kind
         layout = Layout(**values["layout"] | {"metric": Metric(values["layout"]["metric"])})
-        return cls(cast(Kind, kind), layout, values["learnt_from"])
+        return cls(cast(AnnKind, kind), layout, values["learnt_from"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +117,14 @@ class Threads:
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What a search wants of the selected slots: `wanted`, but the nearest are sure to be among the `least` too."""
+    """The selected slots that a search needs: `wanted` of them, or at least `min_candidates`."""
 
-    least: int
+    min_candidates: int
     wanted: int
     selection: Selection
 
 
-class FaissCandidates(ABC):
+class FaissCandidateIndex(ABC):
     """`CandidateIndex` over one of FAISS's indexes."""
 
     engine: str
@@ -155,19 +155,19 @@ class FaissCandidates(ABC):
         laid = self._ground.layout.queries(queries)
         aim = _Aim((wanted + top_k) // 2, wanted, selection)
         return [
-            found[:wanted] if len(found) >= aim.least else self._further(query, len(found), reach, aim)
+            found[:wanted] if len(found) >= aim.min_candidates else self._further(query, len(found), reach, aim)
             for query, found in zip(laid, self._found(laid, reach, aim), strict=True)
         ]
 
-    def extending(self, current: Mask, more: int) -> "FaissDraft | None":
+    def extend(self, current: Mask, added: int) -> "FaissAnnBuilder | None":
         """See `CandidateIndex`."""
         known = np.append(current, np.False_)  # the last is for slots beyond the mask, and for EMPTY
         slots = np.where(known[np.minimum(self._slots, len(current))], self._slots, EMPTY).astype(np.int32)
         alive = int(np.count_nonzero(slots != EMPTY))
         learnt_from = self._ground.learnt_from
-        if alive < (1 - DEAD_SHARE) * self.size or (learnt_from and alive + more > GROWTH_AT_MOST * learnt_from):
+        if alive < (1 - MAX_DEAD_SHARE) * self.size or (learnt_from and alive + added > MAX_GROWTH * learnt_from):
             return None
-        return FaissDraft(faiss.clone_index(self._index), self._ground, type(self), self._threads, slots)
+        return FaissAnnBuilder(faiss.clone_index(self._index), self._ground, type(self), self._threads, slots)
 
     def save(self, file: BinaryIO) -> None:
         """See `CandidateIndex`."""
@@ -178,7 +178,7 @@ class FaissCandidates(ABC):
         library.write_index(self._index, library.PyCallbackIOWriter(file.write))
 
     @abstractmethod
-    def retuned(self, kind: Kind) -> Self | None:
+    def with_search_params(self, kind: AnnKind) -> Self | None:
         """See `CandidateIndex`."""
 
     @abstractmethod
@@ -207,7 +207,7 @@ class FaissCandidates(ABC):
         if reach > self._furthest:
             return np.empty(0, np.int64)
         (slots,) = self._found(query[None], reach, aim)
-        return slots[: aim.wanted] if len(slots) >= aim.least or reach == self.size else slots[:0]
+        return slots[: aim.wanted] if len(slots) >= aim.min_candidates or reach == self.size else slots[:0]
 
     def _found(self, laid: Matrix, reach: int, aim: _Aim) -> Sequence[Numbers]:
         """Return the selected slots among the `reach` nearest places of each query, nearest first."""
@@ -217,14 +217,14 @@ class FaissCandidates(ABC):
         return [row[inside] for row, inside in zip(slots, aim.selection.has(slots), strict=True)]
 
 
-class FaissDraft:
-    """`CandidateDraft` over one of FAISS's indexes, trained, which `over` makes a `CandidateIndex`."""
+class FaissAnnBuilder:
+    """`AnnBuilder` over one of FAISS's indexes, trained, which `over` makes a `CandidateIndex`."""
 
     def __init__(
         self,
         index: Any,
         ground: Ground,
-        over: Callable[[Any, SlotTable, Ground, Threads], FaissCandidates],
+        over: Callable[[Any, SlotTable, Ground, Threads], FaissCandidateIndex],
         threads: Threads,
         slots: SlotTable | None = None,
     ) -> None:
@@ -239,7 +239,7 @@ class FaissDraft:
         self._move(self._slots[held].astype(np.int64), held)
 
     def add(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `CandidateDraft`."""
+        """See `AnnBuilder`."""
         if not len(slots):
             return
         faiss.omp_set_num_threads(self._threads.build)  # of this thread only
@@ -251,8 +251,8 @@ class FaissDraft:
         before = self._move(slots, places)
         self._slots[before[before != EMPTY]] = EMPTY
 
-    def finished(self) -> FaissCandidates:
-        """See `CandidateDraft`."""
+    def finish(self) -> FaissCandidateIndex:
+        """See `AnnBuilder`."""
         return self._over(self._index, self._slots[: self._size].copy(), self._ground, self._threads)
 
     def _move(self, slots: Numbers, places: Numbers) -> SlotTable:

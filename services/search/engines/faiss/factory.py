@@ -8,41 +8,43 @@ import faiss
 import numpy as np
 
 from services.common.index_config import Hnsw, Ivf
-from services.search.core.candidate_index import Kind, Sampler
+from services.search.core.candidate_index import AnnKind, Sampler
 from services.search.core.change_feed import Space
-from services.search.engines.faiss.candidate_index import FaissCandidates, FaissDraft, Ground, Threads
-from services.search.engines.faiss.hnsw import FaissHnsw, hnsw_draft
-from services.search.engines.faiss.ivf import FaissIvf, ivf_draft, least_vectors
+from services.search.engines.faiss.candidate_index import FaissAnnBuilder, FaissCandidateIndex, Ground, Threads
+from services.search.engines.faiss.hnsw import FaissHnsw, new_hnsw_builder
+from services.search.engines.faiss.ivf import FaissIvf, min_ivf_vectors, new_ivf_builder
 
-_ENGINES: Mapping[str, type[FaissCandidates]] = {FaissHnsw.engine: FaissHnsw, FaissIvf.engine: FaissIvf}
+_ENGINES: Mapping[str, type[FaissCandidateIndex]] = {FaissHnsw.engine: FaissHnsw, FaissIvf.engine: FaissIvf}
 
 
 class FaissAnnFactory:
-    """`CandidateMaker` by FAISS."""
+    """`AnnFactory` by FAISS."""
 
     def __init__(self, *, search_threads: int = 1, build_threads: int = 1) -> None:
         self._threads = Threads(search_threads, build_threads)
 
-    def least(self, kind: Kind) -> int:
-        """See `CandidateMaker`."""
+    def min_vectors(self, kind: AnnKind) -> int:
+        """See `AnnFactory`."""
         match kind:
             case Hnsw():
                 return 1
             case Ivf():
-                return least_vectors(kind)
+                return min_ivf_vectors(kind)
 
-    def draft(self, space: Space, kind: Kind, count: int, draw: Sampler) -> Generator[float, None, FaissDraft]:
-        """See `CandidateMaker`."""
+    def new_builder(
+        self, space: Space, kind: AnnKind, count: int, sampler: Sampler
+    ) -> Generator[float, None, FaissAnnBuilder]:
+        """See `AnnFactory`."""
         faiss.omp_set_num_threads(self._threads.build)  # of this thread only
         match kind:
             case Hnsw():
                 yield 0.0
-                return hnsw_draft(kind, space.metric, count, draw, self._threads)
+                return new_hnsw_builder(kind, space.metric, count, sampler, self._threads)
             case Ivf():
-                return (yield from ivf_draft(kind, space.metric, count, draw, self._threads))
+                return (yield from new_ivf_builder(kind, space.metric, count, sampler, self._threads))
 
-    def load(self, file: BinaryIO) -> FaissCandidates:
-        """See `CandidateMaker`."""
+    def load(self, file: BinaryIO) -> FaissCandidateIndex:
+        """See `AnnFactory`."""
         try:
             header = json.loads(file.readline())
             engine, ground = _ENGINES[header["engine"]], Ground.from_json(header["ground"])

@@ -11,8 +11,8 @@ import faiss
 
 from services.common.index_config import Hnsw, VectorStorage
 from services.common.vectors import Metric
-from services.search.core.candidate_index import Kind, Sampler
-from services.search.engines.faiss.candidate_index import FaissCandidates, FaissDraft, Ground, Layout, Threads
+from services.search.core.candidate_index import AnnKind, Sampler
+from services.search.engines.faiss.candidate_index import FaissAnnBuilder, FaissCandidateIndex, Ground, Layout, Threads
 
 SAMPLE = 2**15
 SPARE_CANDIDATES = 16
@@ -24,12 +24,12 @@ _CODES = {
 }
 
 
-class FaissHnsw(FaissCandidates):
+class FaissHnsw(FaissCandidateIndex):
     """`CandidateIndex` over a graph."""
 
     engine = "faiss-hnsw"
 
-    def retuned(self, kind: Kind) -> Self | None:
+    def with_search_params(self, kind: AnnKind) -> Self | None:
         """See `CandidateIndex`."""
         known = self._kind
         if not isinstance(kind, Hnsw) or replace(kind, ef_search=known.ef_search) != known:
@@ -55,9 +55,9 @@ class FaissHnsw(FaissCandidates):
         return int(self._index.storage.sa_code_size() * self._index.ntotal + links)
 
 
-def hnsw_draft(kind: Hnsw, metric: Metric, count: int, draw: Sampler, threads: Threads) -> FaissDraft:
+def new_hnsw_builder(kind: Hnsw, metric: Metric, count: int, sampler: Sampler, threads: Threads) -> FaissAnnBuilder:
     """Return an empty draft of a graph of about `count` vectors."""
-    sample = draw(SAMPLE)
+    sample = sampler(SAMPLE)
     layout = Layout.of(sample, metric)
     index: Any
     if kind.storage is VectorStorage.FLOAT32:
@@ -67,4 +67,4 @@ def hnsw_draft(kind: Hnsw, metric: Metric, count: int, draw: Sampler, threads: T
         index.train(layout.vectors(sample))
     index.hnsw.efConstruction = kind.ef_construction
     learnt_from = count if kind.storage is VectorStorage.INT8 else 0
-    return FaissDraft(index, Ground(kind, layout, learnt_from), FaissHnsw, threads)
+    return FaissAnnBuilder(index, Ground(kind, layout, learnt_from), FaissHnsw, threads)

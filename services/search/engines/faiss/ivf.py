@@ -14,9 +14,9 @@ import numpy as np
 
 from services.common.index_config import MAX_LISTS, Ivf, ProductQuantization, VectorStorage
 from services.common.vectors import Matrix, Metric
-from services.search.core.candidate_index import Kind, Sampler
+from services.search.core.candidate_index import AnnKind, Sampler
 from services.search.core.vector_index import Numbers
-from services.search.engines.faiss.candidate_index import FaissCandidates, FaissDraft, Ground, Layout, Threads
+from services.search.engines.faiss.candidate_index import FaissAnnBuilder, FaissCandidateIndex, Ground, Layout, Threads
 
 LISTS_A_ROOT = 4
 LEAST_PER_LIST = 8
@@ -38,12 +38,12 @@ _CODES = {
 }
 
 
-class FaissIvf(FaissCandidates):
+class FaissIvf(FaissCandidateIndex):
     """`CandidateIndex` over an inverted file."""
 
     engine = "faiss-ivf"
 
-    def retuned(self, kind: Kind) -> Self | None:
+    def with_search_params(self, kind: AnnKind) -> Self | None:
         """See `CandidateIndex`."""
         if not isinstance(kind, Ivf) or replace(kind, nprobe=self._kind.nprobe) != self._kind:
             return None
@@ -71,18 +71,18 @@ class FaissIvf(FaissCandidates):
         return int(self._index.ntotal * (self._index.code_size + 8) + centroids + table)
 
 
-def least_vectors(kind: Ivf) -> int:
+def min_ivf_vectors(kind: Ivf) -> int:
     """Return how many vectors an inverted file needs at least."""
     lists = kind.nlist or LISTS_A_ROOT * (LISTS_A_ROOT * LEAST_PER_LIST)  # as many as that number of vectors has
     return max(LEAST_PER_LIST * lists, LEAST_FOR_PRODUCTS if isinstance(kind.coding, ProductQuantization) else 0)
 
 
-def ivf_draft(
-    kind: Ivf, metric: Metric, count: int, draw: Sampler, threads: Threads
-) -> Generator[float, None, FaissDraft]:
+def new_ivf_builder(
+    kind: Ivf, metric: Metric, count: int, sampler: Sampler, threads: Threads
+) -> Generator[float, None, FaissAnnBuilder]:
     """Return an empty draft of an inverted file of about `count` vectors."""
     lists = kind.nlist or min(MAX_LISTS, math.ceil(LISTS_A_ROOT * math.sqrt(count)))
-    sample = draw(min(SAMPLE_AT_MOST, max(SAMPLE_FOR_CODES, SAMPLE_PER_LIST * lists)))
+    sample = sampler(min(SAMPLE_AT_MOST, max(SAMPLE_FOR_CODES, SAMPLE_PER_LIST * lists)))
     layout = Layout.of(sample, metric, lifted=_lifted(kind) if metric is Metric.DOT_PRODUCT else 0)
     laid = layout.vectors(sample)
     by_angle = metric is Metric.COSINE
@@ -91,7 +91,7 @@ def ivf_draft(
     index = _lists(quantizer, layout, lists, kind.coding)
     index.train(laid[:SAMPLE_FOR_CODES])
     yield 0.0
-    return FaissDraft(index, Ground(kind, layout, count), FaissIvf, threads)
+    return FaissAnnBuilder(index, Ground(kind, layout, count), FaissIvf, threads)
 
 
 def _lists(quantizer: Any, layout: Layout, lists: int, coding: VectorStorage | ProductQuantization) -> Any:

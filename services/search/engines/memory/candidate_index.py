@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from services.common.vectors import Matrix, Metric
-from services.search.core.candidate_index import DEAD_SHARE, Kind, Sampler
+from services.search.core.candidate_index import MAX_DEAD_SHARE, AnnKind, Sampler
 from services.search.core.change_feed import Space
 from services.search.core.scoring import ranked, scores_of
 from services.search.core.vector_index import Mask, Numbers, Selection
@@ -15,7 +15,7 @@ from services.search.core.vector_index import Mask, Numbers, Selection
 _ENGINE = "memory-candidates"
 
 
-class MemoryCandidates:
+class MemoryCandidateIndex:
     """`CandidateIndex` over one matrix: row i is the vector of slots[i]."""
 
     engine = _ENGINE
@@ -42,17 +42,17 @@ class MemoryCandidates:
         slots, vectors = self._slots[inside], self._vectors[inside]
         return [ranked(slots, scores_of(query, vectors, self._metric), top_k, self._metric).slots for query in queries]
 
-    def retuned(self, kind: Kind) -> None:
+    def with_search_params(self, kind: AnnKind) -> None:
         """See `CandidateIndex`."""
         return
 
-    def extending(self, current: Mask, more: int) -> "MemoryDraft | None":
+    def extend(self, current: Mask, added: int) -> "MemoryAnnBuilder | None":
         """See `CandidateIndex`."""
         known = np.append(current, np.False_)[np.minimum(self._slots, len(current))]
-        if np.count_nonzero(known) < (1 - DEAD_SHARE) * self.size:
+        if np.count_nonzero(known) < (1 - MAX_DEAD_SHARE) * self.size:
             return None
         dead = self.size - int(np.count_nonzero(known))
-        return MemoryDraft(self._metric, self._slots[known], self._vectors[known], dead=dead)
+        return MemoryAnnBuilder(self._metric, self._slots[known], self._vectors[known], dead=dead)
 
     def save(self, file: BinaryIO) -> None:
         """See `CandidateIndex`."""
@@ -61,8 +61,8 @@ class MemoryCandidates:
         file.write(self._slots.astype("<i8").tobytes() + self._vectors.astype("<f4").tobytes())
 
 
-class MemoryDraft:
-    """`CandidateDraft` over matrices that are put together at every step."""
+class MemoryAnnBuilder:
+    """`AnnBuilder` over matrices that are put together at every step."""
 
     def __init__(self, metric: Metric, slots: Numbers, vectors: Matrix, *, dead: int = 0) -> None:
         self._metric = metric
@@ -71,37 +71,39 @@ class MemoryDraft:
         self._dead = dead
 
     def add(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `CandidateDraft`."""
+        """See `AnnBuilder`."""
         kept = ~np.isin(self._slots, slots)
         self._dead += int(np.count_nonzero(~kept))
         self._slots = np.concatenate([self._slots[kept], slots])
         self._vectors = np.concatenate([self._vectors[kept], vectors])
 
-    def finished(self) -> MemoryCandidates:
-        """See `CandidateDraft`."""
-        return MemoryCandidates(self._metric, self._slots, self._vectors, dead=self._dead)
+    def finish(self) -> MemoryCandidateIndex:
+        """See `AnnBuilder`."""
+        return MemoryCandidateIndex(self._metric, self._slots, self._vectors, dead=self._dead)
 
 
 class MemoryAnnFactory:
-    """`CandidateMaker` of scans, whatever the kind."""
+    """`AnnFactory` of scans, whatever the kind."""
 
-    def least(self, kind: Kind) -> int:
-        """See `CandidateMaker`."""
+    def min_vectors(self, kind: AnnKind) -> int:
+        """See `AnnFactory`."""
         return 1
 
-    def draft(self, space: Space, kind: Kind, count: int, draw: Sampler) -> Generator[float, None, MemoryDraft]:
-        """See `CandidateMaker`."""
+    def new_builder(
+        self, space: Space, kind: AnnKind, count: int, sampler: Sampler
+    ) -> Generator[float, None, MemoryAnnBuilder]:
+        """See `AnnFactory`."""
         yield 0.0
         nothing = np.empty((0, space.dimensions), np.float32)
-        return MemoryDraft(space.metric, np.empty(0, np.int64), nothing)
+        return MemoryAnnBuilder(space.metric, np.empty(0, np.int64), nothing)
 
-    def load(self, file: BinaryIO) -> MemoryCandidates:
-        """See `CandidateMaker`."""
+    def load(self, file: BinaryIO) -> MemoryCandidateIndex:
+        """See `AnnFactory`."""
         try:
             header = json.loads(file.readline())
             rows, dimensions = header["shape"]
             slots = np.frombuffer(file.read(8 * rows), "<i8").astype(np.int64)
             vectors = np.frombuffer(file.read(4 * rows * dimensions), "<f4").reshape(rows, dimensions)
-            return MemoryCandidates(Metric(header["metric"]), slots, vectors, dead=header["dead"])
+            return MemoryCandidateIndex(Metric(header["metric"]), slots, vectors, dead=header["dead"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no index of candidates can be read: {error}") from error

@@ -77,7 +77,7 @@ class Milvus:
         self._call(f"indexing {name}", "create_index", name, params, sync=False)
         give_up = time.monotonic() + self.options.build_seconds
         for field in fields:
-            self._wait(f"indexing {name}", give_up, lambda field=field: self._indexed(name, field))  # type: ignore[misc]
+            self._wait(f"indexing {name}", give_up, lambda field=field: self._is_indexed(name, field))  # type: ignore[misc]
         self.load(name, give_up)
 
     def load(self, name: str, give_up: float | None = None) -> None:
@@ -151,7 +151,7 @@ class Milvus:
     def _call(self, doing: str, call: str, *arguments: Any, timeout: float | None = None, **options: Any) -> Any:
         seconds = remaining_seconds(timeout or self.options.seconds)
         with self._errors(doing):
-            made: Callable[..., Any] = getattr(self._connected(seconds), call)
+            made: Callable[..., Any] = getattr(self._connect(seconds), call)
             return made(*arguments, timeout=max(seconds, 0.001), retry_on_rate_limit=False, **options)
 
     @contextmanager
@@ -168,7 +168,7 @@ class Milvus:
                 self._unreachable_until = time.monotonic() + _UNREACHABLE_SECONDS
             raise
 
-    def _connected(self, seconds: float) -> MilvusClient:
+    def _connect(self, seconds: float) -> MilvusClient:
         with self._lock:
             if time.monotonic() < self._unreachable_until:
                 raise MilvusUnavailableError(self.options.uri, "connecting", "cannot be reached")
@@ -188,7 +188,7 @@ class Milvus:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_POLL_SECONDS)
 
-    def _indexed(self, name: str, field: str) -> bool:
+    def _is_indexed(self, name: str, field: str) -> bool:
         state = self._call(f"indexing {name}", "describe_index", name, field)
         if state and state.get("state") == "Failed":
             raise RuntimeError(f"Milvus cannot index {name}.{field}: {state}")
@@ -203,7 +203,7 @@ def page_rows(row_bytes: int) -> int:
     return max(1, min(MAX_RESULTS, REQUEST_BYTES // row_bytes))
 
 
-def in_parts(rows: Sequence[T], row_bytes: int) -> Iterator[Sequence[T]]:
+def batches(rows: Sequence[T], row_bytes: int) -> Iterator[Sequence[T]]:
     """Yield `rows`, each of about `row_bytes`, in parts that make a request."""
     size = page_rows(row_bytes)
     return (rows[begin : begin + size] for begin in range(0, len(rows), size))

@@ -22,8 +22,8 @@ from services.search.core.collection_index import Search, SearchResult, SpaceSta
 from services.search.engines.milvus.client import Milvus
 from services.search.engines.milvus.errors import MilvusLostError, MilvusUnavailableError
 from services.search.engines.milvus.read_view import MilvusReadView
-from services.search.engines.milvus.transaction import Transaction, sweep
-from services.search.engines.milvus.version_pointer import Markers, VersionPointer
+from services.search.engines.milvus.transaction import Transaction, drop_orphans
+from services.search.engines.milvus.version_pointer import VersionPointer, VersionPointers
 
 _POLL_SECONDS = 0.25
 
@@ -39,29 +39,29 @@ class MilvusCollectionIndex:
     found to be gone has no version any more, and is built anew.
     """
 
-    def __init__(self, milvus: Milvus, table: Table, writer: str, shown: VersionPointer | None = None) -> None:
-        """`writer` names this process; `shown` is the marker of what there is already, None builds anew."""
+    def __init__(self, milvus: Milvus, table: Table, writer: str, pointer: VersionPointer | None = None) -> None:
+        """`writer` names this process; `view` is the marker of what there is already, None builds anew."""
         self._milvus = milvus
-        self._markers = Markers(milvus)
+        self._version_pointers = VersionPointers(milvus)
         self._collection, self._uid = table.collection, table.version.uid
         self._writer = writer
         self._writes = milvus.options.writer
         self._spaces = {space.name: space for space in table.spaces}
         self._pending_spaces: Sequence[Space] = ()
-        self._shown: MilvusReadView | None = None
-        self._round: Transaction | None = None
+        self._view: MilvusReadView | None = None
+        self._transaction: Transaction | None = None
         self._lost = False
-        self._unsure = True
+        self._needs_rollback = True
         self._superseded: deque[tuple[float, int]] = deque()
-        self._looked = 0.0
-        self._marking = threading.Lock()
-        if shown is not None:
-            self._show(shown)
+        self._read_at = 0.0
+        self._pointer_lock = threading.Lock()
+        if pointer is not None:
+            self._show(pointer)
 
     @property
     def version(self) -> Version | None:
         """The version published last; None before the first, and once Milvus has lost it."""
-        return self._shown.version if self._shown and not self._lost else None
+        return self._view.version if self._view and not self._lost else None
 
     def space(self, name: str) -> Space:
         """See `CollectionIndex`."""
@@ -71,16 +71,16 @@ class MilvusCollectionIndex:
 
     def states(self) -> Sequence[SpaceState]:
         """See `CollectionIndex`. The memory is Milvus's, so none is told."""
-        shown = self._shown
-        return [self._state(shown, self._spaces[name]) for name in sorted(self._spaces)] if shown else []
+        view = self._view
+        return [self._state(view, self._spaces[name]) for name in sorted(self._spaces)] if view else []
 
-    def write(self, part: ChangeBatch) -> None:
+    def write(self, batch: ChangeBatch) -> None:
         """See `CollectionIndex`."""
-        self._pending_spaces = part.spaces or self._pending_spaces
-        with self._noticing_loss():
-            under_way = self._begun()
-            if under_way is not None:
-                under_way.write(part)
+        self._pending_spaces = batch.spaces or self._pending_spaces
+        with self._detect_loss():
+            transaction = self._current_transaction()
+            if transaction is not None:
+                transaction.write(batch)
 
     def publish(self, version: Version) -> None:
         """See `CollectionIndex`. A process that only reads waits until the one that writes has published it.
@@ -88,24 +88,24 @@ class MilvusCollectionIndex:
         Raises:
             MilvusUnavailableError: it has not, in time.
         """
-        with self._noticing_loss():
-            under_way = self._begun()
+        with self._detect_loss():
+            transaction = self._current_transaction()
             spaces = {space.name: space for space in self._pending_spaces} or self._spaces
-            if under_way is None:
-                self._await(version)
+            if transaction is None:
+                self._wait_for_version(version)
                 self._spaces, self._pending_spaces = spaces, ()
                 return
-            marker = under_way.completed(version, spaces)
+            pointer = transaction.prepare_commit(version, spaces)
             self._spaces, self._pending_spaces = spaces, ()
-            with self._marking:
-                self._markers.write(marker)
-                before = self._show(marker)
-        self._round, self._unsure = None, False
-        self._tidy(marker, before)
+            with self._pointer_lock:
+                self._version_pointers.write(pointer)
+                before = self._show(pointer)
+        self._transaction, self._needs_rollback = None, False
+        self._clean_up(pointer, before)
 
     def rollback(self) -> None:
         """See `CollectionIndex`. It is undone in Milvus before the next change."""
-        self._round, self._unsure, self._pending_spaces = None, True, ()
+        self._transaction, self._needs_rollback, self._pending_spaces = None, True, ()
 
     def close(self) -> None:
         """See `CollectionIndex`. The connection is that of all collections."""
@@ -118,171 +118,175 @@ class MilvusCollectionIndex:
             UnavailableError: Milvus does not answer.
         """
         self.space(search.space)
-        return self._read(lambda shown: shown.search(search, queries))
+        return self._read(lambda view: view.search(search, queries))
 
     def item_ids(self, space: str) -> tuple[Sequence[str], Version]:
         """See `CollectionIndex`."""
         self.space(space)
-        return self._read(lambda shown: (shown.ids(space), shown.version))
+        return self._read(lambda view: (view.ids(space), view.version))
 
     def discard(self) -> None:
         """See `Discardable`."""
         if self._writes:
-            sweep(self._milvus, self._uid, None)
-            self._markers.remove(self._uid)
+            drop_orphans(self._milvus, self._uid, None)
+            self._version_pointers.remove(self._uid)
 
     def _read(self, read: Callable[[MilvusReadView], T]) -> T:
         """Return what `read` makes of the newest version; of the next one where another process has put it there."""
-        shown = self._current()
+        view = self._current()
         try:
-            return read(shown)
+            return read(view)
         except MilvusLostError as error:
-            renewed = self._renewed()
-            if renewed is None or renewed.marker.spaces == shown.marker.spaces:
+            refreshed = self._refresh_locked()
+            if refreshed is None or refreshed.pointer.spaces == view.pointer.spaces:
                 log.warning("%s: %s", self._collection, error)
                 self._lost = True
                 raise
-            return read(renewed)
+            return read(refreshed)
 
     @contextmanager
-    def _noticing_loss(self) -> Iterator[None]:
+    def _detect_loss(self) -> Iterator[None]:
         try:
             yield
         except MilvusLostError:
-            self._lost = self._shown is not None
+            self._lost = self._view is not None
             raise
 
     def _current(self) -> MilvusReadView:
         """Return the version to search; from time to time the marker is looked at, before rows may be gone."""
-        shown = self._shown
-        due = time.monotonic() - self._looked > self._milvus.options.grace_seconds / 2
-        if due and self._marking.acquire(blocking=False):
+        view = self._view
+        due = time.monotonic() - self._read_at > self._milvus.options.grace_seconds / 2
+        if due and self._pointer_lock.acquire(blocking=False):
             try:
-                shown = self._looked_up()
+                view = self._refresh()
             finally:
-                self._marking.release()
-        if shown is None or self._lost:
+                self._pointer_lock.release()
+        if view is None or self._lost:
             raise MilvusLostError(f"version of {self._collection}")
-        return shown
+        return view
 
-    def _renewed(self) -> MilvusReadView | None:
+    def _refresh_locked(self) -> MilvusReadView | None:
         """Return the version that the marker names now; None where there is none that can be searched."""
-        with self._marking:
-            return self._looked_up()
+        with self._pointer_lock:
+            return self._refresh()
 
-    def _looked_up(self) -> MilvusReadView | None:
-        marker, shown = self._markers.read(self._uid), self._shown
-        if marker is None or not fits(marker, self._spaces) or (shown is not None and _older(marker, shown.marker)):
-            self._lost = shown is not None
+    def _refresh(self) -> MilvusReadView | None:
+        pointer, view = self._version_pointers.read(self._uid), self._view
+        if (
+            pointer is None
+            or not fits(pointer, self._spaces)
+            or (view is not None and _is_older(pointer, view.pointer))
+        ):
+            self._lost = view is not None
             return None
-        if shown is None or marker != shown.marker:
-            self._show(marker)
-        self._looked = time.monotonic()
-        return self._shown
+        if view is None or pointer != view.pointer:
+            self._show(pointer)
+        self._read_at = time.monotonic()
+        return self._view
 
-    def _show(self, marker: VersionPointer) -> VersionPointer | None:
-        """Let searches see what `marker` names; return the one before."""
-        before = self._shown.marker if self._shown else None
-        if before is not None and before.build == marker.build:
+    def _show(self, pointer: VersionPointer) -> VersionPointer | None:
+        """Let searches see what `pointer` names; return the one before."""
+        before = self._view.pointer if self._view else None
+        if before is not None and before.build == pointer.build:
             self._superseded.append((time.monotonic(), before.round_number))
         else:
             self._superseded.clear()
-        self._shown, self._looked = MilvusReadView(self._milvus, marker, self._spaces), time.monotonic()
+        self._view, self._read_at = MilvusReadView(self._milvus, pointer, self._spaces), time.monotonic()
         return before
 
-    def _begun(self) -> Transaction | None:
+    def _current_transaction(self) -> Transaction | None:
         """Return the round under way, begun if there is none; None where another process writes."""
-        if self._writes and self._round is None:
-            self._round = self._next_round()
-        return self._round
+        if self._writes and self._transaction is None:
+            self._transaction = self._begin_transaction()
+        return self._transaction
 
-    def _next_round(self) -> Transaction | None:
-        if self._shown is None:
-            sweep(self._milvus, self._uid, self._markers.read(self._uid))
+    def _begin_transaction(self) -> Transaction | None:
+        if self._view is None:
+            drop_orphans(self._milvus, self._uid, self._version_pointers.read(self._uid))
             return Transaction.first(self._milvus, self._collection, self._uid, self._writer, self._spaces)
-        claimed = self._shown.marker.writer == self._writer
-        shown = self._renewed()
-        if shown is None:
+        was_writer = self._view.pointer.writer == self._writer
+        view = self._refresh_locked()
+        if view is None:
             raise MilvusLostError(f"version of {self._collection}")
-        if shown.marker.writer != self._writer:
-            if claimed:
+        if view.pointer.writer != self._writer:
+            if was_writer:
                 log.warning("another process writes %s to Milvus now; this one reads", self._collection)
                 self._writes = False
                 return None
-            shown = self._claimed(shown)
-        if self._unsure:
-            for space in shown.spaces.values():
-                space.roll_back(shown.marker.round_number)
-            self._unsure = False
-        return Transaction.next(self._milvus, shown.marker, shown.spaces)
+            view = self._claim(view)
+        if self._needs_rollback:
+            for space in view.spaces.values():
+                space.rollback(view.pointer.round_number)
+            self._needs_rollback = False
+        return Transaction.next(self._milvus, view.pointer, view.spaces)
 
-    def _claimed(self, shown: MilvusReadView) -> MilvusReadView:
-        """Return `shown` once its marker says that this process writes."""
-        with self._marking:
-            claim = replace(shown.marker, writer=self._writer)
-            self._markers.write(claim)
-            self._shown = claimed = MilvusReadView(self._milvus, claim, self._spaces)
+    def _claim(self, view: MilvusReadView) -> MilvusReadView:
+        """Return `view` once its marker says that this process writes."""
+        with self._pointer_lock:
+            claim = replace(view.pointer, writer=self._writer)
+            self._version_pointers.write(claim)
+            self._view = claimed = MilvusReadView(self._milvus, claim, self._spaces)
             return claimed
 
-    def _await(self, version: Version) -> None:
+    def _wait_for_version(self, version: Version) -> None:
         """Wait until another process has published `version`, or a later one."""
         give_up = time.monotonic() + self._milvus.options.write_seconds
-        while (shown := self._renewed()) is None or shown.version.number < version.number:
+        while (view := self._refresh_locked()) is None or view.version.number < version.number:
             if time.monotonic() > give_up:
                 problem = f"does not hold version {version}: is there a process that writes it?"
                 raise MilvusUnavailableError(self._milvus.options.uri, "waiting for the writer", problem)
             time.sleep(_POLL_SECONDS)
 
-    def _tidy(self, marker: VersionPointer, before: VersionPointer | None) -> None:
+    def _clean_up(self, pointer: VersionPointer, before: VersionPointer | None) -> None:
         """Remove what no search can ask for any more; what cannot be removed now is removed later."""
         try:
-            if before is None or _names(before) != _names(marker):
-                sweep(self._milvus, self._uid, marker)
+            if before is None or _space_names(before) != _space_names(pointer):
+                drop_orphans(self._milvus, self._uid, pointer)
             if before is None:
-                self._forget_namesakes()
-            self._forget_old_rounds()
+                self._remove_namesakes()
+            self._vacuum()
         except ServiceError as error:
             log.warning("%s keeps more in Milvus than it needs: %s", self._collection, error)
 
-    def _forget_namesakes(self) -> None:
+    def _remove_namesakes(self) -> None:
         """Remove what there is of collections that had the name before."""
-        for marker in self._markers.all():
-            if marker.collection == self._collection and marker.uid != self._uid:
-                sweep(self._milvus, marker.uid, None)
-                self._markers.remove(marker.uid)
+        for pointer in self._version_pointers.all():
+            if pointer.collection == self._collection and pointer.uid != self._uid:
+                drop_orphans(self._milvus, pointer.uid, None)
+                self._version_pointers.remove(pointer.uid)
 
-    def _forget_old_rounds(self) -> None:
+    def _vacuum(self) -> None:
         old = time.monotonic() - self._milvus.options.grace_seconds
         unseen = None
         while self._superseded and self._superseded[0][0] < old:
             _, unseen = self._superseded.popleft()
-        if unseen is not None and self._shown is not None:
-            for space in self._shown.spaces.values():
-                space.forget(unseen + 1)
+        if unseen is not None and self._view is not None:
+            for space in self._view.spaces.values():
+                space.vacuum(unseen + 1)
 
-    def _state(self, shown: MilvusReadView, space: Space) -> SpaceState:
+    def _state(self, view: MilvusReadView, space: Space) -> SpaceState:
         counted, state, note = 0, State.READY, ""
         try:
-            counted = shown.count(space.name)
+            counted = view.count(space.name)
         except ServiceError as error:
             state, note = State.FAILED, str(error)
-        if shown.spaces[space.name].space.config != space.config:
+        if view.spaces[space.name].space.config != space.config:
             state, note = State.BUILDING, note or "Milvus builds the new index; the one before it answers"
-        engine = shown.engine(space.name)
-        return SpaceState(space, engine, counted, 0, shown.version, space.config, state, note)
+        engine = view.engine(space.name)
+        return SpaceState(space, engine, counted, 0, view.version, space.config, state, note)
 
 
-def fits(marker: VersionPointer, spaces: Mapping[str, Space]) -> bool:
-    """Return whether `marker` names vectors of all `spaces`."""
-    return marker.spaces.keys() == spaces.keys() and all(
-        kept.fits(spaces[name]) for name, kept in marker.spaces.items()
+def fits(pointer: VersionPointer, spaces: Mapping[str, Space]) -> bool:
+    """Return whether `pointer` names vectors of all `spaces`."""
+    return pointer.spaces.keys() == spaces.keys() and all(
+        stored.fits(spaces[name]) for name, stored in pointer.spaces.items()
     )
 
 
-def _older(marker: VersionPointer, than: VersionPointer) -> bool:
+def _is_older(pointer: VersionPointer, than: VersionPointer) -> bool:
     """Return whether Milvus has gone back behind what it held: someone put an old state of it in its place."""
-    return marker.build == than.build and marker.round_number < than.round_number
+    return pointer.build == than.build and pointer.round_number < than.round_number
 
 
-def _names(marker: VersionPointer) -> set[str]:
-    return {kept.name for kept in marker.spaces.values()}
+def _space_names(pointer: VersionPointer) -> set[str]:
+    return {stored.name for stored in pointer.spaces.values()}

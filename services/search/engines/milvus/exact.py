@@ -6,7 +6,7 @@ import numpy as np
 
 from services.common.vectors import Matrix
 from services.search.core.collection_index import Search
-from services.search.engines.milvus.ranking import Best, Reach, asked, best_of
+from services.search.engines.milvus.ranking import ErrorBound, TopK, normalize_queries, rank_rows
 from services.search.engines.milvus.space import MilvusSpace
 
 _MORE = 16
@@ -25,22 +25,22 @@ class ExactSearch:
         self._longest = longest
         self._most = most
 
-    def bests(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> list[Best]:
+    def search(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> list[TopK]:
         """Return for each of `queries` the best of the `candidates` rows for which the expression `wanted` holds."""
         metric = self._space.space.metric
-        bests = [Best(query, search, metric) for query in queries]
-        reaches = [Reach(query, metric, self._longest) for query in asked(queries, metric)]
-        places = [place for place, reach in enumerate(reaches) if not reach.overflows]
+        top_ks = [TopK(query, search, metric) for query in queries]
+        bounds = [ErrorBound(query, metric, self._longest) for query in normalize_queries(queries, metric)]
+        places = [place for place, bound in enumerate(bounds) if not bound.overflows]
         for limit in self._limits(search.top_k, candidates):
             if places:
-                vectors = np.stack([reaches[place].query for place in places])
+                vectors = np.stack([bounds[place].query for place in places])
                 found = self._space.nearest(vectors, limit, wanted, {})
                 for place, rows in zip(places, found, strict=True):
-                    if len(rows.ids) == candidates or reaches[place].covers(rows, limit, search.top_k):
-                        bests[place].see(rows)
-                places = [place for place in places if not bests[place].compared]
-        self._read_all([place for place, best in enumerate(bests) if not best.compared], bests, wanted)
-        return bests
+                    if len(rows.ids) == candidates or bounds[place].covers(rows, limit, search.top_k):
+                        top_ks[place].add(rows)
+                places = [place for place in places if not top_ks[place].compared]
+        self._read_all([place for place, best in enumerate(top_ks) if not best.compared], top_ks, wanted)
+        return top_ks
 
     def _limits(self, top_k: int, candidates: int) -> Iterator[int]:
         """Yield how many rows to ask for, try by try."""
@@ -51,10 +51,10 @@ class ExactSearch:
             limit *= _TIMES_MORE
         yield most
 
-    def _read_all(self, places: Sequence[int], bests: list[Best], wanted: str) -> None:
+    def _read_all(self, places: Sequence[int], top_ks: list[TopK], wanted: str) -> None:
         if not places:
             return
-        queries = np.stack([bests[place].query for place in places])
-        ranked = best_of(self._space.scan(wanted), bests[places[0]].search, queries, self._space.space.metric)
+        queries = np.stack([top_ks[place].query for place in places])
+        ranked = rank_rows(self._space.scan(wanted), top_ks[places[0]].search, queries, self._space.space.metric)
         for place, best in zip(places, ranked, strict=True):
-            bests[place] = best
+            top_ks[place] = best

@@ -9,7 +9,7 @@ from services.search.engines.milvus.client import Milvus
 from services.search.engines.milvus.collection_index import MilvusCollectionIndex, fits
 from services.search.engines.milvus.errors import MilvusUnavailableError
 from services.search.engines.milvus.options import MilvusOptions
-from services.search.engines.milvus.version_pointer import Markers
+from services.search.engines.milvus.version_pointer import VersionPointers
 
 
 class MilvusCollectionFactory:
@@ -23,17 +23,17 @@ class MilvusCollectionFactory:
         """Let the connection go."""
         self._milvus.close()
 
-    def fresh(self, table: Table) -> MilvusCollectionIndex:
+    def create(self, table: Table) -> MilvusCollectionIndex:
         """Return an index to be filled anew, which replaces what there is at its first version."""
         return MilvusCollectionIndex(self._milvus, table, self._writer)
 
-    async def kept(self, table: Table) -> MilvusCollectionIndex | None:
+    async def restore(self, table: Table) -> MilvusCollectionIndex | None:
         """Return the index that Milvus holds already; None where it holds none.
 
         Raises:
             UnavailableError: Milvus does not answer.
         """
-        return await asyncio.to_thread(self._kept, table)
+        return await asyncio.to_thread(self._restore, table)
 
     async def erase(self, collection: str, version: Version) -> int:
         """Remove at once the rows that no version from `version` on shows; return 0, for there are no snapshots.
@@ -44,16 +44,16 @@ class MilvusCollectionFactory:
         return await asyncio.to_thread(self._erase, collection, version)
 
     def _erase(self, collection: str, version: Version) -> int:
-        marker = Markers(self._milvus).read(version.uid)
-        if marker is None or marker.number < version.number:
+        pointer = VersionPointers(self._milvus).read(version.uid)
+        if pointer is None or pointer.number < version.number:
             problem = f"does not hold version {version} of {collection} yet"
             raise MilvusUnavailableError(self._milvus.options.uri, "erasing", problem)
-        for kept in marker.spaces.values():
-            self._milvus.delete(kept.name, f"died <= {marker.round_number}")
+        for stored in pointer.spaces.values():
+            self._milvus.delete(stored.name, f"died <= {pointer.round_number}")
         return 0
 
-    def _kept(self, table: Table) -> MilvusCollectionIndex | None:
-        kept = Markers(self._milvus).read(table.version.uid)
-        if kept is None or not fits(kept, {space.name: space for space in table.spaces}):
+    def _restore(self, table: Table) -> MilvusCollectionIndex | None:
+        stored = VersionPointers(self._milvus).read(table.version.uid)
+        if stored is None or not fits(stored, {space.name: space for space in table.spaces}):
             return None
-        return MilvusCollectionIndex(self._milvus, table, self._writer, kept)
+        return MilvusCollectionIndex(self._milvus, table, self._writer, stored)

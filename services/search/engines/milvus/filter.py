@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator
 from services.common.errors import FilterError
 from services.common.filters import NEGATIONS, AllOf, AnyOf, Comparison, Exists, Filter, Not, Operator, Path, Scalar
 from services.search.engines.milvus.metadata_encoding import (
-    MAX_SPELT,
+    MAX_ENCODED,
     Bound,
     Kind,
+    any_omitted_token,
     bound_name,
+    encode_number,
+    encode_string,
     equal_token,
     exists_token,
     joined_pattern,
     kind_token,
-    lost_token,
-    some_lost_token,
-    spelt_number,
-    spelt_string,
+    omitted_token,
 )
 
 TRUE, FALSE = "born > 0", "born < 0"
@@ -42,79 +42,83 @@ def expression(condition: Filter) -> str:
     """
     match condition:
         case AllOf(filters):
-            return _joined("and", map(expression, filters), TRUE)
+            return _join("and", map(expression, filters), TRUE)
         case AnyOf(filters):
-            return _joined("or", map(expression, filters), FALSE)
+            return _join("or", map(expression, filters), FALSE)
         case Not(child):
             return f"not ({expression(child)})"
         case Exists(path, exists):
-            return _has([exists_token(path)]) if exists else f"not ({_has([exists_token(path)])})"
+            return _contains_any([exists_token(path)]) if exists else f"not ({_contains_any([exists_token(path)])})"
         case Comparison(path, operator, operands) if operator in NEGATIONS:
             return f"not ({expression(Comparison(path, NEGATIONS[operator], operands))})"
         case Comparison(path, Operator.EQUAL | Operator.IN, operands):
-            return _has(equal_token(path, operand) for operand in operands)
+            return _contains_any(equal_token(path, operand) for operand in operands)
         case Comparison(path, Operator.STARTS_WITH, (prefix,)):
-            return _beginning(path, str(prefix))
+            return _prefix(path, str(prefix))
         case Comparison(path, operator, (operand,)):
             return _ordered(path, operator, operand)
     raise AssertionError(condition)
 
 
-def anything_lost() -> str:
+def any_omitted() -> str:
     """Return the expression of items of which anything was left out."""
-    return _has([some_lost_token()])
+    return _contains_any([any_omitted_token()])
 
 
-def doubtful(condition: Filter) -> str:
+def uncertain(condition: Filter) -> str:
     """Return the expression of items for which the answer to `condition` is not known: too much was left out."""
-    return _joined("or", (_lost(path) for path in dict.fromkeys(_paths(condition))), FALSE)
+    return _join("or", (_omitted(path) for path in dict.fromkeys(_paths(condition))), FALSE)
 
 
-def _lost(path: Path) -> str:
-    beyond = f"({_has([lost_token()])}) and not ({_has([exists_token(path)])})"
-    return f"({_has([lost_token(path)])}) or ({beyond})"
+def _omitted(path: Path) -> str:
+    beyond = f"({_contains_any([omitted_token()])}) and not ({_contains_any([exists_token(path)])})"
+    return f"({_contains_any([omitted_token(path)])}) or ({beyond})"
 
 
 def _ordered(path: Path, operator: Operator, operand: Scalar) -> str:
     kind = Kind.STRING if isinstance(operand, str) else Kind.NUMBER
-    spelt = spelt_string(operand) if isinstance(operand, str) else spelt_number(operand)
-    bound = f'{_SYMBOLS[operator]} "{_fitting(operator, spelt)}"'
+    encoded = encode_string(operand) if isinstance(operand, str) else encode_number(operand)
+    bound = f'{_SYMBOLS[operator]} "{_check_length(operator, encoded)}"'
     extreme = Bound.GREATEST if operator in _UPWARDS else Bound.LEAST
     return _by_number(path, kind, (Bound.ONLY, bound), (extreme, bound))
 
 
-def _beginning(path: Path, prefix: str) -> str:
+def _prefix(path: Path, prefix: str) -> str:
     if not prefix:
-        return _has(kind_token(path, Kind.STRING, several=several) for several in (False, True))
-    spelt = _fitting(Operator.STARTS_WITH, spelt_string(prefix))
-    joined = f'like "{joined_pattern(spelt)}"'
-    return _by_number(path, Kind.STRING, (Bound.ONLY, f'like "{spelt}%"'), (Bound.JOINED, joined))
+        return _contains_any(kind_token(path, Kind.STRING, several=several) for several in (False, True))
+    encoded = _check_length(Operator.STARTS_WITH, encode_string(prefix))
+    joined = f'like "{joined_pattern(encoded)}"'
+    return _by_number(path, Kind.STRING, (Bound.ONLY, f'like "{encoded}%"'), (Bound.JOINED, joined))
 
 
 def _by_number(path: Path, kind: Kind, only: tuple[Bound, str], several: tuple[Bound, str]) -> str:
     """Return what holds where there is one value and `only` is true of it, or several and `several` is."""
     parts = [
-        f'({_has([kind_token(path, kind, several=many)])} and bounds["{bound_name(path, kind, bound)}"] {test})'
+        f'({_kind(path, kind, many)} and bounds["{bound_name(path, kind, bound)}"] {test})'
         for many, (bound, test) in ((False, only), (True, several))
     ]
     return " or ".join(parts)
 
 
-def _has(tokens: Iterable[str]) -> str:
-    spelt = [f'"{token}"' for token in dict.fromkeys(tokens)]
-    if len(spelt) == 1:
-        return f"array_contains(tokens, {spelt[0]})"
-    return f"array_contains_any(tokens, [{', '.join(spelt)}])"
+def _kind(path: Path, kind: Kind, several: bool) -> str:
+    return _contains_any([kind_token(path, kind, several=several)])
 
 
-def _fitting(operator: Operator, spelt: str) -> str:
-    if len(spelt) >= MAX_SPELT:
-        most = MAX_SPELT // 2 - 1
-        raise FilterError(f"Milvus takes at most {most} bytes of text for {operator.value}, got {len(spelt) // 2}")
-    return spelt
+def _contains_any(tokens: Iterable[str]) -> str:
+    encoded = [f'"{token}"' for token in dict.fromkeys(tokens)]
+    if len(encoded) == 1:
+        return f"array_contains(tokens, {encoded[0]})"
+    return f"array_contains_any(tokens, [{', '.join(encoded)}])"
 
 
-def _joined(word: str, parts: Iterable[str], none: str) -> str:
+def _check_length(operator: Operator, encoded: str) -> str:
+    if len(encoded) >= MAX_ENCODED:
+        most = MAX_ENCODED // 2 - 1
+        raise FilterError(f"Milvus takes at most {most} bytes of text for {operator.value}, got {len(encoded) // 2}")
+    return encoded
+
+
+def _join(word: str, parts: Iterable[str], none: str) -> str:
     return f" {word} ".join(f"({part})" for part in parts) or none
 
 

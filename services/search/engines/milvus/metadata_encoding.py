@@ -8,7 +8,7 @@ What Milvus makes of JSON differs between its versions: missing keys, null, bool
 * `bounds`, by path and kind the least and the greatest value, spelt so that strings compare as the values do. Among
   several values one is greater than x exactly where the greatest is.
 
-Values are cut to `MAX_SPELT`: a shorter operand compares with what is left as with the whole.
+Values are cut to `MAX_ENCODED`: a shorter operand compares with what is left as with the whole.
 """
 
 import json
@@ -21,7 +21,7 @@ from hashlib import blake2b
 
 from services.common.filters import Path, Scalar
 
-MAX_SPELT = 512
+MAX_ENCODED = 512
 MAX_TOKENS = 4096
 MAX_BOUNDS_BYTES = 60_000
 TOKEN_BYTES = 20
@@ -51,31 +51,31 @@ class Bound(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class EncodedMetadata:
     """What metadata come to."""
 
     tokens: Sequence[str]
     bounds: Mapping[str, str]
 
 
-def described(metadata_json: str) -> Described:
+def encode_metadata(metadata_json: str) -> EncodedMetadata:
     """Return what `metadata_json`, an object or "", comes to.
 
-    Paths that do not fit are left out, the largest first; `lost_token` says which, or that there are more.
+    Paths that do not fit are left out, the largest first; `omitted_token` says which, or that there are more.
     """
     paths = [_at(path, value) for path, value in _walk(json.loads(metadata_json or "{}"), ())]
     paths.sort(key=lambda entry: (len(entry.tokens), entry.bounds_bytes))
-    kept: list[_AtPath] = []
+    stored: list[_AtPath] = []
     tokens, bounds_bytes = 0, 0
     for entry in paths:
         tokens += len(entry.tokens)
         bounds_bytes += entry.bounds_bytes
         if tokens > MAX_TOKENS // 2 or bounds_bytes > MAX_BOUNDS_BYTES:
             break
-        kept.append(entry)
-    return Described(
-        [token for entry in kept for token in entry.tokens] + _lost(paths[len(kept) :]),
-        {name: spelt for entry in kept for name, spelt in entry.bounds.items()},
+        stored.append(entry)
+    return EncodedMetadata(
+        [token for entry in stored for token in entry.tokens] + _omitted(paths[len(stored) :]),
+        {name: encoded for entry in stored for name, encoded in entry.bounds.items()},
     )
 
 
@@ -97,7 +97,7 @@ def equal_token(path: Path, value: Scalar) -> str:
         case str():
             return _hash("s", _key(path), value)
         case _:
-            return _hash("n", _key(path), spelt_number(value))
+            return _hash("n", _key(path), encode_number(value))
 
 
 def kind_token(path: Path, kind: Kind, *, several: bool) -> str:
@@ -105,12 +105,12 @@ def kind_token(path: Path, kind: Kind, *, several: bool) -> str:
     return _hash("k", _key(path), kind.value, str(several))
 
 
-def lost_token(path: Path | None = None) -> str:
+def omitted_token(path: Path | None = None) -> str:
     """Return the token of items of which what is at `path` was left out; for None, more than can be told."""
     return _hash("-", "" if path is None else _key(path))
 
 
-def some_lost_token() -> str:
+def any_omitted_token() -> str:
     """Return the token of items of which anything was left out."""
     return _hash("-", "some")
 
@@ -120,12 +120,12 @@ def bound_name(path: Path, kind: Kind, bound: Bound) -> str:
     return f"{_key(path)}{kind.value}{bound.value}"
 
 
-def spelt_string(value: str) -> str:
+def encode_string(value: str) -> str:
     """Return `value` in characters that need no escape: it orders as `value` does, and so do its beginnings."""
     return value.encode("utf-8", "surrogatepass").hex()
 
 
-def spelt_number(value: int | float) -> str:
+def encode_number(value: int | float) -> str:
     """Return `value` so that strings compare as the numbers do, whole or not, exactly: sign, exponent, mantissa."""
     if value == 0:
         return "2"
@@ -135,8 +135,8 @@ def spelt_number(value: int | float) -> str:
     bits = numerator.bit_length()
     exponent = bits - denominator.bit_length() + 1
     mantissa = f"{numerator << -bits % 4:x}".rstrip("0")
-    spelt = f"{exponent + _EXPONENT_BIAS:08x}{mantissa}"
-    return f"3{spelt}" if value > 0 else f"1{spelt.translate(_COMPLEMENT)}{_AFTER_ALL_DIGITS}"
+    encoded = f"{exponent + _EXPONENT_BIAS:08x}{mantissa}"
+    return f"3{encoded}" if value > 0 else f"1{encoded.translate(_COMPLEMENT)}{_AFTER_ALL_DIGITS}"
 
 
 @dataclass(slots=True)
@@ -147,13 +147,13 @@ class _AtPath:
 
     @property
     def bounds_bytes(self) -> int:
-        return sum(len(spelt) + _BOUND_BYTES for spelt in self.bounds.values())
+        return sum(len(encoded) + _BOUND_BYTES for encoded in self.bounds.values())
 
     def order(self, kind: Kind, values: Sequence[str]) -> None:
         """Let comparisons by order know `values`, spelt."""
         if not values:
             return
-        cut = sorted({value[:MAX_SPELT] for value in values})
+        cut = sorted({value[:MAX_ENCODED] for value in values})
         self.tokens.append(kind_token(self.path, kind, several=len(cut) > 1))
         if len(cut) == 1:
             self._put(kind, Bound.ONLY, cut[0])
@@ -163,8 +163,8 @@ class _AtPath:
         if kind is Kind.STRING:
             self._put(kind, Bound.JOINED, _SEPARATOR + _SEPARATOR.join(cut))
 
-    def _put(self, kind: Kind, bound: Bound, spelt: str) -> None:
-        self.bounds[bound_name(self.path, kind, bound)] = spelt
+    def _put(self, kind: Kind, bound: Bound, encoded: str) -> None:
+        self.bounds[bound_name(self.path, kind, bound)] = encoded
 
 
 def joined_pattern(prefix: str) -> str:
@@ -178,8 +178,8 @@ def _at(path: Path, value: object) -> _AtPath:
     tokens = dict.fromkeys([exists_token(path), *(equal_token(path, scalar) for scalar in scalars)])
     entry = _AtPath(path, list(tokens))
     numbers = [scalar for scalar in scalars if isinstance(scalar, int | float) and not isinstance(scalar, bool)]
-    entry.order(Kind.NUMBER, [spelt_number(number) for number in numbers])
-    entry.order(Kind.STRING, [spelt_string(scalar) for scalar in scalars if isinstance(scalar, str)])
+    entry.order(Kind.NUMBER, [encode_number(number) for number in numbers])
+    entry.order(Kind.STRING, [encode_string(scalar) for scalar in scalars if isinstance(scalar, str)])
     return entry
 
 
@@ -193,12 +193,12 @@ def _walk(value: Mapping[str, object], above: Path) -> Iterator[tuple[Path, obje
                 yield from _walk(child, path)
 
 
-def _lost(paths: Sequence[_AtPath]) -> list[str]:
+def _omitted(paths: Sequence[_AtPath]) -> list[str]:
     if not paths:
         return []
     if len(paths) > MAX_TOKENS // 4:
-        return [some_lost_token(), lost_token()]
-    return [some_lost_token(), *(lost_token(entry.path) for entry in paths)]
+        return [any_omitted_token(), omitted_token()]
+    return [any_omitted_token(), *(omitted_token(entry.path) for entry in paths)]
 
 
 def _key(path: Path) -> str:

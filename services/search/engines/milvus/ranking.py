@@ -18,7 +18,7 @@ _HUGE = 1e37  # of float32: products beyond may overflow
 
 
 @dataclass(slots=True)
-class Best:
+class TopK:
     """The best hits for one query among the rows seen; `compared` counts those."""
 
     query: Matrix
@@ -27,7 +27,7 @@ class Best:
     compared: int = 0
     hits: list[tuple[float, str, Hit]] = field(default_factory=list)
 
-    def see(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> None:
         """Let `rows`, none of them seen before, be among the hits if they are near enough."""
         if not rows.ids:
             return
@@ -52,17 +52,17 @@ class Best:
         return list(np.flatnonzero(wanted))
 
 
-def best_of(rows: Iterable[Rows], search: Search, queries: Matrix, metric: Metric) -> list[Best]:
+def rank_rows(rows: Iterable[Rows], search: Search, queries: Matrix, metric: Metric) -> list[TopK]:
     """Return for each of `queries` the best of `rows`."""
-    found = [Best(query, search, metric) for query in queries]
+    found = [TopK(query, search, metric) for query in queries]
     for some in rows:
         for best in found:
-            best.see(some)
+            best.add(some)
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ErrorBound:
     """How far what Milvus computes in float32 can be from the truth, for one query.
 
     Within it Milvus may leave out a row that is nearer than the last one it returned.
@@ -106,7 +106,7 @@ class Reach:
         return (len(self.query) + _SLACK) * 4 * _UNIT_ROUNDOFF * scale + _TINY
 
 
-def asked(queries: Matrix, metric: Metric) -> Matrix:
+def normalize_queries(queries: Matrix, metric: Metric) -> Matrix:
     """Return `queries` as Milvus is asked: under cosine of length 1, so that the products are of a size."""
     if metric is not Metric.COSINE:
         return queries
@@ -115,7 +115,7 @@ def asked(queries: Matrix, metric: Metric) -> Matrix:
     return scaled
 
 
-def longest_of(vectors: Sequence[Matrix]) -> float:
+def max_length(vectors: Sequence[Matrix]) -> float:
     """Return the greatest length of `vectors`, matrices of one space."""
     return max((float(lengths_of(matrix).max(initial=0.0)) for matrix in vectors), default=0.0)
 

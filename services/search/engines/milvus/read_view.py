@@ -14,15 +14,15 @@ from services.search.core.change_feed import Space
 from services.search.core.collection_index import Mode, Search, SearchResult
 from services.search.engines.milvus.client import MAX_RESULTS, Milvus
 from services.search.engines.milvus.exact import ExactSearch
-from services.search.engines.milvus.filter import anything_lost, doubtful, expression
+from services.search.engines.milvus.filter import any_omitted, expression, uncertain
 from services.search.engines.milvus.metadata_encoding import item_token
-from services.search.engines.milvus.ranking import Best, asked, best_of
+from services.search.engines.milvus.ranking import TopK, normalize_queries, rank_rows
 from services.search.engines.milvus.schema import engine_of, search_params
 from services.search.engines.milvus.space import MilvusSpace, visible
-from services.search.engines.milvus.version_pointer import KeptSpace, VersionPointer
+from services.search.engines.milvus.version_pointer import StoredSpace, VersionPointer
 
 MAX_GPU_RESULTS = 1024
-COUNTS_AT_MOST = 256
+MAX_COUNTS = 256
 
 _MORE = 16
 
@@ -30,11 +30,11 @@ _MORE = 16
 class MilvusReadView:
     """The version that a marker names. What was counted in it is remembered."""
 
-    def __init__(self, milvus: Milvus, marker: VersionPointer, spaces: Mapping[str, Space]) -> None:
-        self.marker = marker
+    def __init__(self, milvus: Milvus, pointer: VersionPointer, spaces: Mapping[str, Space]) -> None:
+        self.pointer = pointer
         self.spaces = {
-            name: MilvusSpace(milvus, kept.name, replace(spaces[name], config=kept.config))
-            for name, kept in marker.spaces.items()
+            name: MilvusSpace(milvus, stored.name, replace(spaces[name], config=stored.config))
+            for name, stored in pointer.spaces.items()
         }
         self._gpu = milvus.options.gpu
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -43,7 +43,7 @@ class MilvusReadView:
     @property
     def version(self) -> Version:
         """Which version it is."""
-        return self.marker.version
+        return self.pointer.version
 
     def engine(self, space: str) -> str:
         """Return the name of what finds vectors in `space`."""
@@ -56,70 +56,70 @@ class MilvusReadView:
             if key in self._counts:
                 self._counts.move_to_end(key)
                 return self._counts[key]
-        counted = self.spaces[space].count(visible(self.marker.round_number, condition))
+        counted = self.spaces[space].count(visible(self.pointer.round_number, condition))
         with self._lock:
             self._counts[key] = counted
-            if len(self._counts) > COUNTS_AT_MOST:
+            if len(self._counts) > MAX_COUNTS:
                 self._counts.popitem(last=False)
         return counted
 
     def ids(self, space: str) -> list[str]:
         """Return the ids of all items with a vector in `space`."""
-        return list(self.spaces[space].ids(self.marker.round_number))
+        return list(self.spaces[space].ids(self.pointer.round_number))
 
     def search(self, search: Search, queries: Matrix) -> list[SearchResult]:
         """Return what each of `queries` finds."""
-        condition = "" if search.condition is None else self._spelt(search.space, search.condition)
-        wanted = visible(self.marker.round_number, condition)
+        condition = "" if search.condition is None else self._expression(search.space, search.condition)
+        wanted = visible(self.pointer.round_number, condition)
         if search.ids:
             items = sorted(map(item_token, search.ids))
             metric = self.spaces[search.space].space.metric
-            ranked = best_of(self.spaces[search.space].among(items, wanted), search, queries, metric)
+            ranked = rank_rows(self.spaces[search.space].among(items, wanted), search, queries, metric)
             return [self._found(best, best.compared) for best in ranked]
         candidates = self.count(search.space, condition)
         if not candidates:
             return [SearchResult([], 0, self.version)] * len(queries)
-        if self._approximates(search, candidates):
-            return self._approximately(search, queries, wanted, candidates)
-        return [self._found(best, candidates) for best in self._exactly(search, queries, wanted, candidates)]
+        if self._uses_ann(search, candidates):
+            return self._search_ann(search, queries, wanted, candidates)
+        return [self._found(best, candidates) for best in self._search_exact(search, queries, wanted, candidates)]
 
-    def _spelt(self, space: str, condition: Filter) -> str:
-        spelt = expression(condition)
-        if self.count(space, anything_lost()) and (unknown := self.count(space, doubtful(condition))):
+    def _expression(self, space: str, condition: Filter) -> str:
+        encoded = expression(condition)
+        if self.count(space, any_omitted()) and (unknown := self.count(space, uncertain(condition))):
             raise FilterError(f"{unknown} items have more there than Milvus can filter by")
-        return spelt
+        return encoded
 
-    def _approximates(self, search: Search, candidates: int) -> bool:
+    def _uses_ann(self, search: Search, candidates: int) -> bool:
         config = self.spaces[search.space].space.config
         if search.exact or isinstance(config.kind, Exact) or search.top_k > self._most:
             return False
         return candidates > min(MAX_RESULTS, config.exact_below_selectivity * self.count(search.space))
 
-    def _approximately(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> list[SearchResult]:
+    def _search_ann(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> list[SearchResult]:
         space = self.spaces[search.space]
         limit = min(candidates, search.top_k + _MORE, self._most)
-        params = search_params(space.space.config, self._kept(search.space).indexed, limit)
-        found = space.nearest(asked(queries, space.space.metric), limit, wanted, params)
-        bests = [
-            best_of([rows], search, query[None], space.space.metric)[0]
+        params = search_params(space.space.config, self._stored(search.space).indexed, limit)
+        found = space.nearest(normalize_queries(queries, space.space.metric), limit, wanted, params)
+        top_ks = [
+            rank_rows([rows], search, query[None], space.space.metric)[0]
             for query, rows in zip(queries, found, strict=True)
         ]
-        return [self._found(best, candidates, Mode.APPROXIMATE) for best in bests]
+        return [self._found(best, candidates, Mode.APPROXIMATE) for best in top_ks]
 
-    def _exactly(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> Sequence[Best]:
+    def _search_exact(self, search: Search, queries: Matrix, wanted: str, candidates: int) -> Sequence[TopK]:
         space = self.spaces[search.space]
         if isinstance(space.space.config.kind, Exact):
-            exact = ExactSearch(space, longest=self._kept(search.space).longest, most=self._most)
-            return exact.bests(search, queries, wanted, candidates)
-        return best_of(space.scan(wanted), search, queries, space.space.metric)
+            exact = ExactSearch(space, longest=self._stored(search.space).longest, most=self._most)
+            return exact.search(search, queries, wanted, candidates)
+        return rank_rows(space.scan(wanted), search, queries, space.space.metric)
 
     @property
     def _most(self) -> int:
         return MAX_GPU_RESULTS if self._gpu else MAX_RESULTS
 
-    def _kept(self, space: str) -> KeptSpace:
-        return self.marker.spaces[space]
+    def _stored(self, space: str) -> StoredSpace:
+        return self.pointer.spaces[space]
 
-    def _found(self, best: Best, candidates: int, mode: Mode = Mode.EXACT) -> SearchResult:
+    def _found(self, best: TopK, candidates: int, mode: Mode = Mode.EXACT) -> SearchResult:
         hits = [hit for _, _, hit in best.hits]
         return SearchResult(hits, candidates, self.version, mode, best.compared)

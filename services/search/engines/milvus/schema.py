@@ -17,7 +17,7 @@ FOREVER = 2**62
 """The round in which a row dies that lives."""
 
 FIELDS = ("row", "item", "id", "spaces", "born", "died", "tokens", "bounds", "vector")
-ANSWER = ("row", "id", "spaces", "vector")
+RESULT_FIELDS = ("row", "id", "spaces", "vector")
 
 _KEY_BYTES = 64
 _SPACES_BYTES = 2048
@@ -34,12 +34,12 @@ def written_bytes(dimensions: int) -> int:
     return row_bytes(dimensions) + MAX_BOUNDS_BYTES // 8
 
 
-def fresh_name(prefix: str, uid: str, space: str) -> str:
+def new_name(prefix: str, uid: str, space: str) -> str:
     """Return a name for a space's rows that nothing has yet."""
-    return f"{names_of(prefix, uid)}{space}_{uuid4().hex[:8]}"
+    return f"{name_prefix(prefix, uid)}{space}_{uuid4().hex[:8]}"
 
 
-def names_of(prefix: str, uid: str) -> str:
+def name_prefix(prefix: str, uid: str) -> str:
     """Return what the names of everything kept of a collection begin with."""
     return f"{prefix}_{uid}_"
 

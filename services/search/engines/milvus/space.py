@@ -8,12 +8,12 @@ import numpy as np
 
 from services.common.vectors import Matrix
 from services.search.core.change_feed import Space
-from services.search.engines.milvus.client import MAX_RESULTS, REQUEST_BYTES, Milvus, Row, in_parts, page_rows
+from services.search.engines.milvus.client import MAX_RESULTS, REQUEST_BYTES, Milvus, Row, batches, page_rows
 from services.search.engines.milvus.metadata_encoding import TOKEN_BYTES
 from services.search.engines.milvus.schema import (
-    ANSWER,
     FIELDS,
     FOREVER,
+    RESULT_FIELDS,
     indexes_of,
     row_bytes,
     schema_of,
@@ -42,8 +42,8 @@ class Rows:
 
 def visible(round_number: int, condition: str = "") -> str:
     """Return the expression of rows that are part of a round and satisfy `condition`."""
-    shown = f"born <= {round_number} and died > {round_number}"
-    return f"{shown} and ({condition})" if condition else shown
+    alive = f"born <= {round_number} and died > {round_number}"
+    return f"{alive} and ({condition})" if condition else alive
 
 
 class MilvusSpace:
@@ -72,25 +72,25 @@ class MilvusSpace:
 
     def end(self, items: Sequence[str], round_number: int) -> None:
         """Let `items`, by hash, no more be part of `round_number`, which nobody sees yet."""
-        for some in in_parts(items, TOKEN_BYTES * 8):
+        for some in batches(items, TOKEN_BYTES * 8):
             keys = [key_of(item, round_number) for item in some]
-            self._milvus.delete(self.name, _among("row", keys))
+            self._milvus.delete(self.name, _is_in("row", keys))
 
     def retire(self, items: Sequence[str], round_number: int) -> None:
         """Let the rows that hold `items`, by hash, in the rounds before be the last ones to do so."""
         size = min(_IDS_AT_A_TIME, page_rows(self._written_bytes))
         for begin in range(0, len(items), size):
-            living = f"died == {FOREVER} and born < {round_number} and {_among('item', items[begin : begin + size])}"
+            living = f"died == {FOREVER} and born < {round_number} and {_is_in('item', items[begin : begin + size])}"
             self._rewrite(self._milvus.query(self.name, living, FIELDS, MAX_RESULTS), round_number)
 
-    def roll_back(self, round_number: int) -> None:
+    def rollback(self, round_number: int) -> None:
         """Undo what was written after `round_number`."""
         self._milvus.delete(self.name, f"born > {round_number}")
         ended = f"died > {round_number} and died < {FOREVER}"
         for page in self._milvus.pages(self.name, ended, FIELDS, self._written_bytes):
             self._rewrite(page, FOREVER)
 
-    def forget(self, round_number: int) -> None:
+    def vacuum(self, round_number: int) -> None:
         """Remove the rows that no round from `round_number` on shows."""
         self._milvus.delete(self.name, f"died <= {round_number}")
 
@@ -101,7 +101,7 @@ class MilvusSpace:
     def copy_to(self, other: "MilvusSpace", round_number: int) -> None:
         """Write everything that `round_number` shows to `other`."""
         for page in self._milvus.pages(self.name, visible(round_number), FIELDS, self._written_bytes):
-            other.write([_bare(row) for row in page])
+            other.write([_to_row(row) for row in page])
 
     def ids(self, round_number: int) -> Iterator[str]:
         """Yield the ids of all items that `round_number` shows."""
@@ -110,27 +110,27 @@ class MilvusSpace:
 
     def scan(self, expression: str) -> Iterator[Rows]:
         """Yield all rows for which `expression` holds, in parts."""
-        for page in self._milvus.pages(self.name, expression, ANSWER, self._read_bytes):
+        for page in self._milvus.pages(self.name, expression, RESULT_FIELDS, self._read_bytes):
             yield Rows.of(page, self.space.dimensions)
 
     def among(self, items: Sequence[str], expression: str) -> Iterator[Rows]:
         """Yield the rows of `items`, by hash, for which `expression` holds, in parts."""
         size = min(_IDS_AT_A_TIME, page_rows(self._read_bytes))
         for begin in range(0, len(items), size):
-            asked = f"({expression}) and {_among('item', items[begin : begin + size])}"
-            yield Rows.of(self._milvus.query(self.name, asked, ANSWER, MAX_RESULTS), self.space.dimensions)
+            selected = f"({expression}) and {_is_in('item', items[begin : begin + size])}"
+            yield Rows.of(self._milvus.query(self.name, selected, RESULT_FIELDS, MAX_RESULTS), self.space.dimensions)
 
     def nearest(self, queries: Matrix, limit: int, expression: str, params: Row) -> list[Rows]:
         """Return for each of `queries` the `limit` rows that Milvus finds nearest, nearest first."""
         size = page_rows(limit * self._read_bytes)
         parts = (queries[begin : begin + size] for begin in range(0, len(queries), size))
-        return [rows for part in parts for rows in self._nearest(part, limit, expression, params)]
+        return [rows for batch in parts for rows in self._nearest(batch, limit, expression, params)]
 
     def _nearest(self, queries: Matrix, limit: int, expression: str, params: Row) -> list[Rows]:
         """Return what `nearest` does; too many vectors for one answer are read by key, in parts."""
         small = page_rows(self._read_bytes) >= limit
         hits = self._milvus.search(
-            self.name, queries, limit, expression=expression, fields=ANSWER if small else (), params=params
+            self.name, queries, limit, expression=expression, fields=RESULT_FIELDS if small else (), params=params
         )
         if small:
             return [Rows.of(each, self.space.dimensions) for each in hits]
@@ -139,14 +139,14 @@ class MilvusSpace:
     def _read_again(self, keys: Sequence[str]) -> list[Row]:
         read = {
             row["row"]: row
-            for some in in_parts(keys, self._read_bytes)
-            for row in self._milvus.query(self.name, _among("row", some), ANSWER, MAX_RESULTS)
+            for some in batches(keys, self._read_bytes)
+            for row in self._milvus.query(self.name, _is_in("row", some), RESULT_FIELDS, MAX_RESULTS)
         }
         return [read[key] for key in keys if key in read]
 
     def _rewrite(self, rows: Sequence[Row], died: int) -> None:
         if rows:
-            self.write([{**_bare(row), "died": died} for row in rows])
+            self.write([{**_to_row(row), "died": died} for row in rows])
 
 
 def key_of(item: str, round_number: int) -> str:
@@ -154,7 +154,7 @@ def key_of(item: str, round_number: int) -> str:
     return f"{item}-{round_number:x}"
 
 
-def _bare(row: Row) -> Row:
+def _to_row(row: Row) -> Row:
     """Return `row` as it is written, of what Milvus answered."""
     return {**{name: row[name] for name in FIELDS}, "vector": np.array(row["vector"], np.float32)}
 
@@ -171,5 +171,5 @@ def _by_size(rows: Sequence[Row], row_bytes: int) -> Iterator[Sequence[Row]]:
         yield rows[begin:]
 
 
-def _among(field: str, values: Iterable[str]) -> str:
+def _is_in(field: str, values: Iterable[str]) -> str:
     return f"{field} in {json.dumps(list(values))}"

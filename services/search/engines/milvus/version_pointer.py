@@ -23,7 +23,7 @@ _FIELDS = ("uid", "state")
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSpace:
+class StoredSpace:
     """A space as it lies in Milvus: the name of its rows, how it is indexed, for about how many, its longest vector."""
 
     name: str
@@ -62,7 +62,7 @@ class VersionPointer:
     round_number: int
     build: str
     writer: str
-    spaces: Mapping[str, KeptSpace] = field(default_factory=dict)
+    spaces: Mapping[str, StoredSpace] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -71,7 +71,7 @@ class VersionPointer:
         return Version(self.uid, self.number)
 
 
-class Markers:
+class VersionPointers:
     """The markers of all collections."""
 
     def __init__(self, milvus: Milvus) -> None:
@@ -87,10 +87,10 @@ class Markers:
         """Return the markers of all collections."""
         return self._found('uid != ""')
 
-    def write(self, marker: VersionPointer) -> None:
-        """Put `marker` in the place of the one there is."""
+    def write(self, pointer: VersionPointer) -> None:
+        """Put `pointer` in the place of the one there is."""
         self._ensure()
-        row = {"uid": marker.uid, "state": json.dumps(asdict(marker)), "vector": np.zeros(2, np.float32)}
+        row = {"uid": pointer.uid, "state": json.dumps(asdict(pointer)), "vector": np.zeros(2, np.float32)}
         self._milvus.upsert(self._name, [row])
 
     def remove(self, uid: str) -> None:
@@ -103,7 +103,7 @@ class Markers:
         except MilvusLostError:
             return []
         read = [json.loads(row["state"]) for row in rows]
-        return [_marker(state) for state in read if state["format"] == FORMAT]
+        return [_parse_pointer(state) for state in read if state["format"] == FORMAT]
 
     def _ensure(self) -> None:
         if self._name in self._milvus.names():
@@ -124,6 +124,6 @@ def _schema() -> CollectionSchema:
     return schema
 
 
-def _marker(state: dict[str, Any]) -> VersionPointer:
-    spaces = {name: KeptSpace(**space) for name, space in state.pop("spaces").items()}
+def _parse_pointer(state: dict[str, Any]) -> VersionPointer:
+    spaces = {name: StoredSpace(**space) for name, space in state.pop("spaces").items()}
     return VersionPointer(**state, spaces=spaces)

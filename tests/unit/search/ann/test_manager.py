@@ -16,9 +16,9 @@ from services.common.vectors import Matrix, Metric
 from services.common.versions import Version
 from services.search.ann.build_scheduler import BuildScheduler
 from services.search.ann.manager import BuildContext, Generation, RefreshPolicy
-from services.search.ann.recall_monitor import ENOUGH, RecallMonitor
+from services.search.ann.recall_monitor import MIN_QUERIES, RecallMonitor
 from services.search.collection.collection import LocalCollectionIndex
-from services.search.core.candidate_index import Kind
+from services.search.core.candidate_index import AnnKind
 from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
 from services.search.core.collection_index import Mode, Search, SearchResult, SpaceState, State
 from services.search.engines.faiss.factory import FaissAnnFactory
@@ -46,7 +46,7 @@ def vectors(seed: int, count: int) -> Matrix:
     return (centres[random.integers(20, size=count)] + noise).astype(np.float32)
 
 
-def part(items: Mapping[str, Matrix] | None = None, *, deleted: Sequence[str] = ()) -> ChangeBatch:
+def batch(items: Mapping[str, Matrix] | None = None, *, deleted: Sequence[str] = ()) -> ChangeBatch:
     items = items or {}
     rows = np.stack(list(items.values())) if items else np.empty((0, DIMENSIONS), np.float32)
     metadata = [f'{{"third": {int(key) % 3}, "few": {"true" if int(key) % 50 == 0 else "false"}}}' for key in items]
@@ -57,15 +57,15 @@ class Collection:
     """A collection whose builds go on step by step, and beside it the exact answer."""
 
     def __init__(
-        self, config: IndexConfig, *, upkeep: RefreshPolicy | None = None, recall_sample_rate: float = 1.0
+        self, config: IndexConfig, *, policy: RefreshPolicy | None = None, recall_sample_rate: float = 1.0
     ) -> None:
-        self.builders = BuildScheduler()
-        self.guard = RecallMonitor(recall_sample_rate)
+        self.scheduler = BuildScheduler()
+        self.monitor = RecallMonitor(recall_sample_rate)
         self.space = Space("a", DIMENSIONS, Metric.COSINE, config=config)
-        workshop = BuildContext(
-            FaissAnnFactory(), self.builders, self.guard, upkeep or RefreshPolicy(least=100, rest=0)
+        context = BuildContext(
+            FaissAnnFactory(), self.scheduler, self.monitor, policy or RefreshPolicy(min_modified=100, rest_factor=0)
         )
-        self.index = LocalCollectionIndex([self.space], lambda space: FaissIndex(DIMENSIONS, space.metric), workshop)
+        self.index = LocalCollectionIndex([self.space], lambda space: FaissIndex(DIMENSIONS, space.metric), context)
         self.items: dict[str, Matrix] = {}
         self.commits = 0
 
@@ -83,12 +83,12 @@ class Collection:
         self.index.publish(Version("u", self.commits))
 
     def add(self, begin: int, end: int, seed: int = 1) -> None:
-        self.commit(part(dict(zip(map(str, range(begin, end)), vectors(seed, end - begin), strict=True))))
+        self.commit(batch(dict(zip(map(str, range(begin, end)), vectors(seed, end - begin), strict=True))))
 
     def build(self, steps: int | None = None) -> int:
         """Take the builds forward, to their end if no number of steps is given; return the steps."""
         taken = 0
-        while taken != steps and self.builders.step() is not None:
+        while taken != steps and self.scheduler.step() is not None:
             taken += 1
         return taken
 
@@ -107,7 +107,7 @@ class Collection:
         oracle = LocalCollectionIndex([self.space], lambda space: MemoryIndex(DIMENSIONS, space.metric))
         items = list(self.items.items())
         for begin in range(0, len(items), 1000):
-            oracle.write(part(dict(items[begin : begin + 1000])))
+            oracle.write(batch(dict(items[begin : begin + 1000])))
         oracle.publish(Version("oracle", 1))
         recalls = []
         for query in vectors(99, 40):
@@ -158,7 +158,7 @@ def test_scores_and_numbers_are_those_of_an_exact_answer(hnsw: Collection) -> No
 
 def test_what_was_written_since_is_found_at_once(hnsw: Collection) -> None:
     new = vectors(50, 1)[0]
-    hnsw.commit(part({"9000": new, "17": new}, deleted=["5"]))
+    hnsw.commit(batch({"9000": new, "17": new}, deleted=["5"]))
     assert [hit.item_id for hit in hnsw.search(new, 2).hits] == ["17", "9000"]
     assert hnsw.recall(Mode.APPROXIMATE) >= 0.97
     old = vectors(1, 6)[5]
@@ -187,7 +187,7 @@ def test_items_written_and_removed_over_and_over_stay_found(config: IndexConfig)
         chosen = random.choice(COUNT + 600, 300, replace=False)
         rows = vectors(100 + round_number, 300)
         written = {str(number): row for number, row in zip(chosen[:200], rows, strict=False)}
-        collection.commit(part(written, deleted=[str(number) for number in chosen[200:]]))
+        collection.commit(batch(written, deleted=[str(number) for number in chosen[200:]]))
         if collection.state().engine != "faiss-exact":
             assert collection.recall(Mode.APPROXIMATE) >= 0.95
     collection.build()
@@ -197,8 +197,8 @@ def test_items_written_and_removed_over_and_over_stay_found(config: IndexConfig)
 def test_what_is_mostly_removed_is_built_anew(hnsw: Collection) -> None:
     memory = hnsw.state().memory_bytes
     for begin in range(0, 2000, 500):
-        hnsw.commit(part(deleted=[str(number) for number in range(begin, begin + 500)]))
-    hnsw.commit(part())
+        hnsw.commit(batch(deleted=[str(number) for number in range(begin, begin + 500)]))
+    hnsw.commit(batch())
     hnsw.build()
     assert hnsw.state().memory_bytes < memory
     assert hnsw.recall(Mode.APPROXIMATE) >= 0.97
@@ -208,7 +208,7 @@ def test_a_change_of_config_waits_for_its_version(hnsw: Collection) -> None:
     hnsw.index.write(ChangeBatch(spaces=[replace(hnsw.space, config=EXACT)]))
     assert hnsw.state().config == HNSW
     hnsw.index.rollback()
-    hnsw.commit(part())
+    hnsw.commit(batch())
     assert hnsw.state().config == HNSW
     assert hnsw.recall(Mode.APPROXIMATE) >= 0.97
 
@@ -258,25 +258,25 @@ def test_parameters_of_searches_take_no_build(hnsw: Collection) -> None:
 
 
 def test_an_index_done_just_when_none_is_wanted_any_more_does_not_answer(hnsw: Collection) -> None:
-    approximation = hnsw.index._spaces["a"]._approximation
-    assert approximation is not None
-    built = cast(Generation, approximation.generation)
-    configuring = threading.Thread(target=approximation.configure, args=[EXACT])
+    ann = hnsw.index._spaces["a"]._ann
+    assert ann is not None
+    built = cast(Generation, ann.generation)
+    configuring = threading.Thread(target=ann.configure, args=[EXACT])
 
     class Late:
         """A generation that is looked at just when the config changes."""
 
-        index, moment, recall = built.index, built.moment, built.recall
+        index, sequence_number, recall = built.index, built.sequence_number, built.recall
 
         @property
-        def kind(self) -> Kind:
+        def kind(self) -> AnnKind:
             configuring.start()
             configuring.join(0.2)
             return built.kind
 
-    approximation._replace(cast(Generation, Late()))
+    ann._install(cast(Generation, Late()))
     configuring.join()
-    assert approximation.generation is None
+    assert ann.generation is None
 
 
 def test_a_build_that_fails_leaves_the_last_good_index(hnsw: Collection) -> None:
@@ -296,7 +296,7 @@ def test_a_build_that_fails_leaves_the_last_good_index(hnsw: Collection) -> None
 
 
 def test_a_failed_build_is_tried_again_later(caplog: pytest.LogCaptureFixture) -> None:
-    collection = Collection(IMPOSSIBLE, upkeep=RefreshPolicy(retry_seconds=0.01))
+    collection = Collection(IMPOSSIBLE, policy=RefreshPolicy(retry_seconds=0.01))
     collection.add(0, 4200)
     for _ in range(100_000):
         collection.build(1)
@@ -312,7 +312,7 @@ def test_a_failed_build_is_tried_again_later(caplog: pytest.LogCaptureFixture) -
 def test_too_few_vectors_are_told_and_wait_for_more() -> None:
     collection = Collection(IVF)
     assert collection.index.states() == []
-    collection.commit(part())
+    collection.commit(batch())
     assert collection.state().state is State.READY
     collection.add(0, 200)
     assert collection.build() == 0
@@ -356,15 +356,15 @@ def test_given_ids_are_all_compared(hnsw: Collection) -> None:
 
 def test_a_kept_version_is_searched_as_it_was(hnsw: Collection) -> None:
     query = vectors(1, 1)[0]
-    kept = hnsw.index.keep()
+    view = hnsw.index.open_view()
     before = [hit.item_id for hit in hnsw.search(query).hits]
     for round_number in range(6):
         rows = vectors(200 + round_number, 500)
-        hnsw.commit(part({str(number): row for number, row in zip(range(500), rows, strict=True)}))
+        hnsw.commit(batch({str(number): row for number, row in zip(range(500), rows, strict=True)}))
         hnsw.build()
-    (found,) = kept.search(Search("a", 10), query[None])
+    (found,) = view.search(Search("a", 10), query[None])
     assert [hit.item_id for hit in found.hits] == before
-    kept.release()
+    view.release()
 
 
 def test_without_a_workshop_an_approximate_config_is_told_to_be_beyond_this_process() -> None:
@@ -391,13 +391,13 @@ async def test_searches_go_on_through_builds_and_swaps() -> None:
                     wrong.append(f"{number}: {ids}")
 
     searches = [threading.Thread(target=search) for _ in range(2)]
-    async with collection.builders.working():
+    async with collection.scheduler.running():
         for thread in searches:
             thread.start()
         for round_number in range(8):
             rows = vectors(300 + round_number, 300)
             numbers = range(COUNT + 100 * round_number, COUNT + 100 * round_number + 300)
-            collection.commit(part({str(number): row for number, row in zip(numbers, rows, strict=True)}))
+            collection.commit(batch({str(number): row for number, row in zip(numbers, rows, strict=True)}))
             collection.commit(config=[HNSW, IVF, EXACT][round_number % 3])
             wait(lambda: collection.state().state is State.READY)
         done.set()
@@ -418,38 +418,38 @@ def wait(reached: Callable[[], bool]) -> None:
 async def test_a_process_that_ends_stops_its_builds() -> None:
     collection = Collection(IndexConfig(Hnsw(m=64, ef_construction=1000)))
     collection.add(0, COUNT)
-    async with collection.builders.working():
+    async with collection.scheduler.running():
         wait(lambda: "vectors are in it" in collection.state().note)
     assert collection.state().state is State.BUILDING
     assert collection.recall(Mode.EXACT) == 1
 
 
 async def test_nothing_is_built_for_a_collection_that_was_replaced_or_dropped() -> None:
-    feed, builders, made = MemoryChangeFeed(), BuildScheduler(), list[LocalCollectionIndex]()
-    workshop = BuildContext(FaissAnnFactory(), builders, RecallMonitor(0))
+    feed, scheduler, made = MemoryChangeFeed(), BuildScheduler(), list[LocalCollectionIndex]()
+    context = BuildContext(FaissAnnFactory(), scheduler, RecallMonitor(0))
 
     def make_index(table: Table) -> LocalCollectionIndex:
-        made.append(LocalCollectionIndex(table.spaces, lambda space: MemoryIndex(DIMENSIONS, space.metric), workshop))
+        made.append(LocalCollectionIndex(table.spaces, lambda space: MemoryIndex(DIMENSIONS, space.metric), context))
         return made[-1]
 
     feed.create("collections/a", [Space("a", DIMENSIONS, Metric.COSINE, config=HNSW)])
-    feed.commit("collections/a", part(dict(zip(map(str, range(COUNT)), vectors(1, COUNT), strict=True))))
-    follower = Replica("collections/a", feed, make_index)
-    following = asyncio.create_task(follower.run())
+    feed.commit("collections/a", batch(dict(zip(map(str, range(COUNT)), vectors(1, COUNT), strict=True))))
+    replica = Replica("collections/a", feed, make_index)
+    following = asyncio.create_task(replica.run())
     async with asyncio.timeout(HANG_SECONDS):
-        await follower.reached(None)
-        builders.step()
-        await follower.rebuilt()
-        while builders.step() is not None:
+        await replica.wait_for_version(None)
+        scheduler.step()
+        await replica.rebuild()
+        while scheduler.step() is not None:
             pass
         assert [index.states()[0].state for index in made] == [State.READY, State.READY]
         assert [index.states()[0].engine for index in made] == ["memory-exact", "faiss-hnsw"]
-        rewritten = part(dict(zip(map(str, range(2000)), vectors(2, 2000), strict=True)))
-        await follower.reached(feed.commit("collections/a", rewritten))
-        builders.step()
+        changes = batch(dict(zip(map(str, range(2000)), vectors(2, 2000), strict=True)))
+        await replica.wait_for_version(feed.commit("collections/a", changes))
+        scheduler.step()
         feed.drop("collections/a")
         await following
-    assert builders.step() is None
+    assert scheduler.step() is None
 
 
 HARD = IndexConfig(Ivf(nlist=64, nprobe=1), recall_floor=0.9)
@@ -458,7 +458,7 @@ HARD = IndexConfig(Ivf(nlist=64, nprobe=1), recall_floor=0.9)
 @pytest.fixture
 def degraded() -> Collection:
     collection = Collection(HARD)
-    collection.commit(part(dict(zip(map(str, range(COUNT)), spread(1, COUNT), strict=True))))
+    collection.commit(batch(dict(zip(map(str, range(COUNT)), spread(1, COUNT), strict=True))))
     collection.build()
     return collection
 
@@ -470,8 +470,8 @@ def spread(seed: int, count: int) -> Matrix:
 
 async def test_a_space_whose_recall_falls_answers_exactly_until_it_recovers(degraded: Collection) -> None:
     assert degraded.search(spread(5, 1)[0]).mode is Mode.APPROXIMATE
-    async with degraded.guard.working():
-        for query in spread(6, 2 * ENOUGH):
+    async with degraded.monitor.running():
+        for query in spread(6, 2 * MIN_QUERIES):
             degraded.search(query)
             threading.Event().wait(0.002)
         wait(lambda: degraded.state().state is State.DEGRADED)
@@ -484,17 +484,17 @@ async def test_a_space_whose_recall_falls_answers_exactly_until_it_recovers(degr
         assert degraded.state().state is State.DEGRADED
         degraded.commit(config=replace(HARD, kind=Ivf(nlist=64, nprobe=64)))
         degraded.build()
-        for query in spread(8, 2 * ENOUGH):
+        for query in spread(8, 2 * MIN_QUERIES):
             assert degraded.search(query).mode is Mode.APPROXIMATE
             threading.Event().wait(0.002)
-        wait(lambda: any(recall.queries >= ENOUGH for recall in degraded.state().recall))
+        wait(lambda: any(recall.queries >= MIN_QUERIES for recall in degraded.state().recall))
     assert degraded.state().state is State.READY
     assert all(recall.recall >= 0.97 for recall in degraded.state().recall)
 
 
 async def test_recall_is_measured_under_filters_too(degraded: Collection) -> None:
     degraded.commit(config=replace(HARD, recall_floor=0.0))
-    async with degraded.guard.working():
+    async with degraded.monitor.running():
         for query in spread(6, 20):
             degraded.search(query, condition=A_THIRD)
             threading.Event().wait(0.002)
@@ -505,7 +505,7 @@ async def test_recall_is_measured_under_filters_too(degraded: Collection) -> Non
 
 
 async def test_exact_answers_are_not_repeated(degraded: Collection) -> None:
-    async with degraded.guard.working():
+    async with degraded.monitor.running():
         for query in spread(6, 30):
             degraded.search(query, exact=True)
             degraded.search(query, condition=A_FEW)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from services.common.vectors import Metric
-from services.search.ann.recall_monitor import ENOUGH, WAITING_AT_MOST, WINDOW, RecallMonitor, RecallRecord, recall_of
+from services.search.ann.recall_monitor import MAX_QUEUED, MIN_QUERIES, WINDOW, RecallMonitor, RecallRecord, recall_of
 from services.search.core.collection_index import Recall
 from tests.waiting import HANG_SECONDS
 
@@ -38,7 +38,7 @@ def test_only_the_last_queries_count() -> None:
 
 def test_few_queries_prove_nothing() -> None:
     record = RecallRecord()
-    add(record, 1.0, 0.0, ENOUGH - 1)
+    add(record, 1.0, 0.0, MIN_QUERIES - 1)
     assert not record.degraded
     add(record, 1.0, 0.0, 1)
     assert record.degraded
@@ -48,14 +48,14 @@ def test_few_queries_prove_nothing() -> None:
 def test_a_space_is_guarded_for_any_share_that_falls() -> None:
     record = RecallRecord()
     add(record, 1.0, 1.0, 100)
-    add(record, 0.3, 0.8, ENOUGH)
+    add(record, 0.3, 0.8, MIN_QUERIES)
     assert record.degraded
     assert "20% to 50%" in record.note
 
 
 def test_it_recovers_when_what_fell_is_safely_above_again() -> None:
     record = RecallRecord()
-    add(record, 0.3, 0.5, ENOUGH)
+    add(record, 0.3, 0.5, MIN_QUERIES)
     add(record, 1.0, 1.0, WINDOW)
     assert record.degraded
     add(record, 0.3, 0.91, WINDOW)
@@ -76,7 +76,7 @@ def test_a_tie_with_a_best_one_is_a_best_one() -> None:
 
 
 async def test_queries_are_repeated_by_another_thread_and_failures_harm_nothing() -> None:
-    guard, seen = RecallMonitor(1.0), threading.Event()
+    monitor, seen = RecallMonitor(1.0), threading.Event()
     names: list[str] = []
 
     def fail() -> None:
@@ -86,34 +86,34 @@ async def test_queries_are_repeated_by_another_thread_and_failures_harm_nothing(
         names.append(threading.current_thread().name)
         seen.set()
 
-    async with guard.working():
-        assert guard.offer(fail)
-        assert guard.offer(note)
+    async with monitor.running():
+        assert monitor.submit(fail)
+        assert monitor.submit(note)
         assert await asyncio.to_thread(seen.wait, 5)
     assert names == ["recall"]
     assert not [thread for thread in threading.enumerate() if thread.name == "recall"]
 
 
 def test_what_cannot_be_kept_up_with_is_dropped() -> None:
-    guard = RecallMonitor(1.0)
-    assert all(guard.offer(lambda: None) for _ in range(WAITING_AT_MOST))
-    assert not guard.offer(lambda: None)
+    monitor = RecallMonitor(1.0)
+    assert all(monitor.submit(lambda: None) for _ in range(MAX_QUEUED))
+    assert not monitor.submit(lambda: None)
 
 
 async def test_a_full_queue_does_not_hold_up_the_end() -> None:
-    guard, going = RecallMonitor(1.0), threading.Event()
+    monitor, going = RecallMonitor(1.0), threading.Event()
 
     def wait() -> None:
         going.wait(0.2)
 
     async with asyncio.timeout(HANG_SECONDS):
-        async with guard.working():
-            guard.offer(wait)
-            while guard.offer(lambda: None):
+        async with monitor.running():
+            monitor.submit(wait)
+            while monitor.submit(lambda: None):
                 pass
-    assert guard.chosen(10) == ()
+    assert monitor.sample(10) == ()
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (1.0, 5000, 5000), (0.1, 300, 700)])
 def test_the_share_that_was_set_is_chosen(share: float, least: int, most: int) -> None:
-    assert least <= len(RecallMonitor(share).chosen(5000)) <= most
+    assert least <= len(RecallMonitor(share).sample(5000)) <= most

@@ -25,7 +25,7 @@ def memory(space: Space) -> VectorIndex:
     return MemoryIndex(space.dimensions, space.metric)
 
 
-def part(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangeBatch:
+def batch(items: Mapping[str, float], *, deleted: Sequence[str] = (), metadata: str = "{}") -> ChangeBatch:
     """Items at (x, 0) in space "a"."""
     vectors = np.array([[x, 0] for x in items.values()], np.float32).reshape(-1, 2)
     found = {"a": SpaceVectors(np.arange(len(items)), vectors)}
@@ -48,8 +48,8 @@ def index() -> LocalCollectionIndex:
 
 
 def test_nothing_is_seen_before_it_is_published(index: LocalCollectionIndex) -> None:
-    commit(index, 1, part({"x": 1}))
-    index.write(part({"x": 5, "y": 2}, deleted=["x"]))
+    commit(index, 1, batch({"x": 1}))
+    index.write(batch({"x": 5, "y": 2}, deleted=["x"]))
     assert found(index) == [("x", 1)]
     index.publish(Version("u", 2))
     assert found(index) == [("y", 2), ("x", 5)]
@@ -57,30 +57,30 @@ def test_nothing_is_seen_before_it_is_published(index: LocalCollectionIndex) -> 
 
 
 def test_an_abandoned_change_leaves_no_trace(index: LocalCollectionIndex) -> None:
-    commit(index, 1, part({"x": 1}))
-    index.write(part({"x": 5, "y": 2}, deleted=["z"]))
+    commit(index, 1, batch({"x": 1}))
+    index.write(batch({"x": 5, "y": 2}, deleted=["z"]))
     index.rollback()
-    commit(index, 2, part({"w": 3}))
+    commit(index, 2, batch({"w": 3}))
     assert found(index) == [("x", 1), ("w", 3)]
 
 
 def test_upserts_replace_and_deletes_remove(index: LocalCollectionIndex) -> None:
-    commit(index, 1, part({"x": 1, "y": 2, "z": 3}))
-    commit(index, 2, part({"y": 9}, deleted=["x", "never"]))
+    commit(index, 1, batch({"x": 1, "y": 2, "z": 3}))
+    commit(index, 2, batch({"y": 9}, deleted=["x", "never"]))
     assert found(index) == [("z", 3), ("y", 9)]
-    commit(index, 3, part({}, deleted=["y", "z"]))
+    commit(index, 3, batch({}, deleted=["y", "z"]))
     assert found(index) == []
     assert found_by(index, "a", ORIGIN, 1, None).candidates == 0
 
 
 def test_an_id_that_comes_twice_in_a_change_counts_once(index: LocalCollectionIndex) -> None:
-    commit(index, 1, part({"x": 1}), part({"x": 2}), part({}, deleted=["x"]), part({"x": 3}))
+    commit(index, 1, batch({"x": 1}), batch({"x": 2}), batch({}, deleted=["x"]), batch({"x": 3}))
     assert found(index) == [("x", 3)]
 
 
 def test_rows_and_slots_are_used_again(index: LocalCollectionIndex) -> None:
     for number in range(200):
-        commit(index, number, part({f"i{item}": number + item for item in range(50)}))
+        commit(index, number, batch({f"i{item}": number + item for item in range(50)}))
     assert found(index, 1) == [("i0", 199)]
     assert sum(state.memory_bytes for state in index.states()) < 60_000 + 4 * 50 * (2 * 4 + 8 + 8)
 
@@ -88,14 +88,14 @@ def test_rows_and_slots_are_used_again(index: LocalCollectionIndex) -> None:
 def test_equal_scores_come_by_id_also_at_the_cut(index: LocalCollectionIndex) -> None:
     ids = [f"{item:03}" for item in range(50)]
     shuffled = list(np.random.default_rng(0).permutation(ids))
-    commit(index, 1, part({**dict.fromkeys(shuffled, 7.0), "near": 1.0, "far": 9.0}))
+    commit(index, 1, batch({**dict.fromkeys(shuffled, 7.0), "near": 1.0, "far": 9.0}))
     assert [item for item, _ in found(index, 10)] == ["near", *ids[:9]]
     assert [item for item, _ in found(index, 51)] == ["near", *ids]
 
 
 def test_ids_order_as_utf8(index: LocalCollectionIndex) -> None:
     ids = ["\U0001f600", "\uffff", "z", "é", "Z", "a"]
-    commit(index, 1, part(dict.fromkeys(ids, 1.0)))
+    commit(index, 1, batch(dict.fromkeys(ids, 1.0)))
     assert [item for item, _ in found(index)] == sorted(ids, key=str.encode)
 
 
@@ -115,8 +115,8 @@ def test_a_hit_tells_every_space_that_has_its_vector(index: LocalCollectionIndex
 
 
 def test_a_filter_leaves_out_before_ranking(index: LocalCollectionIndex) -> None:
-    near = part({f"n{item}": 1 for item in range(500)}, metadata='{"kind": "near"}')
-    far = part({f"f{item}": 50 + item for item in range(3)}, metadata='{"kind": "far"}')
+    near = batch({f"n{item}": 1 for item in range(500)}, metadata='{"kind": "near"}')
+    far = batch({f"f{item}": 50 + item for item in range(3)}, metadata='{"kind": "far"}')
     commit(index, 1, near, far)
     result = found_by(index, "a", ORIGIN, 2, Comparison(("kind",), Operator.EQUAL, ("far",)))
     assert ([hit.item_id for hit in result.hits], result.candidates) == (["f0", "f1"], 3)
@@ -125,7 +125,7 @@ def test_a_filter_leaves_out_before_ranking(index: LocalCollectionIndex) -> None
 def test_a_filter_holds_for_the_version_searched(index: LocalCollectionIndex) -> None:
     sale = Comparison(("sale",), Operator.EQUAL, (True,))
     for number, flag in enumerate(["true", "false", "true"] * 3):
-        commit(index, number, part({"x": 1}, metadata=f'{{"sale": {flag}}}'))
+        commit(index, number, batch({"x": 1}, metadata=f'{{"sale": {flag}}}'))
         assert found_by(index, "a", ORIGIN, 1, sale).candidates == (flag == "true")
         assert found_by(index, "a", ORIGIN, 1, sale).candidates == (flag == "true")
 
@@ -146,7 +146,7 @@ def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | t
 
     def put(number: int) -> None:
         items = dict.fromkeys(ids[: 200 + number % 100], float(number))
-        commit(index, number, part(items, deleted=ids[200 + number % 100 :], metadata=f'{{"v": {number}}}'))
+        commit(index, number, batch(items, deleted=ids[200 + number % 100 :], metadata=f'{{"v": {number}}}'))
 
     put(0)
     failures: list[object] = []
@@ -179,7 +179,7 @@ def test_searches_next_to_a_writer_see_one_version(engine: type[MemoryIndex] | t
 
 
 def test_ids_are_those_with_a_vector_in_the_space(index: LocalCollectionIndex) -> None:
-    index.write(part({"a": 1, "b": 2}))
+    index.write(batch({"a": 1, "b": 2}))
     index.write(ChangeBatch(["bare"], ["{}"]))
     index.publish(Version("u", 1))
     ids, version = index.item_ids("a")
@@ -189,7 +189,7 @@ def test_ids_are_those_with_a_vector_in_the_space(index: LocalCollectionIndex) -
 
 
 def test_only_the_items_asked_for_are_ranked(index: LocalCollectionIndex) -> None:
-    index.write(part({"a": 1, "b": 2, "c": 3}))
+    index.write(batch({"a": 1, "b": 2, "c": 3}))
     index.publish(Version("u", 1))
     found = found_by(index, "a", ORIGIN, 10, ids=["c", "a", "none"])
     assert [hit.item_id for hit in found.hits] == ["a", "c"]

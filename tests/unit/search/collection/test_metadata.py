@@ -27,8 +27,8 @@ UNORDERED = [Operator.EQUAL, Operator.NOT_EQUAL, Operator.IN, Operator.NOT_IN]
 @pytest.fixture(params=[0, 1024], ids=["sorted", "unsorted"], autouse=True)
 def unsorted_spare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values of a column are sorted only once there are many of them; few must do here."""
-    monkeypatch.setattr(column_module, "UNSORTED_SPARE", request.param)
-    monkeypatch.setattr(metadata_module, "PARSED_TOGETHER", 7 if request.param else 1024)
+    monkeypatch.setattr(column_module, "MAX_UNSORTED", request.param)
+    monkeypatch.setattr(metadata_module, "PARSE_BATCH_SIZE", 7 if request.param else 1024)
 
 
 class Generator:
@@ -77,7 +77,7 @@ class Generator:
         return Comparison(self.path(), operator, (self.random.choice([*NUMBERS, *STRINGS]),))
 
 
-def spelt(metadata: Mapping[str, object]) -> str:
+def text(metadata: Mapping[str, object]) -> str:
     """JSON, infinity as the number too large for float64 that a client may send."""
     return json.dumps(metadata).replace("-Infinity", "-1e999").replace("Infinity", "1e999")
 
@@ -93,13 +93,13 @@ def parsed(metadata: str) -> dict[str, object]:
 
 def assert_agrees(columns: MetadataColumns, held: Sequence[str], condition: Filter, round_number: int) -> None:
     expected = [matches(condition, parsed(metadata)) for metadata in held]
-    assert columns.satisfying(condition, len(held), round_number).tolist() == expected, condition
+    assert columns.matches(condition, len(held), round_number).tolist() == expected, condition
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_columns_agree_with_the_oracle(seed: int) -> None:
     generator = Generator(seed)
-    held = [spelt(generator.metadata()) for _ in range(250)]
+    held = [text(generator.metadata()) for _ in range(250)]
     columns = MetadataColumns()
     columns.write(np.arange(250), held, 0)
     for _ in range(300):
@@ -115,7 +115,7 @@ def test_columns_agree_while_rows_come_and_change(seed: int) -> None:
         fresh = generator.random.randrange(6)
         changed = generator.random.sample(range(len(held)), min(len(held), 3))
         rows = [*changed, *range(len(held), len(held) + fresh)]
-        written = [spelt(generator.metadata()) for _ in rows]
+        written = [text(generator.metadata()) for _ in rows]
         held += [""] * fresh
         for row, metadata in zip(rows, written, strict=True):
             held[row] = metadata
@@ -126,7 +126,7 @@ def test_columns_agree_while_rows_come_and_change(seed: int) -> None:
 
 @pytest.mark.parametrize("operator", [op for op in Operator if op is not Operator.STARTS_WITH])
 def test_every_number_compares_with_every_number_exactly(operator: Operator) -> None:
-    held = [spelt({"n": number}) for number in NUMBERS]
+    held = [text({"n": number}) for number in NUMBERS]
     columns = MetadataColumns()
     columns.write(np.arange(len(held)), held, 0)
     for operand in NUMBERS:
@@ -144,7 +144,7 @@ def test_dates_in_iso_8601_compare_as_the_times_they_are() -> None:
     columns.write(np.arange(8), held, 0)
     after = Comparison(("at",), Operator.GREATER_OR_EQUAL, ("2019-09-15T07:00:00Z",))
     before = Comparison(("at",), Operator.LESS, ("2020-09",))
-    assert np.flatnonzero(columns.satisfying(AllOf((after, before)), 8, 0)).tolist() == [3, 4, 5]
+    assert np.flatnonzero(columns.matches(AllOf((after, before)), 8, 0)).tolist() == [3, 4, 5]
 
 
 def test_strings_in_order_agree_with_the_oracle_while_new_ones_come() -> None:
@@ -169,13 +169,13 @@ def test_a_row_written_later_does_not_disturb_the_rows_before() -> None:
     columns.write(numbers(0, 1), ['{"a": 1}', '{"a": 2}'], 0)
     condition = Comparison(("a",), Operator.EQUAL, (1,))
     columns.write(numbers(2), ['{"a": 1}'], 1)
-    assert columns.satisfying(condition, 2, 0).tolist() == [True, False]
-    assert columns.satisfying(condition, 3, 1).tolist() == [True, False, True]
-    assert columns.satisfying(condition, 2, 0).tolist() == [True, False]
+    assert columns.matches(condition, 2, 0).tolist() == [True, False]
+    assert columns.matches(condition, 3, 1).tolist() == [True, False, True]
+    assert columns.matches(condition, 2, 0).tolist() == [True, False]
 
 
 def test_columns_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metadata_module, "COLUMNS_AT_MOST", 3)
+    monkeypatch.setattr(metadata_module, "MAX_COLUMNS", 3)
     columns = MetadataColumns()
     held = [json.dumps({f"k{row}": "x" * 100}) for row in range(10)]
     columns.write(np.arange(10), held, 0)
@@ -194,7 +194,7 @@ def test_values_that_no_row_has_any_more_do_not_pile_up() -> None:
         columns.write(
             numbers(*range(10)), [json.dumps({"at": f"{round_number} {row}"}) for row in range(10)], round_number
         )
-        columns.satisfying(condition, 10, round_number)
+        columns.matches(condition, 10, round_number)
     assert columns.memory_bytes < 400_000
 
 
@@ -205,4 +205,4 @@ def test_a_column_grown_wasteful_is_made_anew_beside_one_asked_for_lately() -> N
         held = [json.dumps({"at": f"{round_number} {row}", "n": row}) for row in range(10)]
         columns.write(numbers(*range(10)), held, round_number)
         condition = lately if round_number % 2 else AllOf((changing, lately))
-        assert columns.satisfying(condition, 10, round_number).all()
+        assert columns.matches(condition, 10, round_number).all()

@@ -22,21 +22,23 @@ HNSW = IndexConfig(Hnsw(m=8, ef_construction=16))
 
 class Collection:
     def __init__(self, config: IndexConfig) -> None:
-        self.builders = BuildScheduler()
-        workshop = BuildContext(FaissAnnFactory(), self.builders, RecallMonitor(0.0), RefreshPolicy(least=100, rest=0))
+        self.scheduler = BuildScheduler()
+        context = BuildContext(
+            FaissAnnFactory(), self.scheduler, RecallMonitor(0.0), RefreshPolicy(min_modified=100, rest_factor=0)
+        )
         self.index = LocalCollectionIndex(
             [_space(config)],
             lambda space: FaissIndex(DIMENSIONS, space.metric, storage=space.config.scanned),
-            workshop,
+            context,
         )
         self.vectors = np.random.default_rng(0).standard_normal((COUNT, DIMENSIONS)).astype(np.float32)
         ids = [str(number) for number in range(COUNT)]
         self.commits = 0
         self.commit(ChangeBatch(ids, ["{}"] * COUNT, {"a": SpaceVectors(np.arange(COUNT), self.vectors)}))
 
-    def commit(self, part: ChangeBatch) -> None:
+    def commit(self, batch: ChangeBatch) -> None:
         self.commits += 1
-        self.index.write(part)
+        self.index.write(batch)
         self.index.publish(Version("u", self.commits))
 
     def configure(self, config: IndexConfig) -> None:
@@ -69,7 +71,7 @@ def test_codes_are_kept_until_an_approximate_index_answers() -> None:
     collection = Collection(INT8)
     collection.configure(HNSW)
     assert collection.exact_bytes() > FLOAT32_BYTES
-    while collection.builders.step() is not None:
+    while collection.scheduler.step() is not None:
         pass
     assert collection.found()[0] is Mode.APPROXIMATE
     collection.commit(ChangeBatch())

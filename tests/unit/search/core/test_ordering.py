@@ -6,7 +6,7 @@ import pytest
 from services.common.vectors import Metric
 from services.search.core.collection_index import Hit
 from services.search.core.hits import Hits, columns_of
-from services.search.core.ordering import in_order, within
+from services.search.core.ordering import apply_score_limit, break_ties
 from services.search.core.vector_index import Ranking
 
 
@@ -19,7 +19,7 @@ def test_equal_scores_come_by_id_at_every_cut(top_k: int) -> None:
     scores = [0.9, 0.9, 0.5, 0.4, 0.4, 0.4, 0.1, 0.1]
     ids = ["z", "y", "a", "q", "p", "r", "c", "b"]
     expected = sorted(range(8), key=lambda row: (-scores[row], ids[row]))[:top_k]
-    ordered = in_order(ranking(*scores), top_k, ids.__getitem__)
+    ordered = break_ties(ranking(*scores), top_k, ids.__getitem__)
     assert ordered.slots.tolist() == expected
     assert ordered.scores.tolist() == pytest.approx([scores[row] for row in expected])
 
@@ -27,7 +27,7 @@ def test_equal_scores_come_by_id_at_every_cut(top_k: int) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
 def test_any_number_of_equal_scores_is_ordered(count: int) -> None:
     ids = [f"{(row * 7) % 50:02}" for row in range(count)]
-    ordered = in_order(ranking(*[1.0] * count), 10, ids.__getitem__)
+    ordered = break_ties(ranking(*[1.0] * count), 10, ids.__getitem__)
     assert [ids[row] for row in ordered.slots.tolist()] == sorted(ids)[:10]
 
 
@@ -46,15 +46,15 @@ def test_any_number_of_equal_scores_is_ordered(count: int) -> None:
 def test_a_limit_cuts_by_the_direction_of_the_metric(
     metric: Metric, scores: list[float], limit: float, kept: int
 ) -> None:
-    cut = within(ranking(*scores), limit, metric)
+    cut = apply_score_limit(ranking(*scores), limit, metric)
     assert cut.slots.tolist() == list(range(kept))
     assert cut.scores.tolist() == scores[:kept]
 
 
 def test_a_limit_between_two_float32_is_not_rounded_to_one() -> None:
     third = float(np.float32(1 / 3))
-    assert len(within(ranking(third), third, Metric.COSINE).slots) == 1
-    assert len(within(ranking(third), np.nextafter(third, 1), Metric.COSINE).slots) == 0
+    assert len(apply_score_limit(ranking(third), third, Metric.COSINE).slots) == 1
+    assert len(apply_score_limit(ranking(third), np.nextafter(third, 1), Metric.COSINE).slots) == 0
 
 
 def test_hits_by_column_are_hits() -> None:

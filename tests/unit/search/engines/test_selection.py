@@ -15,7 +15,7 @@ from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
-from tests.unit.search.feeds import FLAT, PHOTOS, part
+from tests.unit.search.feeds import FLAT, PHOTOS, batch
 
 
 async def started(**settings: object) -> None:
@@ -68,20 +68,20 @@ async def on_a_device() -> AsyncIterator[tuple[SearchServicer, MemoryChangeFeed]
         yield servicer, store
 
 
-def asked(version: Version) -> pb.SearchIndexRequest:
+def search_request(version: Version) -> pb.SearchIndexRequest:
     vector = vector_pb2.Vector(float32_le=np.zeros(2, "<f4").tobytes())
     return pb.SearchIndexRequest(collection=PHOTOS, space="flat", vector=vector, top_k=3, version=str(version))
 
 
 async def test_a_service_searches_on_a_device(on_a_device: tuple[SearchServicer, MemoryChangeFeed]) -> None:
     servicer, store = on_a_device
-    version = store.commit(PHOTOS, part({f"item-{number:04}": number % 1000 for number in range(3000)}))
-    response = await servicer.SearchIndex(asked(version), None)  # type: ignore[arg-type]  # no call, no context
+    version = store.commit(PHOTOS, batch({f"item-{number:04}": number % 1000 for number in range(3000)}))
+    response = await servicer.SearchIndex(search_request(version), None)  # type: ignore[arg-type]  # no call, no context
     assert [(hit.id, hit.score) for hit in response.hits] == [(f"item-{number}000", 0.0) for number in range(3)]
 
 
 async def test_a_service_says_when_its_device_is_full(on_a_device: tuple[SearchServicer, MemoryChangeFeed]) -> None:
     servicer, store = on_a_device
-    version = store.commit(PHOTOS, part({f"item-{number}": number for number in range(600_000)}))
+    version = store.commit(PHOTOS, batch({f"item-{number}": number for number in range(600_000)}))
     with pytest.raises(IndexTooLargeError, match=r"bytes more on cpu, which has 4,\d+,\d+ left"):
-        await servicer.SearchIndex(asked(version), None)  # type: ignore[arg-type]
+        await servicer.SearchIndex(search_request(version), None)  # type: ignore[arg-type]

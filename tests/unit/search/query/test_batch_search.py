@@ -27,17 +27,17 @@ from services.search.query import batch_search, stream_buffer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
-from tests.unit.search.feeds import DEEP, FLAT, PHOTOS, part
+from tests.unit.search.feeds import DEEP, FLAT, PHOTOS, batch
 
 Request = pb.SearchIndexBatchRequest
-ITEMS = {f"i{place:03}": float(place) for place in range(100)}
+ITEMS = {f"i{number:03}": float(number) for number in range(100)}
 
 
 @pytest.fixture
 def store() -> MemoryChangeFeed:
     feed = MemoryChangeFeed()
     feed.create(PHOTOS, [FLAT, DEEP])
-    feed.commit(PHOTOS, part(ITEMS))
+    feed.commit(PHOTOS, batch(ITEMS))
     return feed
 
 
@@ -62,7 +62,7 @@ def float32(vectors: Matrix) -> Request:
 
 
 def arrow_ipc(*columns: pa.Array, compression: str | None = None) -> Request:
-    batch = pa.record_batch(list(columns), [f"column {place}" for place in range(len(columns))])
+    batch = pa.record_batch(list(columns), [f"column {number}" for number in range(len(columns))])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_batch(batch)
@@ -92,7 +92,7 @@ def told(responses: Iterable[pb.SearchIndexBatchResponse]) -> list[list[tuple[st
 
 
 def nearest(x: float, count: int) -> list[tuple[str, float]]:
-    return sorted(((item, abs(place - x)) for item, place in ITEMS.items()), key=lambda hit: (hit[1], hit[0]))[:count]
+    return sorted(((item, abs(number - x)) for item, number in ITEMS.items()), key=lambda hit: (hit[1], hit[0]))[:count]
 
 
 async def test_rankings_come_in_the_order_of_the_vectors_however_they_arrive(stub: InProcessStub) -> None:
@@ -109,7 +109,7 @@ async def test_rankings_come_in_the_order_of_the_vectors_however_they_arrive(stu
 
 
 async def test_options_mean_what_they_mean_for_one_vector(stub: InProcessStub, store: MemoryChangeFeed) -> None:
-    version = str(store.commit(PHOTOS, part({"odd": 3.25}, metadata='{"odd": true}')))
+    version = str(store.commit(PHOTOS, batch({"odd": 3.25}, metadata='{"odd": true}')))
     odd = to_message(from_json('{"odd": true}'))
     filtered = await answered(
         stub, options(filter=odd, version=version, fingerprint="made by hand"), float32(points(1, 2))
@@ -130,11 +130,11 @@ async def test_all_rankings_are_of_one_version_while_others_are_written(
     stub: InProcessStub, store: MemoryChangeFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each version moves every item by one: a ranking of another version would show."""
-    monkeypatch.setattr(batch_search, "PIECE_VECTORS", 4)
+    monkeypatch.setattr(batch_search, "MAX_CHUNK_VECTORS", 4)
     versions = []
     async for response in stream("search", stub.SearchIndexBatch, sent([options(top_k=1), *[float32(points(0))] * 40])):
         versions.append((response.version, {hits[0][1] for hits in told([response])}))
-        store.commit(PHOTOS, part({item: place + len(versions) for item, place in ITEMS.items()}))
+        store.commit(PHOTOS, batch({item: number + len(versions) for item, number in ITEMS.items()}))
         await asyncio.sleep(0.01)
     assert len(versions) >= 10
     assert {version for version, _ in versions} == {"uid1.1"}
@@ -191,7 +191,7 @@ async def test_as_many_as_allowed_are_answered(stub: InProcessStub) -> None:
 
 
 async def test_long_rankings_come_in_messages_of_bounded_size(stub: InProcessStub, store: MemoryChangeFeed) -> None:
-    version = str(store.commit(PHOTOS, part({f"{place:01000}": place for place in range(2000)})))
+    version = str(store.commit(PHOTOS, batch({f"{number:01000}": number for number in range(2000)})))
     responses = await answered(stub, options(top_k=2000, version=version), float32(points(*[0] * 5)))
     assert [len(hits) for hits in told(responses)] == [2000] * 5
     assert len(responses) == 5
@@ -204,10 +204,10 @@ async def test_a_silent_caller_does_not_keep_its_place(stub: InProcessStub, monk
         await asyncio.Event().wait()
 
     monkeypatch.setattr(stream_buffer, "TIMEOUT_SECONDS", 0.05)
-    answers = stream("search", stub.SearchIndexBatch, silent())
-    assert told([await anext(answers)]) == [nearest(1, 10)]
+    responses = stream("search", stub.SearchIndexBatch, silent())
+    assert told([await anext(responses)]) == [nearest(1, 10)]
     with pytest.raises(DeadlineError):
-        await anext(answers)
+        await anext(responses)
 
 
 async def test_calls_are_bounded_and_give_their_place_back(stub: InProcessStub) -> None:

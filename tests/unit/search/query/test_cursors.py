@@ -32,10 +32,10 @@ from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
-from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, found_by, make_index, part
+from tests.unit.search.feeds import DEEP, FLAT, ORIGIN, PHOTOS, batch, found_by, make_index
 from tests.waiting import LoopClock, until_raises
 
-ITEMS = {f"i{place:03}": float(place // 3) for place in range(100)}
+ITEMS = {f"i{offset:03}": float(offset // 3) for offset in range(100)}
 """Three at a time tie."""
 
 
@@ -43,7 +43,7 @@ ITEMS = {f"i{place:03}": float(place // 3) for place in range(100)}
 def store() -> MemoryChangeFeed:
     feed = MemoryChangeFeed()
     feed.create(PHOTOS, [FLAT, DEEP])
-    feed.commit(PHOTOS, part(ITEMS, metadata='{"old": true}'))
+    feed.commit(PHOTOS, batch(ITEMS, metadata='{"old": true}'))
     return feed
 
 
@@ -98,7 +98,8 @@ async def test_pages_go_on_in_their_version_while_everything_is_written_anew(
     while token := read[-1].next_page_token:
         gone = f"i{len(read):03}"
         version = store.commit(
-            PHOTOS, part({item: 50 - place for item, place in ITEMS.items()}, deleted=[gone], metadata='{"old": false}')
+            PHOTOS,
+            batch({item: 50 - offset for item, offset in ITEMS.items()}, deleted=[gone], metadata='{"old": false}'),
         )
         fresh = await page(stub, paged=False, version=str(version), top_k=1)
         assert fresh.version == str(version)
@@ -108,7 +109,9 @@ async def test_pages_go_on_in_their_version_while_everything_is_written_anew(
 
 
 async def test_filters_ids_and_limits_hold_on_every_page(stub: InProcessStub, store: MemoryChangeFeed) -> None:
-    version = str(store.commit(PHOTOS, part({f"new{place}": place for place in range(20)}, metadata='{"old": false}')))
+    version = str(
+        store.commit(PHOTOS, batch({f"new{offset}": offset for offset in range(20)}, metadata='{"old": false}'))
+    )
     old = to_message(from_json('{"old": true}'))
     assert told(*await pages(stub, version=version, filter=old)) == RANKED
     ids = [item for item, _ in RANKED[::5]]
@@ -217,20 +220,20 @@ def test_a_token_spells_itself() -> None:
 
 
 def test_a_version_lapses_when_it_would_hold_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "HELD_ROWS_AT_LEAST", 250)
+    monkeypatch.setattr(versions, "MIN_RETAINED_ROWS", 250)
     index = make_index(Table(PHOTOS, [FLAT], Version("u", 0)))
 
     def write(number: int) -> None:
-        index.write(part({item: place + number for item, place in ITEMS.items()}))
+        index.write(batch({item: offset + number for item, offset in ITEMS.items()}))
         index.publish(Version("u", number))
 
     write(0)
-    old = index.keep()
+    old = index.open_view()
     ranking = old.pages(Search("flat", 10), ORIGIN)
     write(1)
-    young = index.keep()
+    young = index.open_view()
     write(2)
-    assert [hit.score for hit in ranking.page(97, 3).found.hits] == [32, 32, 33]
+    assert [hit.score for hit in ranking.page(97, 3).result.hits] == [32, 32, 33]
     write(3)
     assert old.search(Search("flat", 1), ORIGIN[None])[0].version == Version("u", 0)
     write(4)
@@ -248,32 +251,32 @@ def test_a_version_lapses_when_it_would_hold_too_many_rows(monkeypatch: pytest.M
 
 
 def test_a_version_that_holds_no_rows_does_not_lapse_for_a_search_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "HELD_ROWS_AT_LEAST", 1)
+    monkeypatch.setattr(versions, "MIN_RETAINED_ROWS", 1)
     held = versions.VersionSet()
     held.publish(versions.PublishedVersion(Version("u", 1), 0, np.ones(4, np.bool_)), [])
-    with held.pinned():
-        old = held.keep()
+    with held.pin():
+        old = held.lease()
         held.publish(
             versions.PublishedVersion(Version("u", 2), 1, np.array([False, False, True, False, True])), [0, 1, 3]
         )
-        young = held.keep()
+        young = held.lease()
         assert held.vacuum() == []
-        with held.pinned_by(young) as snapshot:
-            assert snapshot.version == Version("u", 2)
-    with pytest.raises(LeaseExpiredError), held.pinned_by(old):
+        with held.pin_lease(young) as published:
+            assert published.version == Version("u", 2)
+    with pytest.raises(LeaseExpiredError), held.pin_lease(old):
         pass
     assert held.vacuum() == [0, 1, 3]
 
 
 @pytest.mark.parametrize("size", [1000, 3000])
 def test_every_candidate_comes_once_while_another_thread_writes(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "HELD_ROWS_AT_LEAST", 10**9)
+    monkeypatch.setattr(versions, "MIN_RETAINED_ROWS", 10**9)
     random = np.random.default_rng(size)
-    items = {f"item {number}": float(place) for number, place in enumerate(random.integers(0, 5000, 12_000))}
+    items = {f"item {number}": float(offset) for number, offset in enumerate(random.integers(0, 5000, 12_000))}
     index = make_index(Table(PHOTOS, [FLAT], Version("u", 0)))
-    index.write(part(items))
+    index.write(batch(items))
     index.publish(Version("u", 1))
-    version = index.keep()
+    version = index.open_view()
     whole = [(hit.item_id, hit.score) for hit in found_by(index, "flat", ORIGIN, 12_000).hits]
     done = threading.Event()
 
@@ -281,7 +284,7 @@ def test_every_candidate_comes_once_while_another_thread_writes(size: int, monke
         number = 2
         while not done.is_set():
             changed = list(items)[number % 100 :: 100]
-            index.write(part(dict.fromkeys(changed[1:], 1.0), deleted=changed[:1]))
+            index.write(batch(dict.fromkeys(changed[1:], 1.0), deleted=changed[:1]))
             index.publish(Version("u", number))
             number += 1
 
@@ -292,7 +295,7 @@ def test_every_candidate_comes_once_while_another_thread_writes(size: int, monke
     more = True
     while more:
         each = ranking.page(len(read), size)
-        read += [(hit.item_id, hit.score) for hit in each.found.hits]
+        read += [(hit.item_id, hit.score) for hit in each.result.hits]
         more = each.more
     done.set()
     writer.join()

@@ -18,10 +18,10 @@ from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.change_feed import Table
 from services.search.core.collection_index import CollectionIndex, Search, SearchResult
 from services.search.query.dynamic_batching import SearchBatcher
-from tests.unit.search.feeds import FLAT, make_index, part
+from tests.unit.search.feeds import FLAT, batch, make_index
 from tests.waiting import HANG_SECONDS
 
-ITEMS = {f"i{place:03}": float(place) for place in range(300)}
+ITEMS = {f"i{offset:03}": float(offset) for offset in range(300)}
 
 
 class HeldIndex:
@@ -44,13 +44,13 @@ class HeldIndex:
 @pytest.fixture
 def index() -> HeldIndex:
     filled = make_index(Table("collections/photos", [FLAT], Version("u", 0)))
-    filled.write(part(ITEMS, metadata='{"n": 1}'))
+    filled.write(batch(ITEMS, metadata='{"n": 1}'))
     filled.publish(Version("u", 1))
     return HeldIndex(filled)
 
 
 @pytest.fixture
-async def merged() -> AsyncIterator[SearchBatcher]:
+async def batcher() -> AsyncIterator[SearchBatcher]:
     async with BoundedExecutor("search", 1) as executor:
         yield SearchBatcher(executor, max_batch=4)
 
@@ -60,25 +60,25 @@ def told(found: SearchResult) -> list[tuple[str, float]]:
 
 
 async def start(
-    merged: SearchBatcher, index: CollectionIndex, x: float, search: Search, tell: Any = told
+    batcher: SearchBatcher, index: CollectionIndex, x: float, search: Search, tell: Any = told
 ) -> asyncio.Task[Any]:
-    task = asyncio.create_task(merged.search(index, search, np.array([x, 0], np.float32), tell))
+    task = asyncio.create_task(batcher.search(index, search, np.array([x, 0], np.float32), tell))
     for _ in range(5):
         await asyncio.sleep(0)
     return task
 
 
 def nearest(x: float, count: int) -> list[tuple[str, float]]:
-    return sorted(((item, abs(place - x)) for item, place in ITEMS.items()), key=lambda hit: (hit[1], hit[0]))[:count]
+    return sorted(((item, abs(offset - x)) for item, offset in ITEMS.items()), key=lambda hit: (hit[1], hit[0]))[:count]
 
 
 async def test_those_that_wait_share_a_call_and_each_gets_as_many_as_it_wants(
-    merged: SearchBatcher, index: HeldIndex
+    batcher: SearchBatcher, index: HeldIndex
 ) -> None:
-    asked = [(1.0, 3), (5.0, 2), (9.0, 10), (2.5, 1), (4.0, 5), (7.0, 4)]
-    tasks = [await start(merged, index, x, Search("flat", top_k)) for x, top_k in asked]
+    normalize_queries = [(1.0, 3), (5.0, 2), (9.0, 10), (2.5, 1), (4.0, 5), (7.0, 4)]
+    tasks = [await start(batcher, index, x, Search("flat", top_k)) for x, top_k in normalize_queries]
     index.gate.set()
-    assert await asyncio.gather(*tasks) == [nearest(x, top_k) for x, top_k in asked]
+    assert await asyncio.gather(*tasks) == [nearest(x, top_k) for x, top_k in normalize_queries]
     assert [(search.top_k, queries) for search, queries in index.calls] == [
         (3, [1.0]),
         (10, [5.0, 9.0, 2.5, 4.0]),
@@ -86,7 +86,7 @@ async def test_those_that_wait_share_a_call_and_each_gets_as_many_as_it_wants(
     ]
 
 
-async def test_different_questions_are_not_mixed(merged: SearchBatcher, index: HeldIndex) -> None:
+async def test_different_questions_are_not_mixed(batcher: SearchBatcher, index: HeldIndex) -> None:
     one, true = (Search("flat", 1, Comparison(("n",), Operator.EQUAL, (value,))) for value in (1, True))
     assert one == true, "Python says so, and the filters still differ"
     questions = [
@@ -98,8 +98,8 @@ async def test_different_questions_are_not_mixed(merged: SearchBatcher, index: H
         Search("flat", 1, exact=True),
         Search("flat", 200),
     ]
-    block = await start(merged, index, 0, Search("flat", 1))
-    tasks = [await start(merged, index, 5, search) for search in questions]
+    block = await start(batcher, index, 0, Search("flat", 1))
+    tasks = [await start(batcher, index, 5, search) for search in questions]
     index.gate.set()
     await block
     plain, filtered, none, among, limited, exact, many = await asyncio.gather(*tasks)
@@ -109,21 +109,21 @@ async def test_different_questions_are_not_mixed(merged: SearchBatcher, index: H
 
 
 async def test_an_error_of_the_engine_reaches_those_who_asked_for_it_alone(
-    merged: SearchBatcher, index: HeldIndex
+    batcher: SearchBatcher, index: HeldIndex
 ) -> None:
-    tasks = [await start(merged, index, 3, Search(space, 1)) for space in ("flat", "none", "flat", "none")]
+    tasks = [await start(batcher, index, 3, Search(space, 1)) for space in ("flat", "none", "flat", "none")]
     index.gate.set()
     first, wrong, third, wrong_too = await asyncio.gather(*tasks, return_exceptions=True)
     assert first == third == [("i003", 0.0)]
     assert {type(wrong).__name__, type(wrong_too).__name__} == {"SpaceNotFoundError"}
 
 
-async def test_an_answer_that_cannot_be_told_is_the_callers_own_error(merged: SearchBatcher, index: HeldIndex) -> None:
+async def test_an_answer_that_cannot_be_told_is_the_callers_own_error(batcher: SearchBatcher, index: HeldIndex) -> None:
     def cannot(found: SearchResult) -> None:
         raise ZeroDivisionError
 
-    block = await start(merged, index, 0, Search("flat", 1))
-    tasks = [await start(merged, index, x, Search("flat", 1), tell) for x, tell in ((1, told), (2, cannot), (3, told))]
+    block = await start(batcher, index, 0, Search("flat", 1))
+    tasks = [await start(batcher, index, x, Search("flat", 1), tell) for x, tell in ((1, told), (2, cannot), (3, told))]
     index.gate.set()
     one, wrong, three = await asyncio.gather(*tasks, return_exceptions=True)
     await block
@@ -131,11 +131,11 @@ async def test_an_answer_that_cannot_be_told_is_the_callers_own_error(merged: Se
     assert isinstance(wrong, ZeroDivisionError)
 
 
-async def test_who_has_gone_is_not_searched_for(merged: SearchBatcher, index: HeldIndex) -> None:
-    block = await start(merged, index, 0, Search("flat", 1))
-    gone, stays = [await start(merged, index, x, Search("flat", 1)) for x in (1, 2)]
+async def test_who_has_gone_is_not_searched_for(batcher: SearchBatcher, index: HeldIndex) -> None:
+    block = await start(batcher, index, 0, Search("flat", 1))
+    gone, stays = [await start(batcher, index, x, Search("flat", 1)) for x in (1, 2)]
     with deadline_in(0.02):
-        late = await start(merged, index, 3, Search("flat", 1))
+        late = await start(batcher, index, 3, Search("flat", 1))
     gone.cancel()
     await asyncio.sleep(0.05)
     index.gate.set()
@@ -146,9 +146,11 @@ async def test_who_has_gone_is_not_searched_for(merged: SearchBatcher, index: He
     assert [queries for _, queries in index.calls] == [[0], [2]]
 
 
-async def test_who_leaves_during_a_call_does_not_take_the_others_along(merged: SearchBatcher, index: HeldIndex) -> None:
-    block = await start(merged, index, 0, Search("flat", 1))
-    gone, stays = [await start(merged, index, x, Search("flat", 1)) for x in (1, 2)]
+async def test_who_leaves_during_a_call_does_not_take_the_others_along(
+    batcher: SearchBatcher, index: HeldIndex
+) -> None:
+    block = await start(batcher, index, 0, Search("flat", 1))
+    gone, stays = [await start(batcher, index, x, Search("flat", 1)) for x in (1, 2)]
     index.gate.set()
     await block
     gone.cancel()

@@ -35,7 +35,7 @@ from services.search.servicer import SearchServicer
 from services.search.settings import SearchSettings
 from services.search.wiring import search_servicer_over
 from tests.support.change_feed import MemoryChangeFeed
-from tests.unit.search.feeds import DEEP, FLAT, PHOTOS, WeakFeed, part
+from tests.unit.search.feeds import DEEP, FLAT, PHOTOS, WeakFeed, batch
 from tests.waiting import HANG_SECONDS, POLL_SECONDS, until_raises, until_works
 
 
@@ -43,7 +43,7 @@ from tests.waiting import HANG_SECONDS, POLL_SECONDS, until_raises, until_works
 def store() -> MemoryChangeFeed:
     feed = MemoryChangeFeed()
     feed.create(PHOTOS, [FLAT, DEEP])
-    feed.commit(PHOTOS, part({f"i{place:02}": place for place in range(20)}, metadata='{"even": true}'))
+    feed.commit(PHOTOS, batch({f"i{offset:02}": offset for offset in range(20)}, metadata='{"even": true}'))
     return feed
 
 
@@ -67,8 +67,8 @@ def request(x: float = 0, **fields: Any) -> pb.SearchIndexRequest:
     return pb.SearchIndexRequest(**{"collection": PHOTOS, "space": "flat", "vector": vector, **fields})
 
 
-async def search(stub: InProcessStub, asked: pb.SearchIndexRequest) -> pb.SearchIndexResponse:
-    response: pb.SearchIndexResponse = await call("search", stub.SearchIndex, asked)
+async def search(stub: InProcessStub, normalize_queries: pb.SearchIndexRequest) -> pb.SearchIndexResponse:
+    response: pb.SearchIndexResponse = await call("search", stub.SearchIndex, normalize_queries)
     return response
 
 
@@ -93,7 +93,7 @@ async def test_ten_hits_unless_asked_otherwise(stub: InProcessStub) -> None:
 
 
 async def test_a_filter_bounds_the_candidates(stub: InProcessStub, store: MemoryChangeFeed) -> None:
-    version = str(store.commit(PHOTOS, part({"odd": 3.5}, metadata='{"even": false}')))
+    version = str(store.commit(PHOTOS, batch({"odd": 3.5}, metadata='{"even": false}')))
     filtered = request(version=version, filter=to_message(from_json('{"even": false}')))
     response = await search(stub, filtered)
     assert ([hit.id for hit in response.hits], response.candidates) == (["odd"], 1)
@@ -238,9 +238,9 @@ async def test_indexes_are_listed_in_pages(stub: InProcessStub, store: MemoryCha
 
 
 async def test_a_listing_refuses_what_is_wrong(stub: InProcessStub) -> None:
-    for asked, error in (
+    for normalize_queries, error in (
         (pb.ListIndexesRequest(page_size=1001), ArgumentError),
         (pb.ListIndexesRequest(page_token="?"), TokenError),
     ):
         with pytest.raises(error):
-            await call("search", stub.ListIndexes, asked)
+            await call("search", stub.ListIndexes, normalize_queries)

@@ -15,10 +15,10 @@ from services.search.core.errors import IndexTooLargeError
 from services.search.core.vector_index import Numbers, Ranking, Selection
 from services.search.engines.device.memory import DeviceMemory
 from services.search.engines.memory.vector_index import MemoryIndex
-from services.search.replication import replica as follower_module
+from services.search.replication import replica as replica_module
 from services.search.replication.replicas import Replicas
 from tests.support.change_feed import MemoryChangeFeed
-from tests.unit.search.feeds import FLAT, PHOTOS, part
+from tests.unit.search.feeds import FLAT, PHOTOS, batch
 from tests.waiting import HANG_SECONDS
 
 OTHERS = "collections/others"
@@ -53,7 +53,7 @@ class NarrowIndex:
 
 @pytest.fixture(autouse=True)
 def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower_module, "BACKOFF_WITHOUT_ROOM", Backoff(0.02, 0.02))
+    monkeypatch.setattr(replica_module, "CAPACITY_BACKOFF", Backoff(0.02, 0.02))
 
 
 @pytest.fixture
@@ -70,50 +70,48 @@ def store() -> MemoryChangeFeed:
 
 
 @pytest.fixture
-async def followers(store: MemoryChangeFeed, memory: DeviceMemory) -> AsyncIterator[Replicas]:
-    followers = Replicas(
+async def replicas(store: MemoryChangeFeed, memory: DeviceMemory) -> AsyncIterator[Replicas]:
+    replicas = Replicas(
         store,
         lambda table: LocalCollectionIndex(table.spaces, lambda space: NarrowIndex(space, memory, table.collection)),
     )
-    async with followers.following(0.05, 5):
-        yield followers
+    async with replicas.running(0.05, 5):
+        yield replicas
 
 
 def items(count: int, first: int = 0) -> ChangeBatch:
-    return part({f"item-{number}": number for number in range(first, first + count)})
+    return batch({f"item-{number}": number for number in range(first, first + count)})
 
 
-async def found(followers: Replicas, collection: str, version: Version | None) -> int:
-    follower = await followers.follower(collection)
+async def found(replicas: Replicas, collection: str, version: Version | None) -> int:
+    replica = await replicas.get(collection)
     async with asyncio.timeout(HANG_SECONDS):
-        (state,) = (await follower.reached(version)).states()
+        (state,) = (await replica.wait_for_version(version)).states()
     return state.vectors
 
 
-async def settled(followers: Replicas, collection: str, version: Version) -> int:
+async def until_ready(replicas: Replicas, collection: str, version: Version) -> int:
     async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
-                return await found(followers, collection, version)
+                return await found(replicas, collection, version)
             except IndexTooLargeError:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_collection_without_room_is_refused_with_the_bytes(
-    store: MemoryChangeFeed, followers: Replicas
-) -> None:
+async def test_a_collection_without_room_is_refused_with_the_bytes(store: MemoryChangeFeed, replicas: Replicas) -> None:
     large = store.commit(PHOTOS, items(101))
     small = store.commit(OTHERS, items(30))
     with pytest.raises(IndexTooLargeError) as caught:
-        await found(followers, PHOTOS, large)
+        await found(replicas, PHOTOS, large)
     assert caught.value.metadata["needed_bytes"] == "101"
-    assert await settled(followers, OTHERS, small) == 30
+    assert await until_ready(replicas, OTHERS, small) == 30
 
 
-async def test_those_who_wait_already_are_told(store: MemoryChangeFeed, followers: Replicas) -> None:
+async def test_those_who_wait_already_are_told(store: MemoryChangeFeed, replicas: Replicas) -> None:
     version = store.commit(PHOTOS, items(50))
-    assert await found(followers, PHOTOS, version) == 50
-    waiting = asyncio.create_task(found(followers, PHOTOS, Version(version.uid, version.number + 1)))
+    assert await found(replicas, PHOTOS, version) == 50
+    waiting = asyncio.create_task(found(replicas, PHOTOS, Version(version.uid, version.number + 1)))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     store.commit(PHOTOS, items(60, first=50))
@@ -121,46 +119,44 @@ async def test_those_who_wait_already_are_told(store: MemoryChangeFeed, follower
         await waiting
 
 
-async def test_an_index_that_cannot_grow_answers_for_what_it_holds(
-    store: MemoryChangeFeed, followers: Replicas
-) -> None:
+async def test_an_index_that_cannot_grow_answers_for_what_it_holds(store: MemoryChangeFeed, replicas: Replicas) -> None:
     before = store.commit(PHOTOS, items(80))
-    assert await found(followers, PHOTOS, before) == 80
+    assert await found(replicas, PHOTOS, before) == 80
     after = store.commit(PHOTOS, items(30, first=80))
     with pytest.raises(IndexTooLargeError):
-        await found(followers, PHOTOS, after)
-    assert await found(followers, PHOTOS, None) == 80
-    assert await found(followers, PHOTOS, before) == 80
+        await found(replicas, PHOTOS, after)
+    assert await found(replicas, PHOTOS, None) == 80
+    assert await found(replicas, PHOTOS, before) == 80
 
 
 async def test_failed_tries_leave_nothing_behind(
-    store: MemoryChangeFeed, followers: Replicas, memory: DeviceMemory
+    store: MemoryChangeFeed, replicas: Replicas, memory: DeviceMemory
 ) -> None:
-    assert await found(followers, PHOTOS, store.commit(PHOTOS, items(40))) == 40
+    assert await found(replicas, PHOTOS, store.commit(PHOTOS, items(40))) == 40
     refused = store.commit(PHOTOS, items(100, first=40))
     for _ in range(5):
         with pytest.raises(IndexTooLargeError):
-            await found(followers, PHOTOS, refused)
+            await found(replicas, PHOTOS, refused)
         await asyncio.sleep(0.03)
     assert memory.left_bytes() == 60
 
 
-async def test_it_recovers_when_another_collection_makes_room(store: MemoryChangeFeed, followers: Replicas) -> None:
-    assert await found(followers, OTHERS, store.commit(OTHERS, items(60))) == 60
+async def test_it_recovers_when_another_collection_makes_room(store: MemoryChangeFeed, replicas: Replicas) -> None:
+    assert await found(replicas, OTHERS, store.commit(OTHERS, items(60))) == 60
     version = store.commit(PHOTOS, items(50))
     with pytest.raises(IndexTooLargeError):
-        await found(followers, PHOTOS, version)
+        await found(replicas, PHOTOS, version)
     store.drop(OTHERS)
-    assert await settled(followers, PHOTOS, version) == 50
+    assert await until_ready(replicas, PHOTOS, version) == 50
 
 
 async def test_a_rebuild_without_room_is_refused_and_the_index_goes_on(
-    store: MemoryChangeFeed, followers: Replicas
+    store: MemoryChangeFeed, replicas: Replicas
 ) -> None:
-    assert await found(followers, PHOTOS, store.commit(PHOTOS, items(60))) == 60
+    assert await found(replicas, PHOTOS, store.commit(PHOTOS, items(60))) == 60
     with pytest.raises(IndexTooLargeError):
-        await (await followers.follower(PHOTOS)).rebuilt()
-    assert await settled(followers, PHOTOS, store.commit(PHOTOS, items(20, first=60))) == 80
+        await (await replicas.get(PHOTOS)).rebuild()
+    assert await until_ready(replicas, PHOTOS, store.commit(PHOTOS, items(20, first=60))) == 80
 
 
 def test_a_part_that_one_space_cannot_take_leaves_no_row_and_no_slot() -> None:

@@ -35,18 +35,18 @@ class Process:
     """What makes the indexes of one process; builds go on when told."""
 
     def __init__(self) -> None:
-        self.builders = BuildScheduler()
-        self.workshop = BuildContext(
-            FaissAnnFactory(), self.builders, RecallMonitor(0.0), RefreshPolicy(least=50, rest=0)
+        self.scheduler = BuildScheduler()
+        self.context = BuildContext(
+            FaissAnnFactory(), self.scheduler, RecallMonitor(0.0), RefreshPolicy(min_modified=50, rest_factor=0)
         )
 
     def make(self, table: Table) -> LocalCollectionIndex:
-        return LocalCollectionIndex(table.spaces, lambda s: FaissIndex(DIMENSIONS, s.metric), self.workshop)
+        return LocalCollectionIndex(table.spaces, lambda s: FaissIndex(DIMENSIONS, s.metric), self.context)
 
     def build(self) -> int:
         """Build all there is to build; return how many steps that took."""
         steps, until = 0, time.monotonic() + 30
-        while self.builders.step() is not None and time.monotonic() < until:
+        while self.scheduler.step() is not None and time.monotonic() < until:
             steps += 1
         return steps
 
@@ -62,7 +62,7 @@ def store() -> MemorySnapshots:
 
 
 @pytest.fixture
-def archive(store: MemorySnapshots) -> Iterator[SnapshotRepository]:
+def repository(store: MemorySnapshots) -> Iterator[SnapshotRepository]:
     with ThreadPoolExecutor(3) as pool:
         yield SnapshotRepository(SnapshotCatalog(store), pool)
 
@@ -102,11 +102,11 @@ def seen(results: list[SearchResult]) -> list[object]:
     ]
 
 
-def test_what_was_built_answers_after_a_start_without_building(archive: SnapshotRepository, table: Table) -> None:
+def test_what_was_built_answers_after_a_start_without_building(repository: SnapshotRepository, table: Table) -> None:
     before = filled(table, Process())
-    archive.save(PHOTOS, before, lambda: FOREVER)
+    repository.save(PHOTOS, before, lambda: FOREVER)
     process = Process()
-    after = archive.load(table, process.make, lambda: FOREVER)
+    after = repository.load(table, process.make, lambda: FOREVER)
     assert isinstance(after, LocalCollectionIndex)
     assert {each.mode for each in found(before)} == {Mode.APPROXIMATE}
     assert seen(found(after)) == seen(found(before))
@@ -115,10 +115,10 @@ def test_what_was_built_answers_after_a_start_without_building(archive: Snapshot
     assert after.states()[0].state is State.READY
 
 
-def test_what_is_written_after_a_start_is_found_and_taken_in(archive: SnapshotRepository, table: Table) -> None:
-    archive.save(PHOTOS, filled(table, Process()), lambda: FOREVER)
+def test_what_is_written_after_a_start_is_found_and_taken_in(repository: SnapshotRepository, table: Table) -> None:
+    repository.save(PHOTOS, filled(table, Process()), lambda: FOREVER)
     process = Process()
-    index = archive.load(table, process.make, lambda: FOREVER)
+    index = repository.load(table, process.make, lambda: FOREVER)
     assert isinstance(index, LocalCollectionIndex)
     written = change(range(5000, 5200), 8)
     index.write(replace(written, deleted_ids=[str(number) for number in range(500, 900)]))
@@ -133,13 +133,13 @@ def test_what_is_written_after_a_start_is_found_and_taken_in(archive: SnapshotRe
 
 @pytest.mark.parametrize("config", [IndexConfig(Exact()), IndexConfig(Hnsw(m=8)), IndexConfig(Ivf(nlist=8))])
 def test_an_index_of_another_kind_is_left_and_built_anew(
-    archive: SnapshotRepository, table: Table, config: IndexConfig
+    repository: SnapshotRepository, table: Table, config: IndexConfig
 ) -> None:
     before = filled(table, Process())
-    archive.save(PHOTOS, before, lambda: FOREVER)
+    repository.save(PHOTOS, before, lambda: FOREVER)
     process = Process()
     other = replace(table, spaces=[replace(table.spaces[0], config=config)])
-    index = archive.load(other, process.make, lambda: FOREVER)
+    index = repository.load(other, process.make, lambda: FOREVER)
     assert isinstance(index, LocalCollectionIndex)
     assert {each.mode for each in found(index)} == {Mode.EXACT}
     assert seen(found(index)) == seen(found(before, exact=True))
@@ -148,16 +148,16 @@ def test_an_index_of_another_kind_is_left_and_built_anew(
 
 
 def test_an_index_that_another_library_wrote_is_built_anew(
-    archive: SnapshotRepository, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    repository: SnapshotRepository, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = filled(table, Process())
     with monkeypatch.context() as patched:
         generation = before._space("a")._generation
         assert generation is not None
         patched.setattr(type(generation.index), "save", lambda self, file: file.write(b'{"engine": "unheard of"}\n'))
-        archive.save(PHOTOS, before, lambda: FOREVER)
+        repository.save(PHOTOS, before, lambda: FOREVER)
     process = Process()
-    index = archive.load(table, process.make, lambda: FOREVER)
+    index = repository.load(table, process.make, lambda: FOREVER)
     assert isinstance(index, LocalCollectionIndex)
     assert "is built anew" in caplog.text
     assert seen(found(index)) == seen(found(before, exact=True))

@@ -21,7 +21,7 @@ from services.common.versions import Version
 from services.search.collection.collection import LocalCollectionIndex
 from services.search.core.change_feed import ChangeBatch, Space, SpaceVectors, Table
 from services.search.core.collection_index import Search
-from services.search.snapshots import catalog
+from services.search.snapshots import catalog as catalog_module
 from services.search.snapshots import format as format_module
 from services.search.snapshots.catalog import MANIFEST, SnapshotCatalog
 from services.search.snapshots.repository import SnapshotRepository
@@ -44,14 +44,14 @@ def store() -> MemorySnapshots:
 
 
 @pytest.fixture
-def shelf(store: MemorySnapshots) -> SnapshotCatalog:
+def catalog(store: MemorySnapshots) -> SnapshotCatalog:
     return SnapshotCatalog(store)
 
 
 @pytest.fixture
-def archive(shelf: SnapshotCatalog) -> Iterator[SnapshotRepository]:
+def repository(catalog: SnapshotCatalog) -> Iterator[SnapshotRepository]:
     with ThreadPoolExecutor(3) as pool:
-        yield SnapshotRepository(shelf, pool)
+        yield SnapshotRepository(catalog, pool)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(format_module, "_STEP", 7)
 
 
-def patience() -> float:
+def time_budget() -> float:
     return FOREVER
 
 
@@ -108,10 +108,10 @@ def answers(index: LocalCollectionIndex) -> list[object]:
     return told
 
 
-def test_what_is_loaded_answers_as_what_was_saved(archive: SnapshotRepository) -> None:
+def test_what_is_loaded_answers_as_what_was_saved(repository: SnapshotRepository) -> None:
     index = filled()
-    archive.save(PHOTOS, index, patience)
-    loaded = archive.load(TABLE, make_index, patience)
+    repository.save(PHOTOS, index, time_budget)
+    loaded = repository.load(TABLE, make_index, time_budget)
     assert isinstance(loaded, LocalCollectionIndex)
     assert answers(loaded) == answers(index)
     for each in (index, loaded):
@@ -120,26 +120,26 @@ def test_what_is_loaded_answers_as_what_was_saved(archive: SnapshotRepository) -
     assert answers(loaded) == answers(index), "it goes on as the other one does"
 
 
-def test_an_empty_collection_is_saved_and_loaded(archive: SnapshotRepository) -> None:
+def test_an_empty_collection_is_saved_and_loaded(repository: SnapshotRepository) -> None:
     index = make_index(TABLE)
     index.publish(Version("uid1", 0))
-    archive.save(PHOTOS, index, patience)
-    loaded = archive.load(TABLE, make_index, patience)
+    repository.save(PHOTOS, index, time_budget)
+    loaded = repository.load(TABLE, make_index, time_budget)
     assert loaded is not None
     assert (loaded.version, loaded.item_ids("flat")[0]) == (Version("uid1", 0), [])
 
 
-def test_a_snapshot_of_a_snapshot_is_the_same(archive: SnapshotRepository) -> None:
+def test_a_snapshot_of_a_snapshot_is_the_same(repository: SnapshotRepository) -> None:
     index = filled()
     for _ in range(3):
-        archive.save(PHOTOS, index, patience)
-        loaded = archive.load(TABLE, make_index, patience)
+        repository.save(PHOTOS, index, time_budget)
+        loaded = repository.load(TABLE, make_index, time_budget)
         assert isinstance(loaded, LocalCollectionIndex)
         assert answers(loaded) == answers(index)
         index = loaded
 
 
-def test_a_version_is_saved_whole_while_others_are_written(shelf: SnapshotCatalog, store: MemorySnapshots) -> None:
+def test_a_version_is_saved_whole_while_others_are_written(catalog: SnapshotCatalog, store: MemorySnapshots) -> None:
     index, begun, go_on = filled(), threading.Event(), threading.Event()
     before = answers(index)
 
@@ -152,14 +152,14 @@ def test_a_version_is_saved_whole_while_others_are_written(shelf: SnapshotCatalo
         files, get, remove = store.files, store.get, store.remove
 
     with ThreadPoolExecutor(3) as pool, ThreadPoolExecutor(1) as saver:
-        saving = saver.submit(SnapshotRepository(SnapshotCatalog(Slow()), pool).save, PHOTOS, index, patience)
+        saving = saver.submit(SnapshotRepository(SnapshotCatalog(Slow()), pool).save, PHOTOS, index, time_budget)
         assert begun.wait(HANG_SECONDS)
         for number in range(8, 20):
             index.write(change([f"item-{i:03d}" for i in range(200)], number))
             index.publish(Version("uid1", number))
         go_on.set()
         saving.result(10)
-        loaded = SnapshotRepository(shelf, pool).load(TABLE, make_index, patience)
+        loaded = SnapshotRepository(catalog, pool).load(TABLE, make_index, time_budget)
     assert isinstance(loaded, LocalCollectionIndex)
     assert answers(loaded) == before
 
@@ -172,11 +172,11 @@ def damages(content: bytes) -> list[bytes | None]:
 
 
 def test_a_damaged_snapshot_is_passed_over_whichever_file_it_is(
-    archive: SnapshotRepository, store: MemorySnapshots, caplog: pytest.LogCaptureFixture
+    repository: SnapshotRepository, store: MemorySnapshots, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = filled(6)
-    archive.save(PHOTOS, index, patience)
-    archive.save(PHOTOS, filled(7), patience)
+    repository.save(PHOTOS, index, time_budget)
+    repository.save(PHOTOS, filled(7), time_budget)
     newest = sorted({file.path.rpartition("/")[0] for file in store.files("")})[-1]
     for file in store.files(newest):
         whole = store.get(file.path)
@@ -185,37 +185,37 @@ def test_a_damaged_snapshot_is_passed_over_whichever_file_it_is(
             store.remove([file.path])
             if damaged is not None:
                 store.put(file.path, damaged)
-            loaded = archive.load(TABLE, make_index, patience)
+            loaded = repository.load(TABLE, make_index, time_budget)
             assert isinstance(loaded, LocalCollectionIndex), (file.path, damaged)
             assert loaded.version == Version("uid1", 6), (file.path, damaged)
             told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
             assert bool(told) == (damaged is not None or not file.path.endswith(MANIFEST)), told
         store.put(file.path, whole)
-    loaded = archive.load(TABLE, make_index, patience)
+    loaded = repository.load(TABLE, make_index, time_budget)
     assert loaded is not None
     assert loaded.version == Version("uid1", 7)
 
 
 def test_a_snapshot_that_could_not_be_used_is_replaced_at_the_same_version(
-    archive: SnapshotRepository, shelf: SnapshotCatalog, store: MemorySnapshots
+    repository: SnapshotRepository, catalog: SnapshotCatalog, store: MemorySnapshots
 ) -> None:
-    archive.save(PHOTOS, filled(6), patience)
-    archive.save(PHOTOS, filled(7), patience)
-    damaged = shelf.snapshots(PHOTOS)[0]
+    repository.save(PHOTOS, filled(6), time_budget)
+    repository.save(PHOTOS, filled(7), time_budget)
+    damaged = catalog.snapshots(PHOTOS)[0]
     store.put(damaged.files[0].path, b"damaged")
-    assert archive.load(TABLE, make_index, patience) is not None
-    assert archive.age_seconds(PHOTOS, Version("uid1", 7)) > 0, "it counts for nothing"
-    archive.save(PHOTOS, filled(7), patience)
-    assert [found.version.number for found in shelf.snapshots(PHOTOS)] == [7, 6]
-    assert damaged.folder not in [found.folder for found in shelf.snapshots(PHOTOS)]
+    assert repository.load(TABLE, make_index, time_budget) is not None
+    assert repository.age_seconds(PHOTOS, Version("uid1", 7)) > 0, "it counts for nothing"
+    repository.save(PHOTOS, filled(7), time_budget)
+    assert [found.version.number for found in catalog.snapshots(PHOTOS)] == [7, 6]
+    assert damaged.folder not in [found.folder for found in catalog.snapshots(PHOTOS)]
 
 
-def test_where_every_snapshot_is_damaged_none_is_loaded(archive: SnapshotRepository, store: MemorySnapshots) -> None:
-    archive.save(PHOTOS, filled(), patience)
+def test_where_every_snapshot_is_damaged_none_is_loaded(repository: SnapshotRepository, store: MemorySnapshots) -> None:
+    repository.save(PHOTOS, filled(), time_budget)
     for file in store.files(""):
         if not file.path.endswith(MANIFEST):
             store.put(file.path, gzip.compress(store.get(file.path)))
-    assert archive.load(TABLE, make_index, patience) is None
+    assert repository.load(TABLE, make_index, time_budget) is None
 
 
 @pytest.mark.parametrize(
@@ -231,72 +231,76 @@ def test_where_every_snapshot_is_damaged_none_is_loaded(archive: SnapshotReposit
     ],
 )
 def test_a_snapshot_of_something_else_is_passed_over(
-    archive: SnapshotRepository, table: Table, why: str, caplog: pytest.LogCaptureFixture
+    repository: SnapshotRepository, table: Table, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    archive.save(PHOTOS, filled(), patience)
-    assert archive.load(table, make_index, patience) is None
+    repository.save(PHOTOS, filled(), time_budget)
+    assert repository.load(table, make_index, time_budget) is None
     assert why in caplog.text
 
 
-def test_how_a_space_is_indexed_may_have_changed(archive: SnapshotRepository) -> None:
-    archive.save(PHOTOS, filled(), patience)
+def test_how_a_space_is_indexed_may_have_changed(repository: SnapshotRepository) -> None:
+    repository.save(PHOTOS, filled(), time_budget)
     spaces = [replace(space, config=IndexConfig(Hnsw())) for space in SPACES]
-    loaded = archive.load(replace(TABLE, spaces=spaces), make_index, patience)
+    loaded = repository.load(replace(TABLE, spaces=spaces), make_index, time_budget)
     assert loaded is not None
     assert loaded.space("flat").config == IndexConfig(Hnsw())
 
 
 def test_another_format_is_passed_over(
-    archive: SnapshotRepository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    repository: SnapshotRepository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("services.search.snapshots.manifest.FORMAT", 99)
-    archive.save(PHOTOS, filled(), patience)
+    repository.save(PHOTOS, filled(), time_budget)
     monkeypatch.undo()
-    assert archive.load(TABLE, make_index, patience) is None
+    assert repository.load(TABLE, make_index, time_budget) is None
     assert "its manifest has format 99" in caplog.text
 
 
 def test_two_snapshots_stay_and_what_a_crash_left_goes_in_time(
-    archive: SnapshotRepository, shelf: SnapshotCatalog, store: MemorySnapshots, monkeypatch: pytest.MonkeyPatch
+    repository: SnapshotRepository, catalog: SnapshotCatalog, store: MemorySnapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = shelf.fresh_folder(PHOTOS, Version("uid1", 1))
+    left = catalog.new_folder(PHOTOS, Version("uid1", 1))
     left.put("rows-00000.arrow", b"half a file")
     store.put("photos/notes.txt", b"somebody's own")
     for number in (3, 4, 5, 6):
-        archive.save(PHOTOS, filled(number), patience)
-    assert [found.version.number for found in shelf.snapshots(PHOTOS)] == [6, 5, 1]
-    monkeypatch.setattr(catalog, "ABANDONED", timedelta(seconds=-60))
-    archive.save(PHOTOS, filled(7), patience)
-    assert [found.version.number for found in shelf.snapshots(PHOTOS)] == [7, 6]
+        repository.save(PHOTOS, filled(number), time_budget)
+    assert [found.version.number for found in catalog.snapshots(PHOTOS)] == [6, 5, 1]
+    monkeypatch.setattr(catalog_module, "ABANDONED_AFTER", timedelta(seconds=-60))
+    repository.save(PHOTOS, filled(7), time_budget)
+    assert [found.version.number for found in catalog.snapshots(PHOTOS)] == [7, 6]
     assert store.get("photos/notes.txt") == b"somebody's own"
 
 
 def test_snapshots_of_a_collection_made_anew_replace_those_of_the_one_before(
-    archive: SnapshotRepository, shelf: SnapshotCatalog
+    repository: SnapshotRepository, catalog: SnapshotCatalog
 ) -> None:
-    archive.save(PHOTOS, filled(), patience)
+    repository.save(PHOTOS, filled(), time_budget)
     index = make_index(TABLE)
     index.publish(Version("uid2", 0))
-    archive.save(PHOTOS, index, patience)
-    assert [found.version.uid for found in shelf.snapshots(PHOTOS)] == ["uid2"]
+    repository.save(PHOTOS, index, time_budget)
+    assert [found.version.uid for found in catalog.snapshots(PHOTOS)] == ["uid2"]
 
 
-def test_collections_do_not_touch_each_others_snapshots(archive: SnapshotRepository) -> None:
-    archive.save(PHOTOS, filled(), patience)
-    archive.save(f"{PHOTOS}-more", filled(), patience)
-    assert archive.collections() == {PHOTOS, f"{PHOTOS}-more"}
-    archive.forget(PHOTOS)
-    assert archive.collections() == {f"{PHOTOS}-more"}
-    assert archive.load(TABLE, make_index, patience) is None
+def test_collections_do_not_touch_each_others_snapshots(repository: SnapshotRepository) -> None:
+    repository.save(PHOTOS, filled(), time_budget)
+    repository.save(f"{PHOTOS}-more", filled(), time_budget)
+    assert repository.collections() == {PHOTOS, f"{PHOTOS}-more"}
+    repository.remove_all(PHOTOS)
+    assert repository.collections() == {f"{PHOTOS}-more"}
+    assert repository.load(TABLE, make_index, time_budget) is None
 
 
-def test_writers_at_once_do_not_tear_each_others_snapshots(shelf: SnapshotCatalog) -> None:
+def test_writers_at_once_do_not_tear_each_others_snapshots(catalog: SnapshotCatalog) -> None:
     indexes = [filled(number) for number in (4, 5, 6, 7)]
     with ThreadPoolExecutor(4) as pool, ThreadPoolExecutor(4) as writers:
-        archives = [SnapshotRepository(shelf, pool) for _ in indexes]
+        archives = [SnapshotRepository(catalog, pool) for _ in indexes]
         for _ in range(5):
-            list(writers.map(lambda each: each[0].save(PHOTOS, each[1], patience), zip(archives, indexes, strict=True)))
-            loaded = archives[0].load(TABLE, make_index, patience)
+            list(
+                writers.map(
+                    lambda each: each[0].save(PHOTOS, each[1], time_budget), zip(archives, indexes, strict=True)
+                )
+            )
+            loaded = archives[0].load(TABLE, make_index, time_budget)
             assert isinstance(loaded, LocalCollectionIndex)
             assert answers(loaded) in [answers(index) for index in indexes]
 
@@ -320,21 +324,21 @@ class Failing(MemorySnapshots):
 def test_a_snapshot_that_fails_leaves_the_last_good_one_and_nothing_else(error: Exception) -> None:
     store = Failing(error)
     with ThreadPoolExecutor(3) as pool:
-        archive = SnapshotRepository(SnapshotCatalog(store), pool)
-        archive.save(PHOTOS, filled(6), patience)
+        repository = SnapshotRepository(SnapshotCatalog(store), pool)
+        repository.save(PHOTOS, filled(6), time_budget)
         before = store.files("")
         for files in range(len(before)):
             store.left = files
             with pytest.raises(type(error)):
-                archive.save(PHOTOS, filled(7), patience)
+                repository.save(PHOTOS, filled(7), time_budget)
             assert store.files("") == before
-        loaded = archive.load(TABLE, make_index, patience)
+        loaded = repository.load(TABLE, make_index, time_budget)
     assert loaded is not None
     assert loaded.version == Version("uid1", 6)
 
 
 def test_a_snapshot_whose_files_were_removed_meanwhile_is_not_completed(
-    shelf: SnapshotCatalog, store: MemorySnapshots
+    catalog: SnapshotCatalog, store: MemorySnapshots
 ) -> None:
     class Forgetful(MemorySnapshots):
         def put(self, path: str, content: bytes) -> None:
@@ -343,80 +347,80 @@ def test_a_snapshot_whose_files_were_removed_meanwhile_is_not_completed(
 
     forgetful = Forgetful()
     with ThreadPoolExecutor(3) as pool, pytest.raises(TimeoutError, match="rows-00003"):
-        SnapshotRepository(SnapshotCatalog(forgetful), pool).save(PHOTOS, filled(), patience)
+        SnapshotRepository(SnapshotCatalog(forgetful), pool).save(PHOTOS, filled(), time_budget)
     assert forgetful.files("") == []
 
 
-def test_no_time_is_told_and_nothing_is_left(archive: SnapshotRepository, store: MemorySnapshots) -> None:
+def test_no_time_is_told_and_nothing_is_left(repository: SnapshotRepository, store: MemorySnapshots) -> None:
     left = iter([5.0, 4.0, 3.0])
     with pytest.raises(TimeoutError):
-        archive.save(PHOTOS, filled(), lambda: next(left, 0.0))
+        repository.save(PHOTOS, filled(), lambda: next(left, 0.0))
     assert store.files("") == []
-    archive.save(PHOTOS, filled(), patience)
+    repository.save(PHOTOS, filled(), time_budget)
     left = iter([5.0, 4.0, 3.0])
-    assert archive.load(TABLE, make_index, lambda: next(left, 0.0)) is None
-    assert archive.load(TABLE, make_index, patience) is not None
+    assert repository.load(TABLE, make_index, lambda: next(left, 0.0)) is None
+    assert repository.load(TABLE, make_index, time_budget) is not None
 
 
 def test_a_store_that_is_away_is_not_asked_again_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    asked = []
+    normalize_queries = []
 
     class Away(MemorySnapshots):
         def files(self, folder: str) -> NoReturn:
-            asked.append(folder)
+            normalize_queries.append(folder)
             raise ServiceUnavailableError("the folder")
 
     with ThreadPoolExecutor(3) as pool:
-        archive = SnapshotRepository(SnapshotCatalog(Away()), pool)
+        repository = SnapshotRepository(SnapshotCatalog(Away()), pool)
         for _ in range(3):
-            assert archive.load(TABLE, make_index, patience) is None
-    assert len(asked) == 1
+            assert repository.load(TABLE, make_index, time_budget) is None
+    assert len(normalize_queries) == 1
     assert "the folder does not answer" in caplog.text
 
 
-def test_it_knows_whether_an_index_is_saved_as_it_is(archive: SnapshotRepository) -> None:
+def test_it_knows_whether_an_index_is_saved_as_it_is(repository: SnapshotRepository) -> None:
     index = filled()
-    assert not archive.holds(PHOTOS, index)
-    assert not archive.was_replaced(PHOTOS, index)
-    archive.save(PHOTOS, index, patience)
-    assert archive.holds(PHOTOS, index)
+    assert not repository.is_current(PHOTOS, index)
+    assert not repository.was_replaced(PHOTOS, index)
+    repository.save(PHOTOS, index, time_budget)
+    assert repository.is_current(PHOTOS, index)
     other = filled()
-    assert not archive.holds(PHOTOS, other)
-    assert archive.was_replaced(PHOTOS, other)
-    loaded = archive.load(TABLE, make_index, patience)
+    assert not repository.is_current(PHOTOS, other)
+    assert repository.was_replaced(PHOTOS, other)
+    loaded = repository.load(TABLE, make_index, time_budget)
     assert loaded is not None
-    assert archive.holds(PHOTOS, loaded)
+    assert repository.is_current(PHOTOS, loaded)
     loaded.write(ChangeBatch(deleted_ids=["item-003"]))
     loaded.publish(Version("uid1", 8))
-    assert not archive.holds(PHOTOS, loaded)
-    assert not archive.was_replaced(PHOTOS, loaded)
-    assert archive.age_seconds(PHOTOS, Version("uid1", 7)) == 0
-    assert 0 < archive.age_seconds(PHOTOS, Version("uid1", 8)) < 60
-    assert archive.age_seconds(PHOTOS, Version("uid2", 1)) == FOREVER
+    assert not repository.is_current(PHOTOS, loaded)
+    assert not repository.was_replaced(PHOTOS, loaded)
+    assert repository.age_seconds(PHOTOS, Version("uid1", 7)) == 0
+    assert 0 < repository.age_seconds(PHOTOS, Version("uid1", 8)) < 60
+    assert repository.age_seconds(PHOTOS, Version("uid2", 1)) == FOREVER
 
 
 def test_what_is_dropped_is_gone_whole_or_half_written(
-    archive: SnapshotRepository, shelf: SnapshotCatalog, store: MemorySnapshots
+    repository: SnapshotRepository, catalog: SnapshotCatalog, store: MemorySnapshots
 ) -> None:
     for number in (5, 6):
-        archive.save(PHOTOS, filled(number), patience)
-    shelf.fresh_folder(PHOTOS, Version("uid1", 6)).put("rows-00000.arrow", b"half a file")
-    assert archive.drop_before(PHOTOS, Version("uid1", 5)) == 0
-    assert archive.drop_before(PHOTOS, Version("uid1", 7)) == 2
+        repository.save(PHOTOS, filled(number), time_budget)
+    catalog.new_folder(PHOTOS, Version("uid1", 6)).put("rows-00000.arrow", b"half a file")
+    assert repository.drop_before(PHOTOS, Version("uid1", 5)) == 0
+    assert repository.drop_before(PHOTOS, Version("uid1", 7)) == 2
     assert store.files("") == []
     with pytest.raises(TimeoutError, match="dropped meanwhile"):
-        archive.save(PHOTOS, filled(6), patience)
+        repository.save(PHOTOS, filled(6), time_budget)
     assert store.files("") == []
-    archive.save(PHOTOS, filled(7), patience)
-    assert archive.drop_before(PHOTOS, Version("uid1", 7)) == 0
-    assert archive.drop_before(PHOTOS, Version("uid2", 1)) == 1
+    repository.save(PHOTOS, filled(7), time_budget)
+    assert repository.drop_before(PHOTOS, Version("uid1", 7)) == 0
+    assert repository.drop_before(PHOTOS, Version("uid2", 1)) == 1
     assert store.files("") == []
 
 
-def test_what_is_dropped_while_it_is_written_is_not_completed(shelf: SnapshotCatalog, store: MemorySnapshots) -> None:
+def test_what_is_dropped_while_it_is_written_is_not_completed(catalog: SnapshotCatalog, store: MemorySnapshots) -> None:
     with ThreadPoolExecutor(3) as pool:
-        archive, other = SnapshotRepository(shelf, pool), SnapshotRepository(shelf, pool)
-        for dropper in (archive, other):
+        repository, other = SnapshotRepository(catalog, pool), SnapshotRepository(catalog, pool)
+        for dropper in (repository, other):
             for dropped_at in range(1, 12, 5):
                 left = [FOREVER] * dropped_at
 
@@ -428,5 +432,5 @@ def test_what_is_dropped_while_it_is_written_is_not_completed(shelf: SnapshotCat
                     return FOREVER
 
                 with pytest.raises(TimeoutError):
-                    archive.save(PHOTOS, filled(7), dropping)
+                    repository.save(PHOTOS, filled(7), dropping)
                 assert store.files("") == []

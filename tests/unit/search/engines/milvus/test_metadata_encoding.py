@@ -9,14 +9,14 @@ import pytest
 
 from services.search.engines.milvus.metadata_encoding import (
     MAX_BOUNDS_BYTES,
-    MAX_SPELT,
+    MAX_ENCODED,
     MAX_TOKENS,
-    described,
+    encode_metadata,
+    encode_number,
+    encode_string,
     equal_token,
     exists_token,
-    lost_token,
-    spelt_number,
-    spelt_string,
+    omitted_token,
 )
 
 
@@ -32,25 +32,25 @@ def test_spelt_numbers_order_and_equal_as_the_numbers_do() -> None:
     chance = random.Random(0)
     numbers = [a_number(chance) for _ in range(600)]
     for one, other in zip(numbers, random.Random(1).sample(numbers, len(numbers)), strict=True):
-        assert (spelt_number(one) < spelt_number(other)) is (Fraction(one) < Fraction(other))
-        assert (spelt_number(one) == spelt_number(other)) is (Fraction(one) == Fraction(other))
+        assert (encode_number(one) < encode_number(other)) is (Fraction(one) < Fraction(other))
+        assert (encode_number(one) == encode_number(other)) is (Fraction(one) == Fraction(other))
     ordered = sorted(numbers, key=Fraction)
-    assert sorted(numbers, key=spelt_number) == ordered
-    assert spelt_number(-math.inf) < min(map(spelt_number, numbers))
-    assert spelt_number(math.inf) > max(map(spelt_number, numbers))
+    assert sorted(numbers, key=encode_number) == ordered
+    assert encode_number(-math.inf) < min(map(encode_number, numbers))
+    assert encode_number(math.inf) > max(map(encode_number, numbers))
 
 
 def test_cut_numbers_compare_with_operands_as_the_whole_ones() -> None:
     operands = [10**308, -(10**308), 1.7e308, -1.7e308, 3, -3, 0]
     for value in (10**4000 + 1, -(10**4000) - 1, 10**308 + 1, -(10**308) - 1, 2**4096 - 1):
         for operand in operands:
-            assert (spelt_number(value)[:MAX_SPELT] < spelt_number(operand)) is (value < operand)
+            assert (encode_number(value)[:MAX_ENCODED] < encode_number(operand)) is (value < operand)
 
 
 def test_spelt_strings_order_as_code_points() -> None:
     chance = random.Random(2)
     strings = ["".join(chance.choice("ab%_\\'\"é中\uffff\U0001f600\x00") for _ in range(4)) for _ in range(300)]
-    assert sorted(strings, key=spelt_string) == sorted(strings)
+    assert sorted(strings, key=encode_string) == sorted(strings)
 
 
 def test_keys_with_dots_are_not_paths() -> None:
@@ -69,11 +69,11 @@ def test_keys_with_dots_are_not_paths() -> None:
     ],
 )
 def test_what_is_kept_stays_within_bounds_and_the_rest_is_named(metadata: dict[str, object]) -> None:
-    told = described(json.dumps(metadata))
-    assert len(told.tokens) <= MAX_TOKENS
-    assert len(json.dumps(dict(told.bounds))) <= 65_536
-    assert sum(len(spelt) for spelt in told.bounds.values()) <= MAX_BOUNDS_BYTES
-    assert exists_token(("n",)) in told.tokens
+    encoded_metadata = encode_metadata(json.dumps(metadata))
+    assert len(encoded_metadata.tokens) <= MAX_TOKENS
+    assert len(json.dumps(dict(encoded_metadata.bounds))) <= 65_536
+    assert sum(len(encoded) for encoded in encoded_metadata.bounds.values()) <= MAX_BOUNDS_BYTES
+    assert exists_token(("n",)) in encoded_metadata.tokens
     for key in metadata:
-        kept = exists_token((key,)) in told.tokens
-        assert kept or lost_token((key,)) in told.tokens or lost_token() in told.tokens
+        kept = exists_token((key,)) in encoded_metadata.tokens
+        assert kept or omitted_token((key,)) in encoded_metadata.tokens or omitted_token() in encoded_metadata.tokens
