@@ -54,7 +54,7 @@ class TestFaissIndexOfNarrowCodes(VectorIndexContract):
 
     @pytest.fixture
     def make_index(self, monkeypatch: pytest.MonkeyPatch) -> MakeIndex:
-        def choose(vectors: Matrix, rotation: Rotation, least_width: int = 0) -> Projection:
+        def choose(vectors: Matrix, rotation: Rotation) -> Projection:
             dimensions = vectors.shape[1]
             if dimensions < BLOCK:
                 return rotation

@@ -29,7 +29,7 @@ class QuantizerFitter:
         self._latest: Quantizer | None = None
         self._chosen_for = CHOICE_ROWS // CHOICE_GROWTH
         self._residual_share = 0.0
-        self._least_width = 0
+        self._keeps_all = False
 
     def fit(self, vectors: Matrix) -> Quantizer:
         """Return what suits `vectors`, shape (n, dimensions), n > 0."""
@@ -43,22 +43,22 @@ class QuantizerFitter:
             self._latest = fitted
         return self._latest
 
-    def widen(self) -> bool:
-        """Choose among projections at least twice as wide from now on; return False where there is none."""
+    def keep_all(self) -> bool:
+        """Project nothing away from now on; return whether that is new."""
         if self._projection is self._rotation:
             return False
-        self._least_width, self._chosen_for = 2 * self._projection.width, 0
+        self._projection, self._keeps_all = self._rotation, True
         return True
 
     def _is_due(self, rows: int, sample: Matrix) -> bool:
-        if rows < CHOICE_ROWS or rows >= CHOICE_GROWTH * self._chosen_for:
-            return rows >= CHOICE_ROWS
+        if self._keeps_all or rows < CHOICE_ROWS or rows >= CHOICE_GROWTH * self._chosen_for:
+            return not self._keeps_all and rows >= CHOICE_ROWS
         lost = self._projection.residual_share(sample) if isinstance(self._projection, PcaProjection) else 0.0
         return lost > self._residual_share + RESIDUAL_GROWTH
 
     def _choose(self, vectors: Matrix, longest: float) -> None:
         typical = vectors[lengths_of(vectors) <= longest]
-        self._projection, self._chosen_for = choose_projection(typical, self._rotation, self._least_width), len(vectors)
+        self._projection, self._chosen_for = choose_projection(typical, self._rotation), len(vectors)
         if isinstance(self._projection, PcaProjection):
             self._residual_share = self._projection.residual_share(split(typical, SAMPLE)[1])
 
@@ -71,12 +71,17 @@ class ScanTuner:
     """
 
     LEAST_SPARE, MOST_SPARE, DECAY = 32, 1024, 0.97
-    FALLBACKS, ONE_IN, WINDOW = 24, 12, 1024
+    FALLBACKS, ONE_IN, WINDOW = 16, 12, 1024
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._spare = 4.0 * self.LEAST_SPARE
         self._searches = self._fallbacks = 0
+
+    @property
+    def at_most(self) -> bool:
+        """Whether scans return so many that a scan for more costs about what comparing all does."""
+        return self._spare > self.MOST_SPARE / 2
 
     @property
     def spare(self) -> int:

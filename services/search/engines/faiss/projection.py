@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.vectors import Matrix
-from services.search.core.scoring import Doubles, lengths_of
+from services.search.core.scoring import Doubles, chunks, lengths_of
 from services.search.engines.faiss.float_bounds import TINY
 
 BLOCK = 32  # FAISS multiplies whole numbers fastest at multiples of it
@@ -87,8 +87,8 @@ class PcaProjection:
         return float(np.sum(projected[:, -1] ** 2) / max(np.sum(projected**2), TINY))
 
 
-def choose_projection(vectors: Matrix, rotation: Rotation, least_width: int = 0) -> Projection:
-    """Return the projection, `least_width` or wider, for which a search of `vectors` costs the least.
+def choose_projection(vectors: Matrix, rotation: Rotation) -> Projection:
+    """Return the projection for which a search of `vectors` costs the least.
 
     Widths are tried on a sample of `vectors`, shape (n, dimensions), with stored vectors as queries. A bad choice makes
     searches slower, never wrong.
@@ -96,13 +96,16 @@ def choose_projection(vectors: Matrix, rotation: Rotation, least_width: int = 0)
     dimensions = vectors.shape[1]
     training, sample = split(vectors, SAMPLE_FLOATS // dimensions)
     queries = slice(0, None, 1 + len(sample) // SAMPLE_QUERIES)
-    reach = -np.partition(-(vectors @ sample[queries].T), SAMPLE_HITS - 1, axis=0)[SAMPLE_HITS - 1]
-    exact, principal = sample.astype(np.float64), principal_axes(training.astype(np.float64))
+    length = np.float32(max(float(np.median(lengths_of(sample))), TINY))  # products of others may not fit float32
+    asked = (sample[queries] / length).T
+    products = np.concatenate([(vectors[part] / length) @ asked for part in chunks(len(vectors), dimensions)])
+    reach = -np.partition(-products, SAMPLE_HITS - 1, axis=0)[SAMPLE_HITS - 1]
+    exact, principal = sample.astype(np.float64) / length, principal_axes(training.astype(np.float64))
     least, best = _cost(np.array([SAMPLE_HITS]), rotation.width, dimensions, len(vectors)), 0
     for width, bounds in _bounds(exact, principal, queries):
         candidates = np.count_nonzero(bounds >= reach, axis=0) * len(vectors) / len(sample)
         cost = _cost(candidates, width, dimensions, len(vectors))
-        if cost < least and width >= least_width:
+        if cost < least:
             least, best = cost, width
     return PcaProjection(principal, best) if best else rotation
 

@@ -98,7 +98,7 @@ class Segment:
         if wanted > chosen.count * SCANNED_SHARE or (codes is None and self._overflows(batch)):
             return self.compare(batch, chosen)
         if codes is None or self._multiplies(batch, codes, chosen):
-            return self._scan_floats(batch, wanted, chosen)
+            return self._scan_floats(batch, min(wanted, top_k + LEAST_SPARE), chosen)
         rows, bounds, rest = codes.search(batch, wanted, chosen)
         if len(outliers := chosen.among(codes.outliers)):
             rows = np.hstack([rows, np.broadcast_to(outliers, (len(batch), len(outliers)))])

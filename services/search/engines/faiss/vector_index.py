@@ -162,8 +162,9 @@ class FaissIndex:
         """
         slots, fell_back = [known], False
         for segment, chosen in parts:
-            found = segment.search(query, top_k, WIDENED * (top_k + self._tuner.spare), chosen)
-            if found.rest[0, 0] >= reach:
+            wider = WIDENED * (top_k + self._tuner.spare)
+            found = None if self._tuner.at_most else segment.search(query, top_k, wider, chosen)
+            if found is None or found.rest[0, 0] >= reach:
                 found, fell_back = segment.compare(query, chosen), segment.codes is not None
             slots.append(found.slots[found.bounds >= reach])
         ranking = self._rank(query, top_k, np.unique(np.concatenate(slots)))[0]
@@ -194,7 +195,7 @@ class FaissIndex:
     def _widen(self) -> None:
         try:
             with self._writing:
-                widened = self._fitter.widen()
+                widened = self._fitter.keep_all()
             for segment in list(self._segments) if widened else ():
                 with self._writing:
                     if not threading.main_thread().is_alive():
