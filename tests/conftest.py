@@ -6,6 +6,7 @@ SERVERS = ("milvus", "s3", "triton")
 """Markers of the tests that need a server besides Medley's own; `-m "not s3"` leaves them out."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a server in one process, and so those of a module that starts Medley's services."""
     for item in items:
