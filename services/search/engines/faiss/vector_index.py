@@ -71,7 +71,7 @@ class FaissIndex:
                 self._write(slots[part], prepared(vectors[part], self._metric))
 
     def store_as(self, storage: VectorStorage) -> None:
-        """See `StoresCompactly`."""
+        """See `SupportsVectorStorage`."""
         if storage is not self._storage:
             with self._writing:
                 self._storage = storage
