@@ -31,7 +31,7 @@ class Float32Vectors:
         return len(self.data)
 
     def decode(self, dimensions: int, offset: int) -> Matrix:
-        """See `EncodedVectors`."""
+        """Return the vectors, shape (n, dimensions)."""
         whole, rest = divmod(len(self.data), 4 * dimensions)
         if rest % 4:
             raise BatchVectorError(offset + whole, f"ends within a component: {len(self.data)} bytes came")
@@ -50,7 +50,7 @@ class ArrowVectors:
         return len(self.data)
 
     def decode(self, dimensions: int, offset: int) -> Matrix:
-        """See `EncodedVectors`."""
+        """Return the vectors, shape (n, dimensions)."""
         return from_arrow(self.data, dimensions, offset)
 
 

@@ -23,7 +23,7 @@ class FolderSnapshots:
         self._folder = folder
 
     def put(self, path: str, content: bytes) -> None:
-        """See `SnapshotStore`. Folders may vanish as another process removes the last file in them."""
+        """List the files; another process may remove a folder meanwhile, with the last file in it."""
         target = self._folder / path
         with _errors(target):
             for left in reversed(range(_ATTEMPTS)):
@@ -36,7 +36,6 @@ class FolderSnapshots:
                         raise
 
     def get(self, path: str) -> bytes:
-        """See `SnapshotStore`."""
         source = self._folder / path
         with _errors(source):
             try:
@@ -45,14 +44,13 @@ class FolderSnapshots:
                 raise MissingFileError(path) from error
 
     def files(self, folder: str) -> Sequence[StoredFile]:
-        """See `SnapshotStore`."""
         root = self._folder / folder
         with _errors(root):
             found = [stored for path in _walked(root) if (stored := self._stored(path)) is not None]
         return sorted(found, key=lambda stored: stored.path)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """See `SnapshotStore`. Folders that are empty then go, too."""
+        """Remove the file, and folders that are then empty."""
         parents = set()
         for path in paths:
             with _errors(self._folder / path):

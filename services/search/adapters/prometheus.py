@@ -32,14 +32,12 @@ class PrometheusMetrics:
         )
 
     def record_search(self, collection: str, space: str, result: SearchResult, seconds: float) -> None:
-        """See `Meter`."""
         mode = result.mode.value.lower()
         self._searches.labels(collection, space, mode).inc()
         self._compared.labels(collection, space).inc(result.compared)
         self._seconds.labels(collection, space, mode).observe(seconds)
 
     def record_batch(self, collection: str, space: str, result: Sequence[SearchResult]) -> None:
-        """See `Meter`."""
         tally: Tally[Mode] = Tally(each.mode for each in result)
         for mode, number in tally.items():
             self._searches.labels(collection, space, mode.value.lower()).inc(number)

@@ -17,21 +17,17 @@ class S3Snapshots:
         self._bucket = bucket
 
     def put(self, path: str, content: bytes) -> None:
-        """See `SnapshotStore`."""
         self._bucket.put(FOLDER + path, content)
 
     def get(self, path: str) -> bytes:
-        """See `SnapshotStore`."""
         try:
             return self._bucket.get(FOLDER + path, 0, _ANY_LENGTH).content
         except NoSuchKeyError as error:
             raise MissingFileError(path) from error
 
     def files(self, folder: str) -> Sequence[StoredFile]:
-        """See `SnapshotStore`."""
         entries = self._bucket.entries(f"{FOLDER}{folder}/" if folder else FOLDER)
         return [StoredFile(each.path.removeprefix(FOLDER), each.size_bytes, each.written) for each in entries]
 
     def remove(self, paths: Iterable[str]) -> None:
-        """See `SnapshotStore`."""
         self._bucket.remove_all(FOLDER + path for path in paths)

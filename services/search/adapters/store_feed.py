@@ -29,7 +29,6 @@ class StoreChangeFeed:
         self._stub = stub
 
     async def tables(self) -> list[Table]:
-        """See `ChangeFeed`."""
         tables: list[Table] = []
         token = ""
         while True:
@@ -41,13 +40,11 @@ class StoreChangeFeed:
                 return tables
 
     async def table(self, collection: str) -> Table:
-        """See `ChangeFeed`."""
         with _store_errors(collection):
             answer: pb.GetTableResponse = await call(_SERVICE, self._stub.GetTable, pb.GetTableRequest(name=collection))
         return _table(answer.collection)
 
     async def changes(self, collection: str, after: Version | None) -> AsyncIterator[ChangeBatch]:
-        """See `ChangeFeed`."""
         request = pb.WatchChangesRequest(collection=collection, after=str(after) if after else "")
         with _store_errors(collection):
             async with aclosing(cast(Any, stream(_SERVICE, self._stub.WatchChanges, request))) as messages:

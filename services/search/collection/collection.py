@@ -58,11 +58,10 @@ class LocalCollectionIndex:
         return newest.version if newest else None
 
     def space(self, name: str) -> Space:
-        """See `CollectionIndex`."""
         return self._space(name).space
 
     def states(self) -> Sequence[SpaceState]:
-        """See `CollectionIndex`. Memory that no one space takes (ids, metadata, columns) is shared out evenly."""
+        """Return the states; memory of no single space (ids, metadata, columns) is divided evenly among the spaces."""
         if not self._versions.newest:
             return []
         shared_bytes = (self._ids.memory_bytes + self._metadata.memory_bytes) // len(self._spaces)
@@ -70,7 +69,6 @@ class LocalCollectionIndex:
             return [self._state(published, space, shared_bytes) for space in self._by_name]
 
     def write(self, batch: ChangeBatch) -> None:
-        """See `CollectionIndex`."""
         self._release_rows(self._versions.vacuum())
         self._pending_spaces = batch.spaces or self._pending_spaces
         for item_id in batch.deleted_ids:
@@ -87,7 +85,6 @@ class LocalCollectionIndex:
             self._supersede(item_id, row)
 
     def publish(self, version: Version) -> None:
-        """See `CollectionIndex`."""
         newest = self._versions.newest
         visible = np.zeros(len(self._ids), np.bool_)
         if newest:
@@ -102,26 +99,21 @@ class LocalCollectionIndex:
         self._configure()
 
     def rollback(self) -> None:
-        """See `CollectionIndex`."""
         self._release_rows([row for row in self._pending.values() if row is not None])
         self._pending, self._pending_spaces = {}, ()
 
     def close(self) -> None:
-        """See `CollectionIndex`."""
         for space in self._spaces.values():
             space.close()
 
     def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
-        """See `CollectionIndex`."""
         with self._versions.pin() as published:
             return self._search(published, search, queries)
 
     def open_view(self) -> ReadView:
-        """See `SupportsReadViews`."""
         return LocalReadView(self._versions, Reader(self._search, self._rank, self._hits))
 
     def item_ids(self, space: str) -> tuple[list[str], Version]:
-        """See `CollectionIndex`."""
         index = self._space(space)
         with self._versions.pin() as published:
             rows = np.flatnonzero(published.visible)
@@ -129,7 +121,6 @@ class LocalCollectionIndex:
 
     @contextmanager
     def export(self) -> Iterator[CollectionExport]:
-        """See `PortableIndex`."""
         with self._versions.pin() as published:
             rows = np.flatnonzero(published.visible)
             spaces = [space.export(rows) for space in self._by_name]
@@ -138,11 +129,10 @@ class LocalCollectionIndex:
             )
 
     def load_vectors(self, space: str, items: Numbers, slots: Numbers, vectors: Matrix) -> None:
-        """See `PortableIndex`: in an index that held nothing, the items' numbers are their rows."""
+        """Load vectors into an empty index, in which an item's number is its row."""
         self._space(space).load_vectors(items, slots, vectors)
 
     def load_ann_index(self, space: str, file: BinaryIO, current: Numbers) -> None:
-        """See `PortableIndex`."""
         self._space(space).load_ann_index(file, current)
 
     def _configure(self) -> None:

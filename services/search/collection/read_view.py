@@ -42,20 +42,16 @@ class LocalReadView:
 
     @property
     def version(self) -> Version:
-        """See `ReadView`."""
         return self._lease.published.version
 
     def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
-        """See `ReadView`."""
         with self._versions.pin_lease(self._lease) as published:
             return self._reader.search(published, search, queries)
 
     def pages(self, search: Search, query: Matrix) -> "LocalPages":
-        """See `ReadView`."""
         return LocalPages(self._versions, self._lease, self._reader, search, query)
 
     def release(self) -> None:
-        """See `ReadView`."""
         self._versions.release(self._lease)
 
 
@@ -75,7 +71,6 @@ class LocalPages:
         self._lock = threading.Lock()
 
     def page(self, begin: int, size: int) -> Page:
-        """See `Pages`."""
         with self._versions.pin_lease(self._lease) as published, self._lock:
             compared = self._extend(published, begin + size + 1)
             rows = self._rows[begin : begin + size].astype(np.int64)

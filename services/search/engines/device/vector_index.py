@@ -124,11 +124,9 @@ class DeviceIndex:
         ]
 
     def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
-        """See `VectorIndex`."""
         return self._host.rank(query, top_k, slots)
 
     def vectors(self, slots: Numbers) -> Matrix:
-        """See `VectorIndex`."""
         return self._host.vectors(slots)
 
     def _search(self, queries: Matrix, top_k: int, wanted: int, selection: Selection) -> Iterator[Ranking]:

@@ -137,16 +137,13 @@ class FaissCandidateIndex(ABC):
 
     @property
     def size(self) -> int:
-        """See `CandidateIndex`."""
         return len(self._slots)
 
     @property
     def memory_bytes(self) -> int:
-        """See `CandidateIndex`."""
         return self._index_bytes() + self._slots.nbytes
 
     def candidates(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Numbers]:
-        """See `CandidateIndex`."""
         wanted = self._wanted(top_k)
         share = min(1.0, selection.count / max(1, self.size))
         reach = wanted if share > NEARLY_ALL else int(wanted / max(share, 1e-9) * FILTER_SLACK) + 1
@@ -160,7 +157,6 @@ class FaissCandidateIndex(ABC):
         ]
 
     def extend(self, current: Mask, added: int) -> "FaissAnnBuilder | None":
-        """See `CandidateIndex`."""
         known = np.append(current, np.False_)  # the last is for slots beyond the mask, and for EMPTY
         slots = np.where(known[np.minimum(self._slots, len(current))], self._slots, EMPTY).astype(np.int32)
         alive = int(np.count_nonzero(slots != EMPTY))
@@ -170,7 +166,6 @@ class FaissCandidateIndex(ABC):
         return FaissAnnBuilder(faiss.clone_index(self._index), self._ground, type(self), self._threads, slots)
 
     def save(self, file: BinaryIO) -> None:
-        """See `CandidateIndex`."""
         header = {"engine": self.engine, "slots": len(self._slots), "ground": self._ground.to_json()}
         file.write(json.dumps(header).encode() + b"\n")
         file.write(self._slots.astype("<i4").tobytes())
@@ -239,7 +234,6 @@ class FaissAnnBuilder:
         self._move(self._slots[held].astype(np.int64), held)
 
     def add(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `AnnBuilder`."""
         if not len(slots):
             return
         faiss.omp_set_num_threads(self._threads.build)  # of this thread only
@@ -252,7 +246,6 @@ class FaissAnnBuilder:
         self._slots[before[before != EMPTY]] = EMPTY
 
     def finish(self) -> FaissCandidateIndex:
-        """See `AnnBuilder`."""
         return self._over(self._index, self._slots[: self._size].copy(), self._ground, self._threads)
 
     def _move(self, slots: Numbers, places: Numbers) -> SlotTable:

@@ -24,7 +24,6 @@ class FaissAnnFactory:
         self._threads = Threads(search_threads, build_threads)
 
     def min_vectors(self, kind: AnnKind) -> int:
-        """See `AnnFactory`."""
         match kind:
             case Hnsw():
                 return 1
@@ -34,7 +33,6 @@ class FaissAnnFactory:
     def new_builder(
         self, space: Space, kind: AnnKind, count: int, sampler: Sampler
     ) -> Generator[float, None, FaissAnnBuilder]:
-        """See `AnnFactory`."""
         faiss.omp_set_num_threads(self._threads.build)  # of this thread only
         match kind:
             case Hnsw():
@@ -44,7 +42,6 @@ class FaissAnnFactory:
                 return (yield from new_ivf_builder(kind, space.metric, count, sampler, self._threads))
 
     def load(self, file: BinaryIO) -> FaissCandidateIndex:
-        """See `AnnFactory`."""
         try:
             header = json.loads(file.readline())
             engine, ground = _ENGINES[header["engine"]], Ground.from_json(header["ground"])

@@ -65,7 +65,6 @@ class FaissDevice:
         self.memory = DeviceMemory(name, limit_bytes=memory_bytes, free_bytes=None, workspace_bytes=WORKSPACE_BYTES)
 
     def flat(self, dimensions: int) -> Any:
-        """See `FlatDevice`."""
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = self._number, True
         return faiss.GpuIndexFlatIP(self._resources, dimensions, config)
@@ -128,29 +127,25 @@ class FaissGpuVectors:
 
     @property
     def memory_bytes(self) -> int:
-        """See `DeviceVectors`."""
         return self._reservation.reserved_bytes
 
     def suits(self, wanted: int, selection: Selection) -> bool:
-        """See `DeviceVectors`."""
         many = selection.listed is None and selection.count >= LEAST_SHARE * selection.extent
         return many and _fetched(wanted, selection) <= MOST_FETCHED
 
     def reserve(self, extent: int) -> None:
-        """See `DeviceVectors`."""
         rows = max(0, extent - self._reserved_rows)
         self._reservation.grow(rows * 2 * self._columns)
         self._reserved_rows += rows
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `DeviceVectors`. Vectors are copied when they are searched."""
+        """Mark the vectors as written; the next search copies them to the device."""
         self._extent = max(self._extent, int(slots.max()) + 1)
         self._written += [0] * (-(-self._extent // self._block_rows) - len(self._written))
         for number in np.unique(slots // self._block_rows):
             self._written[number] += 1
 
     def nearest(self, queries: Matrix, wanted: int, selection: Selection) -> Proposals:
-        """See `DeviceVectors`."""
         fetch = _fetched(wanted, selection)
         with self._using:
             parts = [

@@ -30,7 +30,6 @@ class FaissHnsw(FaissCandidateIndex):
     engine = "faiss-hnsw"
 
     def with_search_params(self, kind: AnnKind) -> Self | None:
-        """See `CandidateIndex`."""
         known = self._kind
         if not isinstance(kind, Hnsw) or replace(kind, ef_search=known.ef_search) != known:
             return None

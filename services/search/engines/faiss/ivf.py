@@ -44,7 +44,6 @@ class FaissIvf(FaissCandidateIndex):
     engine = "faiss-ivf"
 
     def with_search_params(self, kind: AnnKind) -> Self | None:
-        """See `CandidateIndex`."""
         if not isinstance(kind, Ivf) or replace(kind, nprobe=self._kind.nprobe) != self._kind:
             return None
         return self._over(self._index, self._slots, replace(self._ground, kind=kind))

@@ -54,7 +54,6 @@ class Rotation:
         self._across, self._within = (np.linalg.qr(random.normal(size=(n, n)))[0] for n in (blocks, BLOCK))
 
     def project(self, vectors: Matrix | Doubles, lengths: Doubles) -> Doubles:
-        """See `Projection`."""
         padded = np.zeros((len(vectors), self.width))
         padded[:, : vectors.shape[1]] = vectors
         blocks = padded.reshape(len(vectors), -1, BLOCK)
@@ -71,7 +70,6 @@ class PcaProjection:
         self._axes = np.ascontiguousarray(np.linalg.qr(principal[: width - 1].T @ mixing)[0].T)
 
     def project(self, vectors: Matrix | Doubles, lengths: Doubles) -> Doubles:
-        """See `Projection`."""
         projected, vectors = np.empty((len(vectors), self.width)), vectors.astype(np.float64, copy=False)
         components, rest = projected[:, :-1], projected[:, -1]
         if len(vectors) <= EINSUM_ROWS:

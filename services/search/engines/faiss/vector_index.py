@@ -64,14 +64,12 @@ class FaissIndex:
         return sum(segment.memory_bytes for segment in self._segments)
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `VectorIndex`."""
         _use_one_thread()
         with self._writing:
             for part in chunks(len(slots), self._dimensions):
                 self._write(slots[part], prepared(vectors[part], self._metric))
 
     def store_as(self, storage: VectorStorage) -> None:
-        """See `SupportsVectorStorage`."""
         if storage is not self._storage:
             with self._writing:
                 self._storage = storage
@@ -84,7 +82,6 @@ class FaissIndex:
             widening.join()
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
-        """See `VectorIndex`."""
         _use_one_thread()
         answers: list[Ranking] = []
         for begin in range(0, len(queries), BATCH_QUERIES):
@@ -93,12 +90,10 @@ class FaissIndex:
         return answers
 
     def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
-        """See `VectorIndex`."""
         (ranking,) = self._rank(QueryBatch.of(query[None], self._metric), top_k, slots)
         return ranking
 
     def vectors(self, slots: Numbers) -> Matrix:
-        """See `VectorIndex`."""
         gathered: Matrix = np.empty((len(slots), self._dimensions), np.float32)
         for segment, places, rows in self._by_segment(slots):
             gathered[places] = segment.vectors[rows]

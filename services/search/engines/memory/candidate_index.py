@@ -28,26 +28,21 @@ class MemoryCandidateIndex:
 
     @property
     def size(self) -> int:
-        """See `CandidateIndex`."""
         return len(self._slots) + self._dead
 
     @property
     def memory_bytes(self) -> int:
-        """See `CandidateIndex`."""
         return self._vectors.nbytes + self._slots.nbytes
 
     def candidates(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Numbers]:
-        """See `CandidateIndex`."""
         inside = selection.has(self._slots)
         slots, vectors = self._slots[inside], self._vectors[inside]
         return [ranked(slots, scores_of(query, vectors, self._metric), top_k, self._metric).slots for query in queries]
 
     def with_search_params(self, kind: AnnKind) -> None:
-        """See `CandidateIndex`."""
         return
 
     def extend(self, current: Mask, added: int) -> "MemoryAnnBuilder | None":
-        """See `CandidateIndex`."""
         known = np.append(current, np.False_)[np.minimum(self._slots, len(current))]
         if np.count_nonzero(known) < (1 - MAX_DEAD_SHARE) * self.size:
             return None
@@ -55,7 +50,6 @@ class MemoryCandidateIndex:
         return MemoryAnnBuilder(self._metric, self._slots[known], self._vectors[known], dead=dead)
 
     def save(self, file: BinaryIO) -> None:
-        """See `CandidateIndex`."""
         shape = {"engine": self.engine, "metric": self._metric.value, "dead": self._dead, "shape": self._vectors.shape}
         file.write(json.dumps(shape).encode() + b"\n")
         file.write(self._slots.astype("<i8").tobytes() + self._vectors.astype("<f4").tobytes())
@@ -71,14 +65,12 @@ class MemoryAnnBuilder:
         self._dead = dead
 
     def add(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `AnnBuilder`."""
         kept = ~np.isin(self._slots, slots)
         self._dead += int(np.count_nonzero(~kept))
         self._slots = np.concatenate([self._slots[kept], slots])
         self._vectors = np.concatenate([self._vectors[kept], vectors])
 
     def finish(self) -> MemoryCandidateIndex:
-        """See `AnnBuilder`."""
         return MemoryCandidateIndex(self._metric, self._slots, self._vectors, dead=self._dead)
 
 
@@ -86,19 +78,16 @@ class MemoryAnnFactory:
     """`AnnFactory` of scans, whatever the kind."""
 
     def min_vectors(self, kind: AnnKind) -> int:
-        """See `AnnFactory`."""
         return 1
 
     def new_builder(
         self, space: Space, kind: AnnKind, count: int, sampler: Sampler
     ) -> Generator[float, None, MemoryAnnBuilder]:
-        """See `AnnFactory`."""
         yield 0.0
         nothing = np.empty((0, space.dimensions), np.float32)
         return MemoryAnnBuilder(space.metric, np.empty(0, np.int64), nothing)
 
     def load(self, file: BinaryIO) -> MemoryCandidateIndex:
-        """See `AnnFactory`."""
         try:
             header = json.loads(file.readline())
             rows, dimensions = header["shape"]

@@ -23,18 +23,14 @@ class MemoryIndex:
         return self._vectors.memory_bytes
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `VectorIndex`."""
         self._vectors.write(slots, prepared(vectors, self._metric))
 
     def search(self, queries: Matrix, top_k: int, selection: Selection) -> Sequence[Ranking]:
-        """See `VectorIndex`."""
         slots = selection.slots()
         return [self.rank(query, top_k, slots) for query in queries]
 
     def rank(self, query: Matrix, top_k: int, slots: Numbers) -> Ranking:
-        """See `VectorIndex`."""
         return ranked(slots, scanned(query, slots, self._vectors.gather, self._metric), top_k, self._metric)
 
     def vectors(self, slots: Numbers) -> Matrix:
-        """See `VectorIndex`."""
         return self._vectors.gather(slots)

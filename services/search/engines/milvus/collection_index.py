@@ -64,18 +64,16 @@ class MilvusCollectionIndex:
         return self._view.version if self._view and not self._lost else None
 
     def space(self, name: str) -> Space:
-        """See `CollectionIndex`."""
         if name not in self._spaces:
             raise SpaceNotFoundError(name, sorted(self._spaces))
         return self._spaces[name]
 
     def states(self) -> Sequence[SpaceState]:
-        """See `CollectionIndex`. The memory is Milvus's, so none is told."""
+        """Return the states; their memory is in Milvus, so it is not reported."""
         view = self._view
         return [self._state(view, self._spaces[name]) for name in sorted(self._spaces)] if view else []
 
     def write(self, batch: ChangeBatch) -> None:
-        """See `CollectionIndex`."""
         self._pending_spaces = batch.spaces or self._pending_spaces
         with self._detect_loss():
             transaction = self._current_transaction()
@@ -83,7 +81,7 @@ class MilvusCollectionIndex:
                 transaction.write(batch)
 
     def publish(self, version: Version) -> None:
-        """See `CollectionIndex`. A process that only reads waits until the one that writes has published it.
+        """A process that only reads waits until the one that writes has published it.
 
         Raises:
             MilvusUnavailableError: it has not, in time.
@@ -104,11 +102,11 @@ class MilvusCollectionIndex:
         self._clean_up(pointer, before)
 
     def rollback(self) -> None:
-        """See `CollectionIndex`. It is undone in Milvus before the next change."""
+        """Milvus undoes it before the next change."""
         self._transaction, self._needs_rollback, self._pending_spaces = None, True, ()
 
     def close(self) -> None:
-        """See `CollectionIndex`. The connection is that of all collections."""
+        """Close nothing: all collections share the connection."""
 
     def search(self, search: Search, queries: Matrix) -> Sequence[SearchResult]:
         """See `CollectionIndex`.
@@ -121,12 +119,10 @@ class MilvusCollectionIndex:
         return self._read(lambda view: view.search(search, queries))
 
     def item_ids(self, space: str) -> tuple[Sequence[str], Version]:
-        """See `CollectionIndex`."""
         self.space(space)
         return self._read(lambda view: (view.ids(space), view.version))
 
     def discard(self) -> None:
-        """See `Discardable`."""
         if self._writes:
             drop_orphans(self._milvus, self._uid, None)
             self._version_pointers.remove(self._uid)

@@ -39,26 +39,22 @@ class TorchDirections:
 
     @property
     def memory_bytes(self) -> int:
-        """See `DeviceVectors`."""
         return self._vectors.memory_bytes
 
     def suits(self, wanted: int, selection: Selection) -> bool:
-        """See `DeviceVectors`: slots that are listed are brought together first."""
+        """Propose candidates; listed slots are gathered first."""
         return True
 
     def reserve(self, extent: int) -> None:
-        """See `DeviceVectors`."""
         self._vectors.reserve(extent)
 
     def write(self, slots: Numbers, vectors: Matrix) -> None:
-        """See `DeviceVectors`."""
         rows, lengths = directions(vectors)
         rounded = Rounded.of(rows)
         self._error = max(self._error, float(rounded.errors.max()))
         self._vectors.write(slots, rounded.halves, lengths)
 
     def nearest(self, queries: Matrix, wanted: int, selection: Selection) -> Proposals:
-        """See `DeviceVectors`."""
         with self._device.allocating(self._device.workspace_bytes), self._device.queueing:
             segments, among = self._segments(selection)
             batch, surplus = self._batch(queries)
@@ -68,7 +64,6 @@ class TorchDirections:
         return Proposals(slots, keys.min(axis=1) + surplus)
 
     def within(self, query: Matrix, key: float, selection: Selection) -> Numbers:
-        """See `ScansForKeys`."""
         with self._device.allocating(self._device.workspace_bytes), self._device.queueing:
             segments, among = self._segments(selection)
             batch, surplus = self._batch(query[None])
