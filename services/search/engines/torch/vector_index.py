@@ -42,7 +42,7 @@ class TorchDirections:
         return self._vectors.memory_bytes
 
     def suits(self, wanted: int, selection: Selection) -> bool:
-        """Propose candidates; listed slots are gathered first."""
+        """Accept every selection: listed slots are gathered first."""
         return True
 
     def reserve(self, extent: int) -> None:
