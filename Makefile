@@ -27,6 +27,9 @@ demo: $(VENV)/.server ## Draw a catalogue, ingest it, search it, write contact s
 up: $(VENV)/.server ## Run Medley in the foreground, its data in ./data.
 	$(BIN)/medley up
 
+# Hundreds of processes start in the tests: each would compile all of Medley where byte code may not be written.
+test test-fast coverage: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.dev test-servers ## Run every test, WORKERS at a time; ARGS="-k words" chooses some.
 	$(BIN)/python -m pytest -n $(WORKERS) -rs $(ARGS)
 
