@@ -45,5 +45,5 @@ def test_what_the_folder_says_comes_before_what_is_known(prompts: dict[str, Any]
 
 def test_what_the_user_says_comes_first_each_for_itself() -> None:
     said = choose_prefixes({}, ("intfloat/e5-base-v2",), "ask: ", None)
-    assert (said.prefixes, said.reason) == (Prefixes("ask: ", "passage: "), "as asked for")
+    assert (said.prefixes, said.reason) == (Prefixes("ask: ", "passage: "), "from the options")
     assert choose_prefixes({}, ("intfloat/e5-base-v2",), "", "").prefixes == NONE
