@@ -46,8 +46,8 @@ class Services:
         return table
 
     async def index(self) -> CollectionIndex:
-        follower = await self.search._searcher._followers.follower(SHOES)
-        index: CollectionIndex = await follower.reached(None)
+        replica = await self.search._searcher._replicas.get(SHOES)
+        index: CollectionIndex = await replica.wait_for_version(None)
         return index
 
     async def row(self, row_id: str) -> Row:
